@@ -1,0 +1,53 @@
+"""Sphinx settings of the book's site.
+
+The site is built by `serlib site` in a folder of its own, from notebooks that were executed
+before: nothing is executed here, nothing is fetched, and every warning is an error.
+"""
+
+project = "Speech emotion recognition, rerun"
+author = "the authors of serlib"
+copyright = "2026, the authors of serlib"
+language = "en"
+
+extensions = [
+    "myst_nb",  # reads notebooks and MyST Markdown; brings myst_parser
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_togglebutton",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = ["_chapters.md"]  # included by index.md
+numfig = True
+
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # widgets would load scripts from a content delivery network
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_logo = "_static/logo.svg"
+html_favicon = "_static/favicon.svg"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "navbar_persistent": [],  # the search field of the side bar is enough
+    "use_download_button": False,
+    "extra_footer": (
+        "<p>Code: MIT license. Prose and figures: "
+        '<a href="https://creativecommons.org/licenses/by/4.0/">CC BY 4.0</a>.</p>'
+    ),
+}
+
+# One file with all of TeX and SVG output: MathJax 4 would fetch its fonts from a network.
+mathjax_path = "mathjax/tex-svg-full.js"

@@ -1,0 +1,329 @@
+"""A corpus in memory, batches of about equal cost, and frozen features computed only once.
+
+Clips differ in length tenfold, and batches of random clips spend 40 % of the work on padding. Here
+clips of similar length share a batch, and a batch is as large as a budget of seconds allows:
+
+    store = WaveStore.from_manifest(table, root)
+    clips = Clips(store, table["key"], store.durations, emotion=labels, prepare=encoder.prepare)
+    sampler = DurationBatchSampler(store.durations, budget_seconds=60)
+    for batch in clips.batches(sampler.epoch(0), quantum=4_000): ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from serlib import audio, features, manifest, records
+from serlib.losses import IGNORE
+
+
+class WaveStore(Sequence):
+    """Mono 16 kHz clips in memory, int16 (MSP-Podcast: 12.4 GB), and ``durations`` in seconds."""
+
+    def __init__(self, waves: Iterable[np.ndarray]) -> None:
+        """Keep waves (N,) of int16; ``audio.to_int16`` makes them."""
+        self.waves = list(waves)
+        if any(wave.dtype != np.int16 or wave.ndim != 1 or not len(wave) for wave in self.waves):
+            raise ValueError("waves must be int16 (N,) with N > 0; see audio.to_int16")
+        self.durations = np.array([len(wave) for wave in self.waves]) / audio.SAMPLE_RATE
+
+    @classmethod
+    def from_manifest(
+        cls,
+        table: pd.DataFrame,
+        root: str | Path,
+        *,
+        progress: bool = True,
+        workers: int | None = None,
+    ) -> WaveStore:
+        """Decode the clips of a manifest, in its order.
+
+        Args:
+            table: Column wav, and if present channel, start and end.
+            root: The folder that wav starts from.
+            progress: Show a bar.
+            workers: Decoding threads; None takes one per core, at most 16.
+
+        Raises:
+            AudioError: Some clips cannot be read; one message lists them all.
+        """
+
+        def read(row: Mapping) -> np.ndarray | str:
+            span = {k: row[k] for k in ("channel", "start", "end") if pd.notna(row.get(k))}
+            span |= {"channel": int(span["channel"])} if "channel" in span else {}
+            try:
+                return audio.to_int16(audio.load(manifest.resolve(root, row["wav"]), **span))
+            except ValueError as error:  # AudioError, ManifestError
+                return str(error)
+
+        rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
+        with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16)) as pool:
+            waves = pool.map(read, rows)
+            waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
+        if bad := [wave for wave in waves if isinstance(wave, str)]:
+            found = f"{len(bad)} of {len(waves)} clips cannot be used:"
+            raise audio.AudioError("\n  ".join([found, *bad]))
+        return cls(waves)
+
+    def __len__(self) -> int:
+        """Clips."""
+        return len(self.waves)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Clip i as float32 (N,)."""
+        return audio.from_int16(self.waves[i])
+
+    def digest(self) -> str:
+        """SHA-256 of every sample of every clip, in order."""
+        content = hashlib.sha256(np.array([len(wave) for wave in self.waves]))
+        for wave in self.waves:
+            content.update(np.ascontiguousarray(wave))
+        return content.hexdigest()
+
+
+class Item(NamedTuple):
+    """One clip on its way into a batch; see ``Batch``."""
+
+    input: np.ndarray | Tensor  # wave (N,), or features (T, D)
+    key: str
+    index: int
+    seconds: float
+    emotion: int = IGNORE
+    extra: Mapping[str, object] = {}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them."""
+
+    inputs: Tensor  # waves (B, N), or features (B, T, D) in the type they are stored in
+    lengths: Tensor  # (B,) int64, valid samples or frames
+    emotion: Tensor  # (B,) int64 class numbers, IGNORE where unknown
+    keys: list[str]
+    index: Tensor  # (B,) int64, places in the corpus
+    seconds: float  # of real audio, all clips together
+    extra: dict[str, Tensor] = field(default_factory=dict)  # other targets by name, (B, ...)
+
+    @property
+    def padding(self) -> float:
+        """Share of the input that is padding, in [0, 1)."""
+        return 1 - int(self.lengths.sum()) / (len(self.keys) * self.inputs.shape[1])
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Inputs and targets on a device; lengths and index stay on the CPU."""
+        inputs, emotion = (x.to(device, non_blocking=True) for x in (self.inputs, self.emotion))
+        extra = {name: x.to(device, non_blocking=True) for name, x in self.extra.items()}
+        return replace(self, inputs=inputs, emotion=emotion, extra=extra)
+
+
+def collate(items: Sequence[Item], quantum: int = 1) -> Batch:
+    """Pad with zeros to the longest item, rounded up to a multiple of ``quantum``.
+
+    The quantum is in samples for waves, in frames for features. With few distinct shapes, kernels
+    and compiled graphs are reused.
+
+    >>> a, b = Item(np.ones(3, np.float32), "a", 0, 0.1), Item(np.ones(5, np.float32), "b", 1, 0.2)
+    >>> batch = collate([a, b], quantum=4)
+    >>> tuple(batch.inputs.shape), batch.lengths.tolist(), batch.padding
+    ((2, 8), [3, 5], 0.5)
+    """
+    if not items:
+        raise ValueError("a batch needs at least one clip")
+    arrays = [torch.as_tensor(item.input) for item in items]
+    lengths = torch.tensor([len(array) for array in arrays])
+    longest = -(-int(lengths.max()) // quantum) * quantum
+    inputs = arrays[0].new_zeros((len(arrays), longest, *arrays[0].shape[1:]))
+    for row, array in zip(inputs, arrays, strict=True):
+        row[: len(array)] = array
+    _, keys, index, seconds, emotion, extras = zip(*items, strict=True)
+    extra = {k: torch.stack([torch.as_tensor(e[k]) for e in extras]) for k in extras[0]}
+    emotion, index = torch.tensor(emotion), torch.tensor(index)
+    return Batch(inputs, lengths, emotion, list(keys), index, float(sum(seconds)), extra)
+
+
+class Clips(Sequence):
+    """Inputs and targets of a corpus: ``clips[i]`` is an Item, ``batches`` makes Batches."""
+
+    def __init__(
+        self,
+        inputs: Sequence,
+        keys: Sequence[str],
+        durations: Sequence[float],
+        *,
+        emotion: Sequence[int] | None = None,
+        extra: Mapping[str, Sequence] | None = None,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """Put a store beside as many keys, seconds and targets; ``prepare`` is for each input."""
+        self.inputs, self.prepare, self.extra = inputs, prepare, dict(extra or {})
+        self.keys, self.durations = list(keys), list(durations)
+        self.emotion = [IGNORE] * len(inputs) if emotion is None else list(emotion)
+        columns = (self.keys, self.durations, self.emotion, *self.extra.values())
+        if {len(inputs)} != {len(column) for column in columns}:
+            raise ValueError(f"{len(inputs)} inputs, {[len(column) for column in columns]} others")
+
+    def __len__(self) -> int:
+        """Clips."""
+        return len(self.inputs)
+
+    def __getitem__(self, i: int) -> Item:
+        """Clip i with its targets."""
+        clip = self.prepare(self.inputs[i]) if self.prepare else self.inputs[i]
+        extra = {name: targets[i] for name, targets in self.extra.items()}
+        return Item(clip, self.keys[i], i, float(self.durations[i]), self.emotion[i], extra)
+
+    def batches(self, plan: Iterable[Sequence[int]], quantum: int = 1) -> Iterator[Batch]:
+        """Yield the batches of a plan; a thread makes the next while the caller uses this one."""
+
+        def make(places: Sequence[int]) -> Batch:
+            return collate([self[i] for i in places], quantum)
+
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for places in plan:
+                ready, ahead = ahead, pool.submit(make, places)
+                if ready is not None:
+                    yield ready.result()
+            if ahead is not None:
+                yield ahead.result()
+
+
+class DurationBatchSampler:
+    """Batches of clips of similar length, as large as a budget of seconds allows.
+
+    A batch costs its padded duration: clips times the longest, rounded up to the quantum. Clips are
+    sorted by duration plus noise of at most one quantum, cut greedily, and the batches shuffled.
+    Each comes once per epoch; one over the budget comes alone. Equal (seed, epoch): equal batches.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float],
+        *,
+        budget_seconds: float,
+        quantum_seconds: float = 0.25,
+        seed: int = 0,
+        shuffle: bool = True,
+        max_clips: int | None = None,
+    ) -> None:
+        """Set the rules.
+
+        Args:
+            durations: Seconds, all positive.
+            budget_seconds: Padded seconds in a batch at most.
+            quantum_seconds: What padded lengths are multiples of; give ``collate`` the same.
+            seed: Of the order.
+            shuffle: False sorts by duration, longest first: memory runs out at once or never.
+            max_clips: Clips in a batch at most.
+        """
+        self.durations = np.asarray(durations, dtype=float)
+        if not (np.isfinite(self.durations).all() and (self.durations > 0).all()):
+            raise ValueError("durations must be positive, in seconds")
+        if not 0 < quantum_seconds <= budget_seconds or (max_clips is not None and max_clips < 1):
+            raise ValueError(f"{budget_seconds=}, {quantum_seconds=}, {max_clips=}")
+        self.quantum, self.seed, self.shuffle = quantum_seconds, seed, shuffle
+        self.max_clips = max_clips or len(self.durations)
+        # Whole quanta add up exactly; the slack forgives the last digit of the division.
+        self.quanta = np.ceil(self.durations / quantum_seconds - 1e-6).astype(int).tolist()
+        self.budget = int(budget_seconds / quantum_seconds + 1e-6)
+
+    def epoch(self, epoch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """The batches of an epoch, or of the process ``rank`` of ``world``.
+
+        Processes step together, so all get equally many: the largest batches are halved until the
+        number divides.
+
+        Raises:
+            ValueError: All clips come alone, and not equally many for each process.
+        """
+        if not 0 <= rank < world:
+            raise ValueError(f"{rank=}, {world=}: ranks count from 0")
+        rng = np.random.default_rng((self.seed, epoch))
+        noise = self.quantum * rng.uniform(-1, 1, len(self.durations)) * self.shuffle
+        batches, longest = [], 0
+        for i in np.argsort(-(self.durations + noise), kind="stable").tolist():
+            longest = max(longest, self.quanta[i])
+            clips = len(batches[-1]) + 1 if batches else 0
+            if not batches or clips > self.max_clips or clips * longest > self.budget:
+                batches.append([])
+                longest = self.quanta[i]
+            batches[-1].append(i)
+        while len(batches) % world:
+            largest = max(batches, key=len)
+            if len(largest) == 1:
+                raise ValueError(f"{len(batches)} single clips for {world} processes: raise budget")
+            batches.append([largest.pop() for _ in range(len(largest) // 2)])
+        if self.shuffle:
+            rng.shuffle(batches)
+        return batches[rank::world]
+
+
+def cache_features(
+    encoder: torch.nn.Module,
+    store: WaveStore,
+    *,
+    root: str | Path | None = None,
+    key: str = "",
+    kind: str = "cnn",
+    dtype: str = "float32",
+    progress: bool = True,
+) -> features.FeatureStore:
+    """Features of a frozen encoder: computed at the first call, read at the next.
+
+    Each clip is computed alone, so padding cannot matter. A hash of encoder, audio, code and
+    arguments names the file; it is made anew if damaged. Processes that want the same one wait.
+
+    Args:
+        encoder: From ``encoders.load``.
+        store: The clips.
+        root: Folder of the files; None takes $SERLIB_HOME/features.
+        key: Anything else the features depend on.
+        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc). "layers_mean", each of the L + 1
+            hidden states averaged over time: (L + 1, D).
+        dtype: "float32", or "float16": half the size, relative error up to 5e-4.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: Training would change the features, or float16 cannot hold them.
+    """
+    if kind not in ("cnn", "layers_mean") or dtype not in ("float32", "float16"):
+        raise ValueError(f"{kind=}: cnn or layers_mean; {dtype=}: float32 or float16")
+    if encoder.freeze not in (("all", "cnn") if kind == "cnn" else ("all",)):
+        raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
+    weights = encoder.digest("cnn" if kind == "cnn" else "all")
+    source = records.source_digest(("audio", "batching", "encoders", "features"))
+    name = records.digest([weights, store.digest(), source, key, kind, dtype], 24)
+    path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if (stored := features.read(path)) is None:
+            clips = (_alone(encoder, wave, kind) for wave in store)
+            bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
+            features.write(path, bar, dtype=dtype)
+            stored = features.read(path)
+    if stored is None:
+        raise OSError(f"{path} does not read back as written. Check the disk.")
+    return stored
+
+
+@torch.no_grad()
+def _alone(encoder: torch.nn.Module, wave: np.ndarray, kind: str) -> np.ndarray:
+    """Features (T, D) of one clip."""
+    x = torch.from_numpy(encoder.prepare(wave))[None].to(next(encoder.parameters()).device)
+    x, lengths = encoder.extract(x, torch.tensor([x.shape[1]]))  # (1, T, Dc)
+    if kind == "layers_mean":
+        x = torch.stack(encoder.contextualize(x, lengths).layers, 1).mean(2)  # (1, L + 1, D)
+    return x[0].float().cpu().numpy()

@@ -1,0 +1,206 @@
+"""The command `serlib`: run chapters, build the site, make the demo tier, check a manifest.
+
+What the user can mend ends in one line on standard error, with exit code 2 for a wrong command or
+parameter and 1 for work that failed; a traceback means a fault in the package. Modules that take
+seconds to import are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import serlib
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except KeyboardInterrupt:
+        print("serlib: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except Exception as error:
+        ours = any(c.__module__.startswith("serlib.") for c in type(error).__mro__)
+        if not ours and not isinstance(error, OSError):
+            raise
+        print(f"serlib: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="serlib", description=serlib.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"serlib {serlib.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function, text: str, group=commands) -> argparse.ArgumentParser:
+        command = group.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    def profile(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--profile", default="demo", choices=("smoke", "demo", "full"))
+
+    run = add("run", _run, "Execute one chapter; a finished one is not run again.")
+    run.add_argument("chapter", help="number, name or path: 02, 02_baseline, book/02_baseline.py")
+    run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
+                     help="set a parameter of the chapter; may be repeated")  # fmt: skip
+    run.add_argument("--force", action="store_true", help="run again even if finished")
+    run.add_argument("--timeout", type=float, metavar="S", help="seconds that one cell may take")
+
+    book = add("book", _book, "Execute every chapter, then render the site.")
+    profile(book)
+    book.add_argument("--force", action="store_true", help="run finished chapters again")
+    book.add_argument("--no-site", action="store_true", help="do not render the site")
+
+    profile(add("site", _site, "Render the site from finished chapters."))
+    pair = add("pair", _pair, "Write finished demo runs as notebooks beside their sources.")
+    pair.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
+    add("machine", _machine, "Show what this machine has and how long the chapters take.")
+
+    demo = commands.add_parser("demo", help="Make the demo corpus or the demo encoders.")
+    makes = demo.add_subparsers(required=True, metavar="WHAT")
+    add("corpus", _demo_corpus, "Speak the demo corpus into the cache (under a minute).", makes)
+    add("manifest", _demo_manifest, "Compose the demo corpus anew (for its authors).", makes)
+    pretrain = add("pretrain", _demo_pretrain, "Pre-train a demo encoder (an hour or two).", makes)
+    pretrain.add_argument("--architecture", default="wavlm", choices=("wavlm", "wav2vec2"))
+    pretrain.add_argument(
+        "--steps", type=int, help="optimizer steps; default: the shipped recipe's"
+    )
+    pretrain.add_argument("--hours", type=float, help="hours of synthetic speech")
+    pretrain.add_argument("--out", type=Path, help="folder; default: over the shipped encoder")
+    card = add("card", _demo_card, "Probe a demo encoder and write its model card.", makes)
+    card.add_argument("name", nargs="?", default="demo-wavlm")
+
+    manifest = commands.add_parser("manifest", help="Work with manifests.")
+    actions = manifest.add_subparsers(required=True, metavar="WHAT")
+    check = add("check", _manifest_check, "List what is wrong with a manifest.", actions)
+    check.add_argument("file", type=Path)
+    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from serlib import chapters, notebooks
+
+    source = notebooks.find(arguments.chapter)
+    known = notebooks.declared(notebooks.read(source))
+    given = notebooks.parse(arguments.parameters, known)
+    for name, value in given.items():  # the kernel runs in another folder
+        if name.endswith(("_root", "_file")) and value:
+            given[name] = str(Path(value).expanduser().resolve())
+    run = chapters.execute(
+        source, parameters=given, force=arguments.force, timeout=arguments.timeout
+    )
+    _show(run)
+    print(run.notebook)
+    return 0 if run.ok else 1
+
+
+def _show(run) -> None:
+    took = f"{run.seconds / 60:.1f} min, peak {run.peak_mb / 1024:.1f} GB"
+    state = "finished before, not run again;" if run.cached else "done;" if run.ok else "FAILED;"
+    print(f"{run.chapter} ({run.profile}): {state} {took}", flush=True)
+    if not run.ok:
+        print(f"{run.error}\n{run.chapter} as far as it came: {run.notebook}", file=sys.stderr)
+
+
+def _book(arguments: argparse.Namespace) -> int:
+    from serlib import chapters
+
+    runs = chapters.book(arguments.profile, force=arguments.force, report=_show)
+    print(f"\n{'chapter':24s} {'':8s} {'minutes':>8s} {'peak GB':>8s}")
+    for run in runs:
+        figures = f"{run.seconds / 60:8.1f} {run.peak_mb / 1024:8.1f}"
+        print(f"{run.chapter:24s} {run.status:8s} {figures}")
+    print(f"{'all':33s} {sum(run.seconds for run in runs) / 60:8.1f}\n")
+    if failed := [run.chapter for run in runs if not run.ok]:
+        print(f"serlib: failed: {', '.join(failed)}", file=sys.stderr)
+        return 1
+    return 0 if arguments.no_site else _render(runs, arguments.profile)
+
+
+def _render(runs, profile: str) -> int:
+    from serlib import notebooks, publish
+
+    page = publish.build(runs, notebooks.BOOK.parent / "_build" / profile)
+    print(f"The site is at {page}")
+    return 0
+
+
+def _site(arguments: argparse.Namespace) -> int:
+    from serlib import publish
+
+    return _render(publish.finished(arguments.profile), arguments.profile)
+
+
+def _pair(arguments: argparse.Namespace) -> None:
+    from serlib import publish
+
+    for run in publish.finished("demo", chosen=arguments.chapters):
+        print(publish.pair(run))
+
+
+def _machine(arguments: argparse.Namespace) -> None:
+    import psutil
+
+    from serlib import notebooks, publish, records
+
+    facts = records.environment()
+    versions = facts.pop("packages", {})
+    for name, value in facts.items():
+        print(f"{name:12s} {value}")
+    print(f"{'memory':12s} {psutil.virtual_memory().total / 2**30:.0f} GB")
+    print(f"{'results in':12s} {records.home()}")
+    print(f"{'versions':12s} {', '.join(f'{k} {v}' for k, v in versions.items() if v)}")
+    print("\nMinutes and peak memory of the demo tier, on the machine that made the notebooks:")
+    for name, took in publish.measured(notebooks.BOOK).items():
+        known = f"{took['seconds'] / 60:6.1f} min {took['peak_mb'] / 1024:6.1f} GB" if took else "?"
+        print(f"{name:24s} {known}" + (f"  ({took['cores']} cores)" if took else ""))
+
+
+def _demo_corpus(arguments: argparse.Namespace) -> None:
+    from serlib.demo import corpus
+
+    print(f"The demo corpus is at {corpus.make(progress=True)}")
+
+
+def _demo_manifest(arguments: argparse.Namespace) -> None:
+    from serlib.demo import corpus
+
+    print(f"{len(corpus.build())} utterances in {corpus.MANIFEST}")
+
+
+def _demo_pretrain(arguments: argparse.Namespace) -> None:
+    from serlib.demo import pretrain
+
+    names = ("architecture", "steps", "hours")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
+    print(pretrain.pretrain(pretrain.PretrainConfig(**given), arguments.out))
+
+
+def _demo_card(arguments: argparse.Namespace) -> None:
+    from serlib.demo import card
+
+    print(card.write(arguments.name))
+
+
+def _manifest_check(arguments: argparse.Namespace) -> int:
+    from serlib import manifest
+
+    table = manifest.read(arguments.file)
+    problems = list(manifest.check(table))
+    if arguments.root and not problems:
+        missing = [w for w in table["wav"] if not manifest.resolve(arguments.root, w).is_file()]
+        problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
+    for problem in problems:
+        print(problem)
+    counts = f"{len(table)} utterances, {len(problems)} problems"
+    print(f"{arguments.file}: {counts}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,267 @@
+"""From a recipe to its result: the data divided and decoded, a system trained, test scored once.
+
+`run` trains an experiment, or reads it if it was done before. An experiment is known by a hash of
+its recipe, the manifest, the package's source and the encoder's weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+from tqdm.auto import tqdm
+
+from serlib import (
+    audio,
+    batching,
+    encoders,
+    evaluation,
+    floors,
+    losses,
+    manifest,
+    records,
+    training,
+)
+from serlib.demo import corpus as demo_corpus
+from serlib.model import SER
+from serlib.recipes import Recipe, RecipeError
+
+# Corpora up to this length have their CNN outputs stored: 3.7 GB at 512 channels and 50 Hz.
+STORE_HOURS = 10
+SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
+
+
+@dataclass(frozen=True)
+class Data:
+    """The utterances of one experiment: labeled, divided, decoded."""
+
+    table: pd.DataFrame  # manifest rows with columns `role` and `label`
+    store: batching.WaveStore
+    source: str  # digest of the manifest
+    counts: np.ndarray  # (C,) training utterances per class
+
+    def rows(self, role: str) -> np.ndarray:
+        """Positions of the utterances of one role."""
+        return np.flatnonzero(self.table["role"].to_numpy() == role)
+
+
+def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
+    """The manifest of a recipe's corpus and the folder its paths start from."""
+    if recipe.corpus == "demo":
+        df = demo_corpus.load()
+        return df, demo_corpus.make(df)
+    if not recipe.data_root:
+        raise RecipeError("profile='full' needs data_root, the folder of the corpus")
+    path = Path(recipe.corpus)
+    if path.suffix not in (".csv", ".jsonl"):
+        path = Path(recipe.data_root) / f"{recipe.corpus}.csv"
+    if not path.exists():
+        raise RecipeError(f"no manifest {path}; write one (data_manifests/README.md) or name it")
+    return manifest.read(path), Path(recipe.data_root)
+
+
+def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
+    """Rows that take part, with `role` (train, dev, test) and `label`; leaks are refused."""
+    df = df.assign(
+        role=manifest.protocol(
+            df, recipe.protocol, fold=recipe.fold, seed=recipe.seed, allow_leaks=recipe.allow_leaks
+        ),
+        label=manifest.label_ids(df, recipe.classes, dict(recipe.merge)),
+    )
+    df = df[df["role"].notna() & (df["label"] >= 0)]
+    if recipe.profile == "smoke":
+        roles = [(df[df["role"] == role], n) for role, n in SMOKE.items()]
+        df = pd.concat([rows.iloc[:: max(1, len(rows) // n)].head(n) for rows, n in roles])
+    df = df.reset_index(drop=True)
+    part = {role: df[df["role"] == role] for role in ("train", "dev", "test")}
+    for role, rows in part.items():
+        if rows.empty:
+            raise RecipeError(f"protocol {recipe.protocol!r} leaves no labeled {role} utterances")
+    if not recipe.allow_leaks:
+        manifest.assert_disjoint(part["train"], part["dev"], part["test"])
+    return df
+
+
+def load(recipe: Recipe) -> Data:
+    """Read, divide and decode the data of a recipe."""
+    df, root = locate(recipe)
+    table = assign(recipe, df)
+    store = _store(recipe, table, root)
+    counts = np.bincount(
+        table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
+    )
+    return Data(table, store, manifest.digest(df), counts)
+
+
+_STORES: dict[tuple, batching.WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
+
+
+def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> batching.WaveStore:
+    key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
+    if key not in _STORES:
+        _STORES.clear()
+        _STORES[key] = batching.WaveStore.from_manifest(table, root)
+    return _STORES[key]
+
+
+def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
+    """Train and test one experiment, or read it if it was done before.
+
+    The epoch, or the floor's penalty, is chosen on dev; test is scored once, afterwards. A second
+    process that asks for the same run waits for the first and reads its result.
+    """
+    df, _ = locate(recipe)
+    config = {"recipe": asdict(recipe) | {"name": None}, "manifest": manifest.digest(df)}
+    key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
+    record = records.Run.open(records.home() / "runs", config, key=key)
+    with record.lock():
+        if not record.done:
+            data = load(recipe)
+            system = _fine_tune if recipe.system == "fine-tune" else _floor
+            predictions, facts = system(recipe, data, record, progress)
+            for role, table in predictions.items():
+                table["speaker"] = data.table.set_index("key")["speaker"].reindex(table.index)
+                record.save_predictions(role, table)
+            scores = {
+                role: evaluation.score(table, len(recipe.classes))
+                for role, table in predictions.items()
+            }
+            record.finish({**scores, **facts})
+    return record
+
+
+def trained(recipe: Recipe) -> SER:
+    """The model of a fine-tuning run with the weights of its best epoch; trained if need be."""
+    record = run(recipe)
+    model = SER(recipe.model, seed=recipe.seed)
+    model.load_state_dict(safetensors.torch.load_file(record.path / "model.safetensors"))
+    return model.eval()
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    """What decides a result beside the recipe: the package's source and the encoder's weights."""
+    if recipe.system in ("svm", *floors.GUESSERS):
+        return [records.source_digest()]
+    return [records.source_digest(), _weights(recipe.model.encoder, recipe.model.random_init)]
+
+
+@functools.cache
+def _weights(name: str, random_init: bool) -> str:
+    return encoders.load(name, random_init=random_init).digest()
+
+
+def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Train a `SER` on train, keep its best epoch on dev, and predict dev and test."""
+    model = SER(recipe.model, seed=recipe.seed)
+    clips, quantum = _inputs(recipe, data, model.encoder)
+    plan = {
+        role: batching.DurationBatchSampler(
+            data.store.durations[data.rows(role)],
+            budget_seconds=recipe.train.budget_seconds,
+            seed=recipe.seed,
+            max_clips=recipe.max_clips if role == "train" else None,
+            shuffle=role == "train",
+        )
+        for role in ("train", "dev", "test")
+    }
+
+    def batches(role: str, epoch: int = 0):
+        rows = data.rows(role)
+        return clips.batches([rows[batch] for batch in plan[role].epoch(epoch)], quantum)
+
+    def predict(model, role: str) -> pd.DataFrame:
+        return evaluation.predict(model, batches(role), precision=recipe.train.precision)
+
+    training.fit(
+        model,
+        _loss(recipe, data.counts),
+        lambda epoch: batches("train", epoch),
+        lambda model: evaluation.score(predict(model, "dev"), len(recipe.classes)),
+        replace(recipe.train, seed=recipe.seed),
+        record,
+        progress,
+    )
+    return {role: predict(model, role) for role in ("dev", "test")}, {}
+
+
+def _inputs(recipe: Recipe, data: Data, encoder: encoders.Encoder):
+    """Clips to batch, and the quantum their lengths are padded to.
+
+    A frozen CNN gives the same frames in every epoch, so on a corpus that fits they are computed
+    once and stored; otherwise the encoder gets waves.
+    """
+    label, keys = data.table["label"].to_numpy(), data.table["key"].tolist()
+    seconds = data.store.durations
+    if recipe.model.freeze == "none" or seconds.sum() > 3600 * STORE_HOURS:
+        prepare = encoder.prepare
+        clips = batching.Clips(data.store, keys, seconds, emotion=label, prepare=prepare)
+        return clips, audio.SAMPLE_RATE // 4
+    features = batching.cache_features(encoder, data.store, kind="cnn")
+    return batching.Clips(features, keys, seconds, emotion=label), 4
+
+
+def _loss(recipe: Recipe, counts: np.ndarray):
+    """The loss of a recipe as a function of outputs and batch."""
+    config, c = recipe.loss, len(recipe.classes)
+    weight = {
+        "none": lambda: np.ones(c),
+        "inverse_frequency": lambda: losses.inverse_frequency_weights(counts),
+        "effective_number": lambda: losses.class_balanced_weights(counts, config.beta),
+    }[config.weights]()
+    weight = torch.as_tensor(weight, dtype=torch.float32)
+
+    def loss(outputs: dict[str, torch.Tensor], batch: batching.Batch) -> torch.Tensor:
+        logits = outputs["emotion"]
+        w = None if config.weights == "none" else weight.to(logits.device)
+        if config.gamma:
+            return losses.focal(logits, batch.emotion, gamma=config.gamma, weight=w)
+        return losses.cross_entropy(logits, batch.emotion, weight=w)
+
+    return loss
+
+
+def _floor(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Fit one of `serlib.floors`; scores are stored like a model's probabilities."""
+    label, c = data.table["label"].to_numpy(), len(recipe.classes)
+    part = {role: data.rows(role) for role in ("train", "dev", "test")}
+    judged, facts = np.r_[part["dev"], part["test"]], {}
+    if recipe.system in floors.GUESSERS:
+        scores = floors.guess(recipe.system, label[part["train"]], len(judged), c, seed=recipe.seed)
+    else:
+        x = functionals(data) if recipe.system == "svm" else embeddings(recipe, data)
+        fit = floors.svm if recipe.system == "svm" else floors.linear_probe
+        train, dev = ((x[part[role]], label[part[role]]) for role in ("train", "dev"))
+        scores, facts["penalty"] = fit(train, dev, x[judged], c, select=recipe.train.select)
+    table = pd.DataFrame(scores, columns=[f"p_{i}" for i in range(c)])
+    table.insert(0, "prediction", scores.argmax(1))
+    table.insert(0, "truth", label[judged])
+    table.index = pd.Index(data.table["key"].iloc[judged], name="key")
+    n = len(part["dev"])
+    return {"dev": table.iloc[:n].copy(), "test": table.iloc[n:].copy()}, facts
+
+
+def functionals(data: Data) -> np.ndarray:
+    """`audio.functionals` of every clip, (U, F); computed once per corpus."""
+    name = records.digest([data.store.digest(), records.source_digest(["audio"])])
+    path = records.home() / "features" / f"functionals-{name}.npy"
+    if not path.exists():
+        waves = tqdm(range(len(data.store)), desc="functionals", unit="clip")
+        buffer = io.BytesIO()
+        np.save(buffer, np.stack([audio.functionals(data.store[i]) for i in waves]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.atomic_write(path, buffer.getvalue())
+    return np.load(path)
+
+
+def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
+    """Mean over time of the frozen encoder's last layer, (U, D)."""
+    m = recipe.model
+    encoder = encoders.load(m.encoder, freeze="all", random_init=m.random_init, seed=recipe.seed)
+    layers = batching.cache_features(encoder, data.store, kind="layers_mean")
+    return np.stack([np.asarray(layers[i])[-1] for i in range(len(layers))]).astype(np.float32)

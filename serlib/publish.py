@@ -1,0 +1,159 @@
+"""Publish executed chapters: notebooks beside their sources, and the HTML site.
+
+Sphinx never reads the book folder itself (each Python file in it would become a page) and never
+executes anything: the pages are the notebooks that the runner produced, copied to a build folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+
+from serlib import chapters, notebooks, records
+from serlib.chapters import ChapterRun
+from serlib.notebooks import BOOK, ChapterError
+
+
+def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
+    """Write a finished run's notebook beside the chapter's source.
+
+    Raises:
+        ChapterError: If the run failed, is of an older source, or had parameters injected.
+    """
+    source = notebooks.find(run.chapter, folder)
+    if not run.ok or (differing := notebooks.compare(source, run.notebook)):
+        reason = "it failed" if not run.ok else "; ".join(differing[:3])
+        raise ChapterError(f"the run of {run.chapter} is not that of its source: {reason}")
+    beside = source.with_suffix(".ipynb")
+    records.atomic_write(beside, run.notebook.read_bytes())
+    return beside
+
+
+def measured(folder: Path = BOOK) -> dict[str, dict]:
+    """What each chapter's notebook says of its making: profile, seconds, peak memory, cores."""
+    found = {}
+    for path in notebooks.chapters(folder):
+        beside = path.with_suffix(".ipynb")
+        metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
+        found[path.stem] = metadata.get("serlib", {})
+    return found
+
+
+class Cost:
+    """Shows in a chapter what executing it takes; our runner fills in what it measured."""
+
+    def __init__(self, chapter: str) -> None:
+        """Look up what the notebook beside the chapter's source says of its own making."""
+        self.took = measured().get(chapter)
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+        text = (
+            notebooks.cost(**self.took) if self.took else "**Time and memory**: not measured yet."
+        )
+        return {"text/markdown": text, "text/plain": text, notebooks.COST: self.took or {}}
+
+
+def cost(chapter: str) -> Cost:
+    """The time and memory of a chapter, as the last line of a cell."""
+    return Cost(chapter)
+
+
+def heading(notebook) -> str:
+    """The text of a notebook's first level-one heading, without a leading chapter number."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (match := re.search(r"^# (.+)$", cell.source, re.M)):
+            return re.sub(r"^\d+\W*", "", match[1]).strip()
+    raise ChapterError("a chapter needs a level-one heading")
+
+
+def table(runs: Iterable[ChapterRun]) -> str:
+    """A Markdown table of the chapters, with what this build measured."""
+    rows = ["| Chapter | Minutes | Peak memory |", "|:--|--:|--:|"]
+    runs = list(runs)
+    for run in runs:
+        title = heading(nbformat.read(run.notebook, as_version=4))
+        number = run.chapter.split("_")[0]
+        rows.append(
+            f"| [{number} · {title}]({run.chapter}.ipynb) "
+            f"| {run.seconds / 60:.1f} | {run.peak_mb / 1024:.1f} GB |"
+        )
+    total, peak = sum(r.seconds for r in runs) / 60, max(r.peak_mb for r in runs) / 1024
+    return "\n".join([*rows, f"| **All** | **{total:.1f}** | **{peak:.1f} GB** |", ""])
+
+
+def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
+    """Render executed chapters to HTML, with every warning an error.
+
+    Args:
+        runs: Finished runs, in the order of the book.
+        out: Build folder; its `source` and `html` are replaced.
+        folder: The book: its `*.md`, `*.bib`, `conf.py` and `_static` make the rest of the site.
+
+    Returns:
+        The path of the first page.
+
+    Raises:
+        ChapterError: If a run failed, Sphinx is not installed, or it warns.
+    """
+    runs = list(runs)
+    if bad := [run.chapter for run in runs if not run.ok] or ([] if runs else ["no chapter"]):
+        raise ChapterError(f"the site needs finished chapters; not so: {', '.join(bad)}")
+    source, html = out / "source", out / "html"
+    for path in (source, html):
+        shutil.rmtree(path, ignore_errors=True)
+    source.mkdir(parents=True)
+    for path in [folder / "conf.py", *folder.glob("*.md"), *folder.glob("*.bib")]:
+        shutil.copy(path, source)
+    shutil.copytree(folder / "_static", source / "_static")
+    cores = {run.environment.get("cpu_count") for run in runs} - {None}
+    note = (
+        f"Measured at profile `{runs[0].profile}` on {max(cores, default='?')} CPU cores. "
+        "A chapter whose models were trained before reads them, and takes less.\n"
+    )
+    (source / "_chapters.md").write_text(f"{table(runs)}\n{note}")
+    for run in runs:
+        shutil.copy(run.notebook, source)
+    _sphinx(source, html, out / "doctrees")
+    return html / "index.html"
+
+
+def _sphinx(source: Path, html: Path, doctrees: Path) -> None:
+    shutil.rmtree(doctrees, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q"]
+    done = subprocess.run(
+        [*command, "-d", str(doctrees), str(source), str(html)], capture_output=True, text=True
+    )
+    if "No module named sphinx" in done.stderr:
+        raise ChapterError("the site needs Sphinx: pip install -c constraints.txt -e '.[docs]'")
+    if done.returncode:
+        raise ChapterError(f"Sphinx found faults:\n{(done.stdout + done.stderr)[-4000:].strip()}")
+
+
+def finished(
+    profile: str = "demo", folder: Path = BOOK, chosen: Iterable[str] = ()
+) -> list[ChapterRun]:
+    """The finished runs of chapters as they are now, without executing anything.
+
+    Args:
+        profile: "smoke", "demo" or "full".
+        folder: The book.
+        chosen: Numbers or names of chapters; none means all.
+
+    Raises:
+        ChapterError: Naming the chapters that are missing.
+    """
+    paths = [notebooks.find(c, folder) for c in chosen] or notebooks.chapters(folder)
+    runs = {path.stem: chapters.lookup(path, profile) for path in paths}
+    if missing := [name for name, run in runs.items() if run is None]:
+        raise ChapterError(
+            f"not executed at profile {profile} as they are now: {', '.join(missing)}; "
+            f"run: serlib book --profile {profile}"
+        )
+    return list(runs.values())

@@ -1,0 +1,330 @@
+"""Run folders: what a run was asked to do, what it did, and whether it finished.
+
+A run is a folder named by a hash of everything that decides its result. Each file appears whole
+or not at all and ``status.json`` comes last, so a folder left by a killed process is never taken
+for a finished run, and asking for the same run again either reads it or completes it.
+
+    <key>/config.json  environment.json  metrics.jsonl  predictions_<split>.csv
+          checkpoint/  model.safetensors  status.json
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+import platformdirs
+
+# Modules that decide no result. Every other one is in the name of each run, comments too: the price
+# of never reading a result that today's code would not give.
+BYSTANDERS = frozenset("__init__ chapters claims cli notebooks plots publish records sweep".split())
+PACKAGES = tuple(
+    "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
+    "safetensors".split()
+)
+log = logging.getLogger(__name__)
+
+
+class RecordError(ValueError):
+    """A run folder, or what was to be written into it, is not as it must be."""
+
+
+def home() -> Path:
+    """The folder of all that is made on this machine: ``$SERLIB_HOME``, else the user's cache."""
+    if chosen := os.environ.get("SERLIB_HOME"):
+        return Path(chosen).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("serlib", appauthor=False))
+
+
+def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
+    """Write a file so that a reader, at any time, sees the old content or the new, never a part.
+
+    The bytes reach the disk under another name in the same folder, which is created, before the
+    rename. A process killed in between leaves that hidden file, which `Run.lock` sweeps.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not tempfile: its files are private to the user, and a result folder is often shared.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def plain(obj: Any, *, exact: bool = False, where: str = "value") -> Any:
+    """Turn dataclasses, mappings, sequences, paths and NumPy scalars into what JSON can hold.
+
+    NaN and infinities, which JSON has not, become None, or a `RecordError` if `exact`. Any other
+    type is a TypeError; messages call the place `where`.
+    """
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        obj = {f.name: getattr(obj, f.name) for f in dataclasses.fields(obj)}
+    if isinstance(obj, np.generic):
+        obj = obj.item()
+    if isinstance(obj, float) and not math.isfinite(obj):
+        if exact:
+            raise RecordError(f"{where} is {obj}: only finite numbers can name a run")
+        return None
+    if obj is None or isinstance(obj, (bool, int, float, str)):
+        return obj
+    if isinstance(obj, PurePath):
+        return obj.as_posix()
+    if isinstance(obj, (list, tuple)):
+        return [plain(v, exact=exact, where=f"{where}[{i}]") for i, v in enumerate(obj)]
+    if not isinstance(obj, Mapping):
+        raise TypeError(f"{where} is a {type(obj).__name__}, not JSON: use .tolist() or str()")
+    if odd := [key for key in obj if not isinstance(key, str)]:
+        raise TypeError(f"{where} has the key {odd[0]!r}: use strings as keys")
+    return {k: plain(v, exact=exact, where=f"{where}.{k}") for k, v in obj.items()}
+
+
+def digest(obj: Any, n: int = 12) -> str:
+    """Hash a value so that equal settings get equal names, in any process and on any machine.
+
+    The order of keys does not count, nor whether a sequence is a list or a tuple, a path a
+    string, or a mapping a dataclass: a configuration read back from JSON keeps its digest.
+    The types of numbers do count: 1, 1.0 and True differ. NaN, infinities and types that `plain`
+    does not know are refused. Of the SHA-256, `n` hexadecimal digits are kept: with 12, a
+    collision becomes likely after 10^7 runs.
+
+    >>> digest({"lr": 1e-4, "seed": 0}) == digest({"seed": 0, "lr": 0.0001})
+    True
+    >>> digest([1, 2]), digest([2, 1])
+    ('49a64717d5d4', 'af1a1fc110b6')
+    """
+    text = json.dumps(plain(obj, exact=True), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:n]
+
+
+def source_digest(modules: Iterable[str] | None = None, *, package: Path | None = None) -> str:
+    """Hash the source files that decide a result: change one byte and every run is a new run.
+
+    `modules` are names inside the package, dotted for submodules; a folder stands for all modules
+    in it. None takes the top-level modules that are no `BYSTANDERS`; the subpackages make
+    manifests and weights, which have digests of their own. `package` is the package's folder.
+    """
+    if isinstance(modules, str):
+        raise TypeError(f"modules is a string: pass a tuple, ({modules!r},)")
+    folder = package or Path(__file__).parent
+    if modules is None:
+        modules = {path.stem for path in folder.glob("*.py")} - BYSTANDERS
+    found: dict[str, bytes] = {}
+    for name in modules:
+        path = folder.joinpath(*name.split("."))
+        files = list(path.rglob("*.py")) if path.is_dir() else [path.with_name(f"{path.name}.py")]
+        if not files or not files[0].is_file():
+            raise RecordError(f"{folder.name} has no module {name!r}: correct the name")
+        found |= {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+    total = hashlib.sha256()
+    for name, data in sorted(found.items()):
+        # With lengths, no content can pass for the name of the next file.
+        total.update(f"{len(name)} {name} {len(data)} ".encode() + data)
+    return total.hexdigest()[:12]
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to explain a different number: versions, platform, device."""
+    import torch  # here, so that importing records stays quick
+
+    installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: installed.get(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": ", ".join(gpus) or "CPU",
+    }
+
+
+def write_json(path: str | os.PathLike, obj: Any) -> None:
+    """Write strict JSON atomically; see `plain`."""
+    atomic_write(path, json.dumps(plain(obj), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file; a `RecordError` names it if it holds something else."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecordError(f"{path} does not hold JSON ({error}): delete it") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run folder, `path`.
+
+    Ask, work and finish like this; a second process that asks for the same run meanwhile waits
+    at `lock` and then finds it done::
+
+        run = Run.open(root, config)
+        with run.lock():
+            if not run.done:
+                run.finish(train(config))
+        return run.summary
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, root: str | os.PathLike, config: Any, *, key: str | None = None) -> Run:
+        """Find or create the folder of a run.
+
+        Args:
+            root: The folder of all runs.
+            config: What the run is to do, kept for readers; see `plain`.
+            key: Name of the folder, made of all that decides the result. None takes the digest of
+                `config` and of the package's source.
+        """
+        key = digest([config, source_digest()]) if key is None else key
+        if not re.fullmatch(r"\w[\w.=+-]{0,199}", key, re.ASCII):
+            raise RecordError(f"the key {key!r} is no file name: letters, digits and _.=+- only")
+        run, config = cls(Path(root) / key), plain(config)
+        if not (run.path / "config.json").exists():
+            write_json(run.path / "config.json", config)
+        elif run.config != config:
+            raise RecordError(f"{run.path} has another config: let the key depend on all of it")
+        return run
+
+    @property
+    def config(self) -> Any:
+        """What the run was asked to do."""
+        return read_json(self.path / "config.json")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """Under "state": "done", "failed", or "unfinished" (not started, at work, or killed)."""
+        try:
+            return read_json(self.path / "status.json")
+        except (FileNotFoundError, RecordError):  # a disk that lost power may leave an empty file
+            return {"state": "unfinished"}
+
+    @property
+    def done(self) -> bool:
+        """Whether the run finished."""
+        return self.status["state"] == "done"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What `finish` was given, None for NaN; a `RecordError` tells why there is none."""
+        status = self.status
+        if status["state"] != "done":
+            why = f"{status['state']} {status.get('error', '')}".strip()
+            raise RecordError(f"{self.path} is {why}: run its recipe again")
+        return status["summary"]
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process, waiting while another holds it (not if that is killed).
+
+        On entry, what killed writers left is swept and a failed run becomes unfinished. An error
+        inside is recorded as the reason of the failure, and raised; Ctrl-C is no failure.
+        """
+        # A singleton, so that nested use in one thread does not wait for itself forever.
+        guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
+        try:
+            guard.acquire(timeout=0)
+        except filelock.Timeout:
+            log.warning("%s: another process is working on this run, waiting for it", self.path)
+            guard.acquire()
+        try:
+            if not self.done:
+                for leftover in self.path.rglob(".*.tmp"):
+                    if not leftover.name.startswith(".config.json"):  # `open` may be writing it
+                        leftover.unlink(missing_ok=True)
+                (self.path / "status.json").unlink(missing_ok=True)
+                write_json(self.path / "environment.json", environment())
+            yield
+        except Exception as error:
+            if not self.done:
+                self._end({"state": "failed", "error": f"{type(error).__name__}: {error}"[:2000]})
+            raise
+        finally:
+            guard.release()
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run as done, the last thing that is written; `summary` is read back as is."""
+        self._end({"state": "done", "summary": summary})
+
+    def _end(self, status: dict[str, Any]) -> None:
+        write_json(self.path / "status.json", {**status, "ended": datetime.now(UTC).isoformat()})
+
+    def _lines(self) -> list[bytes]:
+        """The complete lines of metrics.jsonl; a killed writer's last line has no newline."""
+        path = self.path / "metrics.jsonl"
+        return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+    def log(self, **row: Any) -> None:
+        """Append a row to metrics.jsonl and see it to the disk, over a half-written last line."""
+        line = json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
+        with open(self.path / "metrics.jsonl", "ab") as file:
+            file.truncate(sum(len(kept) + 1 for kept in self._lines()))
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rewind(self, rows: int) -> None:
+        """Keep the first `rows` logged rows: those before the checkpoint that is continued."""
+        atomic_write(self.path / "metrics.jsonl", b"".join(x + b"\n" for x in self._lines()[:rows]))
+
+    def history(self) -> pd.DataFrame:
+        """The rows that were logged, in order; numbers that were not finite are NaN."""
+        rows = [json.loads(line) for line in self._lines()]
+        return pd.DataFrame([{k: math.nan if v is None else v for k, v in r.items()} for r in rows])
+
+    def save_predictions(self, split: str, df: pd.DataFrame) -> None:
+        """Write predictions_<split>.csv, which `predictions` reads back exactly.
+
+        The index `key` holds unique strings, the columns numbers, booleans or strings. Floats come
+        back as float64, which holds every narrower one exactly.
+        """
+        kinds = {name: _kind(f"column {name!r}", df[name]) for name in df.columns}
+        if df.index.name != "key" or not df.index.is_unique or _kind("key", df.index) != "str":
+            raise RecordError("predictions need an index named 'key' of unique strings")
+        # All strings in quotes: otherwise a carriage return inside one would end the row.
+        style = {"quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n", "na_rep": "nan"}
+        write_json(self.path / f"predictions_{split}.types.json", kinds)
+        atomic_write(self.path / f"predictions_{split}.csv", df.astype(kinds).to_csv(**style))
+
+    def predictions(self, split: str) -> pd.DataFrame:
+        """Read what `save_predictions` wrote."""
+        path = self.path / f"predictions_{split}.csv"
+        if not path.exists():
+            raise RecordError(f"{path} is not there: the run has no predictions for {split!r}")
+        kinds = read_json(path.with_suffix(".types.json"))
+        # Floats by way of text: Python reads back exactly what it printed, pandas 2 may not.
+        as_read = {name: "str" if kind == "float64" else kind for name, kind in kinds.items()}
+        df = pd.read_csv(path, dtype={"key": "str", **as_read}, keep_default_na=False)
+        return df.set_index("key").astype(kinds)
+
+
+def _kind(name: str, cells: pd.Series | pd.Index) -> str:
+    kind = {"i": "int64", "u": "int64", "f": "float64", "b": "bool"}.get(cells.dtype.kind, "str")
+    strings = kind != "str" or all(isinstance(cell, str) for cell in cells)
+    if not strings or (kind != "float64" and cells.isna().any()):
+        raise RecordError(f"{name} has cells that are missing or no number, boolean or string")
+    return kind

@@ -1,0 +1,102 @@
+"""Many runs: train what is missing, read what is there, and summarize over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from serlib import experiments, metrics, recipes, records
+
+METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs of one sweep, in the order asked for."""
+
+    recipes: tuple[recipes.Recipe, ...]
+    runs: tuple[records.Run, ...]
+
+    def __len__(self) -> int:
+        """How many runs."""
+        return len(self.runs)
+
+    def __add__(self, other: Runs) -> Runs:
+        """Both sweeps' runs, so that they can be compared."""
+        return Runs(self.recipes + other.recipes, self.runs + other.runs)
+
+    def named(self, name: str) -> Runs:
+        """The runs of one name, usually one per seed.
+
+        Raises:
+            KeyError: If no run has that name.
+        """
+        at = [i for i, r in enumerate(self.recipes) if r.name == name]
+        if not at:
+            raise KeyError(f"no run is named {name!r}; there are {', '.join(self.names())}")
+        return Runs(tuple(self.recipes[i] for i in at), tuple(self.runs[i] for i in at))
+
+    def names(self) -> list[str]:
+        """The names, each once, in order."""
+        return list(dict.fromkeys(r.name for r in self.recipes))
+
+    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,).
+
+        Raises:
+            ValueError: If the runs were scored on different utterances.
+        """
+        tables = [run.predictions(role) for run in self.named(name).runs]
+        for table in tables[1:]:
+            if list(table.index) != list(tables[0].index):
+                raise ValueError(f"the runs of {name!r} were scored on different utterances")
+        predictions = np.stack([t["prediction"].to_numpy() for t in tables])
+        return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
+
+    def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
+        """Mean over seeds with its 95 % interval over talkers and seeds."""
+        truth, predictions, speakers = self.stacked(name, role)
+        c = len(self.named(name).recipes[0].classes)
+        return metrics.bootstrap(METRICS[metric], truth, predictions, speakers, n_classes=c)
+
+    def summary(
+        self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
+    ) -> pd.DataFrame:
+        """One row per name: the number of runs, and each metric with its 95 % interval."""
+        rows = {
+            name: {"runs": len(self.named(name))}
+            | {m: self.interval(name, m, role) for m in metrics_}
+            for name in self.names()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def difference(self, a: str, b: str, metric: str, role: str = "test") -> metrics.Interval:
+        """Paired interval of metric(b) - metric(a) on the same talkers and seeds.
+
+        A system that ran once (a floor has no seeds) is compared with every seed of the other.
+        """
+        truth, first, speakers = self.stacked(a, role)
+        _, second, _ = self.stacked(b, role)
+        seeds = max(len(first), len(second))
+        pair = [np.repeat(p, seeds, 0) if len(p) == 1 else p for p in (first, second)]
+        c = len(self.named(a).recipes[0].classes)
+        return metrics.paired_bootstrap(METRICS[metric], truth, *pair, speakers, n_classes=c)
+
+    def confusion(self, name: str, role: str = "test") -> np.ndarray:
+        """Confusion counts (C, C) summed over the seeds of one name."""
+        truth, predictions, _ = self.stacked(name, role)
+        c = len(self.named(name).recipes[0].classes)
+        return sum(metrics.confusion(truth, p, c) for p in predictions)
+
+    def histories(self, name: str) -> list[pd.DataFrame]:
+        """Learning curves, one table per seed."""
+        return [run.history() for run in self.named(name).runs]
+
+
+def sweep(asked: Iterable[recipes.Recipe], *, progress: bool = True) -> Runs:
+    """Run recipes one after another; finished ones are read, so a killed sweep goes on."""
+    asked = tuple(asked)
+    return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))

@@ -1,0 +1,310 @@
+"""The file format of manifests: typed columns in CSV or JSONL, which hold the same table.
+
+Missing is None in columns of text and JSON, NaN in floats and <NA> in whole numbers; in a file it
+is an empty cell or null, and an empty text is missing. `serlib.manifest` says what the columns
+mean; use the functions here through it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Column -> kind of its cells. Attributes (valence, arousal, dominance) are on 1..7, times in
+# seconds, `channel` counts from 1, `group` must not cross a split, `speaker` is the true talker.
+KINDS = {
+    "key": "text", "dataset": "text", "dataset_version": "text", "utt_id": "text", "wav": "text",
+    "sha256": "text", "bytes": "int", "sample_rate": "int", "channels": "int", "num_frame": "int",
+    "channel": "int", "start": "float", "end": "float", "length": "float", "type": "text",
+    "task": "text", "emo": "text", "emotion": "text", "emotion_source": "text",
+    "emotion_dist": "json", "n_raters": "int", "valence": "float", "arousal": "float",
+    "dominance": "float", "valence_raw": "float", "arousal_raw": "float",
+    "dominance_raw": "float", "attr_scale": "json", "intensity": "text", "speaker": "text",
+    "gender": "text", "age": "int", "language": "text", "text": "text", "text_source": "text",
+    "session": "text", "dialogue": "text", "turn": "int", "group": "text", "split": "text",
+    "fold": "int", "style": "text", "license": "text", "flags": "json",
+}  # fmt: skip
+COLUMNS = tuple(KINDS)
+EMOTIONS = tuple(
+    "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
+    "boredom other no_agreement".split()
+)
+REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
+_EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
+_EMOBOX = {name: name for name in EMOTIONS} | dict(
+    ang="anger", angry="anger", hap="happiness", happy="happiness", exc="excitement",
+    excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
+    sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
+    disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
+)  # fmt: skip
+
+
+class ManifestError(ValueError):
+    """A manifest, or what is asked of it, is not as it must be."""
+
+
+def read(path: str | os.PathLike) -> pd.DataFrame:
+    """Read a manifest, .csv or .jsonl; both give the same table.
+
+    A column that is not in `COLUMNS` becomes numbers if each of its cells is a number as Python
+    prints it ("12", "0.5"), else it stays text ("007" does).
+
+    Returns:
+        Columns `COLUMNS`, absent ones filled with missing, then the file's other columns.
+
+    Raises:
+        ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
+            is not there; if a cell does not parse, or a key is missing or repeated.
+    """
+    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}[_suffix(path)]
+    try:
+        return typed(parse(_utf8(path)))
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write a manifest, .csv or .jsonl, atomically; `read` gives back the table that `read` gave.
+
+    Raises:
+        ManifestError: If `read` would not accept the table.
+    """
+    df, suffix = typed(df), _suffix(path)
+    if suffix == ".jsonl":
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(df))
+    else:
+        lists = {name: _dumped(df[name]) for name, kind in KINDS.items() if kind == "json"}
+        df = df.assign(**lists)
+        text = df.to_csv(index=False, lineterminator="\n")
+        if "\r" in text:  # csv leaves it without quotes, where it would end the row
+            text = df.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    _replace(path, text)
+
+
+def rows(df: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts of plain Python values, None for missing."""
+    return df.astype(object).where(df.notna(), None).to_dict("records")
+
+
+def digest(df: pd.DataFrame) -> str:
+    """Hash the table: every cell and the order of rows count, the order of columns does not."""
+    df, total = typed(df), hashlib.sha256()
+    cells = df.astype(object).where(df.notna(), None)
+    for name in sorted(df.columns[df.notna().any()]):
+        total.update(json.dumps([name, cells[name].tolist()], sort_keys=True).encode())
+    return total.hexdigest()[:12]
+
+
+def _suffix(path: str | os.PathLike) -> str:
+    suffix = Path(path).suffix
+    if suffix not in (".csv", ".jsonl"):
+        raise ManifestError(f"{path}: a manifest's name ends in .csv or .jsonl")
+    return suffix
+
+
+def _utf8(path: str | os.PathLike) -> str:
+    data = Path(path).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ManifestError(f"line {line} is not UTF-8: save the file as UTF-8") from error
+    if "\0" in text:
+        raise ManifestError("holds null bytes: save the file as UTF-8")
+    return text
+
+
+def _replace(path: str | os.PathLike, text: str) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(text.encode())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _parse_csv(text: str) -> pd.DataFrame:
+    # Twice over the text: pandas is fast but completes rows that are too short, as in a file
+    # whose end is lost.
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = next(reader, [])
+        if "" in header or len(set(header)) < len(header):
+            raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
+        for number, row in enumerate(filter(None, reader), start=1):
+            if len(row) != len(header):
+                raise ManifestError(
+                    f"row {number} has {len(row)} cells, the header {len(header)}: put quotes "
+                    "around texts with commas"
+                )
+    except csv.Error as error:
+        raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error
+    if not header:
+        return pd.DataFrame()
+    return pd.read_csv(
+        io.StringIO(text, newline=""), dtype=object, keep_default_na=False, index_col=False
+    )
+
+
+def _parse_jsonl(text: str) -> pd.DataFrame:
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line and not line.isspace():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise ManifestError(f"line {number} is not JSON ({error})") from error
+            if not isinstance(found[-1], dict):
+                raise ManifestError(f"line {number} is not one JSON object")
+    return pd.DataFrame(found, dtype=object)
+
+
+def typed(raw: pd.DataFrame) -> pd.DataFrame:
+    """Check the columns and the keys, and give each column its type; see `read`."""
+    if raw.empty:
+        raise ManifestError("no rows: a manifest has at least one utterance")
+    if absent := [name for name in REQUIRED if name not in raw]:
+        raise ManifestError(
+            f"columns {', '.join(absent)} are missing, there are {', '.join(raw)}: add them "
+            "(from_emobox reads EmoBox files)"
+        )
+    raw = raw.reset_index(drop=True).astype(object)
+    raw = raw.where(raw.notna() & (raw != ""), None)
+    nothing = pd.Series([None] * len(raw), dtype=object)
+    parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
+    df = pd.DataFrame(
+        {
+            name: parse[KINDS.get(name)](name, raw.get(name, nothing))
+            for name in [*COLUMNS, *(name for name in raw if name not in KINDS)]
+        }
+    )
+    if df["key"].isna().any():
+        raise ManifestError(f"row {df['key'].isna().argmax() + 1} has no key: give it one")
+    if (again := df["key"].duplicated()).any():
+        key = df["key"][again].iloc[0]
+        where = ", ".join(str(i + 1) for i in np.flatnonzero(df["key"] == key))
+        raise ManifestError(f"key {key!r} stands in rows {where}: make keys unique")
+    return df
+
+
+def _text(name: str, cells: pd.Series) -> pd.Series:
+    if pd.api.types.infer_dtype(cells, skipna=True) in ("string", "empty"):
+        return cells
+    return _dumped(cells)
+
+
+def _dumped(cells: pd.Series) -> pd.Series:
+    def form(cell: Any) -> str | None:
+        if cell is None or isinstance(cell, str):
+            return cell
+        value = cell.item() if isinstance(cell, np.generic) else cell
+        return json.dumps(value, ensure_ascii=False)
+
+    return pd.Series([form(cell) for cell in cells], dtype=object)
+
+
+def _number(name: str, cells: pd.Series) -> pd.Series:
+    scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
+    values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+    wrong = cells.notna() & ~np.isfinite(values)
+    if KINDS[name] == "int":
+        wrong |= (values % 1 > 0) | (values.abs() > 2**53)
+    if wrong.any():
+        row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
+        raise ManifestError(f"row {row + 1}, column {name}: {cells[row]!r} is no {kind} number")
+    return values.astype("Int64") if KINDS[name] == "int" else values
+
+
+def _json(name: str, cells: pd.Series) -> pd.Series:
+    known: dict[str, Any] = {}  # most cells are alike: each text is parsed once, then copied
+    values = []
+    for number, cell in enumerate(cells, start=1):
+        if isinstance(cell, str):
+            if cell not in known:
+                try:
+                    known[cell] = json.loads(cell)
+                except ValueError:
+                    known[cell] = None
+            if known[cell] is None:
+                raise ManifestError(f"row {number}, column {name}: {cell!r} is no JSON")
+            cell = copy(known[cell])
+        values.append([] if cell is None and name == "flags" else cell)
+    return pd.Series(values, dtype=object)
+
+
+def _extra(name: str, cells: pd.Series) -> pd.Series:
+    text = _text(name, cells)
+    given = text.dropna()
+    if len(given) and given.str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
+        return text.astype("Int64")
+    if len(given) and given.str.fullmatch(r"-?\d[\d.e+-]*").all():
+        values = pd.to_numeric(text, errors="coerce")
+        if all(c in (repr(x), f"{x:.0f}") for x, c in zip(values[given.index], given, strict=True)):
+            return values.astype("float64")
+    return text
+
+
+def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
+
+    EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
+    (it is often a float beside the whole number); other fields travel along.
+
+    Args:
+        path: The file.
+        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
+            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
+    """
+    try:
+        df = _parse_jsonl(_utf8(path))
+        df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
+        if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):
+            raise ManifestError(f"no EmoBox file: {', '.join(sorted(absent))} missing")
+        if "length" not in df:
+            df["length"] = df["num_frame"] / df["sample_rate"]
+        if emotions is None:
+            emotions = {e: _EMOBOX.get(str(e).lower()) for e in df["emo"]}
+        return typed(
+            df.assign(
+                num_frame=df["num_frame"].astype(float).round(),
+                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
+                emotion=[emotions.get(e) for e in df["emo"]],
+                speaker=None,
+                group=None,
+            )
+        )
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write the rows as EmoBox JSONL, atomically.
+
+    Raises:
+        ManifestError: If a row lacks what EmoBox needs, or leaves open which of its channels to
+            use.
+    """
+    lines = []
+    for row in rows(typed(df)):
+        if row["channel"] is None and row["channels"] in (None, 1):
+            row["channel"] = 1
+        row = {"type": "raw", "task": "category"} | {k: v for k, v in row.items() if v is not None}
+        if absent := [name for name in _EMOBOX_FIELDS if name not in row]:
+            raise ManifestError(f"{row['key']} has no {absent[0]}, which EmoBox needs: add it")
+        line = {name: row[name] for name in _EMOBOX_FIELDS} | {"num_frame": float(row["num_frame"])}
+        line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    _replace(path, "".join(lines))

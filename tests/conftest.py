@@ -1,0 +1,55 @@
+"""Shared by all tests: results go to a folder of their own, and small chapters to run."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEADER = """\
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory) -> Path:
+    """An empty SERLIB_HOME, so that no test reads or leaves anything in the user's cache."""
+    folder = tmp_path_factory.mktemp("home")
+    before = os.environ.get("SERLIB_HOME")
+    os.environ["SERLIB_HOME"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SERLIB_HOME"]
+    else:
+        os.environ["SERLIB_HOME"] = before
+
+
+@pytest.fixture
+def write_chapter(tmp_path):
+    """A function that writes a small chapter from the body of its cells and returns its path."""
+
+    def write(body: str, name: str = "01_toy", folder: Path | None = None) -> Path:
+        folder = folder or tmp_path / "toybook"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.py"
+        path.write_text(HEADER + "\n" + textwrap.dedent(body).strip() + "\n")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def steady(monkeypatch) -> None:
+    """Chapters count as unchanged even if somebody edits the package while the tests run."""
+    from serlib import chapters
+
+    monkeypatch.setattr(chapters, "state_digest", lambda: "steady")

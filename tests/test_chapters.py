@@ -1,0 +1,448 @@
+"""The strict runner, on chapters of a few cells written for these tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from serlib import chapters, notebooks, publish, records
+from serlib.notebooks import ChapterError, UsageError
+
+TOY = """
+# %% [markdown]
+# # 01 A toy
+#
+# A figure in {numref}`fig-toy`, a citation {cite}`cai2021`, a {term}`UA` and $\\frac{1}{C}$.
+
+# %% tags=["parameters"]
+profile = "demo"
+rate = 0.5
+seeds = [0, 1]
+flag = False
+name = ""
+
+# %%
+from serlib import publish
+publish.cost("01_toy")
+
+# %%
+print(profile, rate, seeds, flag, name)
+
+# %% mystnb={"image": {"alt": "A line rising"}, "figure": {"caption": "A line.", "name": "fig-toy"}}
+import matplotlib.pyplot as plt
+plt.plot([0, 1]);
+"""
+PARAMETERS = """
+# %% tags=["parameters"]
+profile = "demo"
+"""
+KNOWN = {
+    "profile": "demo", "rate": 0.5, "n": 3, "flag": False, "seeds": [0, 1], "rates": [0.1],
+    "mixed": [1, "a"], "empty": [], "none": None, "table": {"a": 1}, "name": "",
+}  # fmt: skip
+
+
+def text(run) -> str:
+    """All that the cells of an executed notebook printed."""
+    cells = nbformat.read(run.notebook, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
+
+
+# ---------------------------------------------------------------------------------- parameters
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"rate": 2}, {"rate": 2.0}),
+        ({"n": 0, "flag": True}, {"n": 0, "flag": True}),
+        ({"rates": [1, 0.5]}, {"rates": [1.0, 0.5]}),
+        ({"seeds": (4, 5)}, {"seeds": [4, 5]}),
+        ({"seeds": []}, {"seeds": []}),
+        ({"mixed": ["x", None]}, {"mixed": ["x", None]}),
+        ({"empty": ["x"], "none": 1}, {"empty": ["x"], "none": 1}),
+    ],
+)
+def test_right_parameters_pass(given, expected):
+    checked = notebooks.check(given, KNOWN)
+    assert checked == expected
+    assert [type(v) for v in checked.values()] == [type(v) for v in expected.values()]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"rates": 0.1},
+        {"rates": ["0.1"]},
+        {"rate": "0.5"},
+        {"rate": True},
+        {"rate": float("nan")},
+        {"rate": float("inf")},
+        {"n": 1.0},
+        {"n": True},
+        {"n": None},
+        {"flag": 1},
+        {"flag": "false"},
+        {"seeds": [0, 1.5]},
+        {"seeds": [[0]]},
+        {"name": 1},
+        {"table": []},
+        {"profile": "large"},
+        {"Rate": 0.5},
+    ],
+)
+def test_wrong_parameters_are_refused(given):
+    with pytest.raises(UsageError, match=next(iter(given))):
+        notebooks.check(given, KNOWN)
+
+
+def test_refusal_lists_the_known_ones():
+    with pytest.raises(UsageError, match=r"unknown parameter 'sed'.*rate=0.5.*seeds=\[0, 1\]"):
+        notebooks.check({"sed": 1}, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("rate=1e-4", 1e-4),
+        ("rate=3", 3),
+        ("n=-2", -2),
+        ("flag=false", False),
+        ("flag=True", True),
+        ("seeds=[0, 2]", [0, 2]),
+        ("mixed=['a', 1]", ["a", 1]),
+        ("none=null", None),
+        ("name=12e4567", "12e4567"),  # papermill makes this number infinite
+        ("name=false", "false"),
+        ("name=a=b", "a=b"),
+        ("name=", ""),
+        ("unknown=1", "1"),
+    ],
+)
+def test_command_line_values_are_read_by_declared_type(text, value):
+    read = notebooks.parse([text], KNOWN)[text.split("=")[0]]
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("texts", [["rate"], ["n=01"], ["flag=no"], ["n=1+1"], ["n=1", "n=2"]])
+def test_unreadable_command_line_values_are_refused(texts):
+    with pytest.raises(UsageError):
+        notebooks.parse(texts, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x = 1 + 1", "x = y = 1", "x, y = 1, 2", "import os", "x = [i for i in (1,)]", "x: int",
+     "x = 1e999", "x = {1, 2}", "x = b'a'", "x.y = 1", "x += 1"],
+)  # fmt: skip
+def test_parameters_cell_holds_literals_only(write_chapter, line):
+    source = write_chapter(PARAMETERS + line + "\n")
+    with pytest.raises(ChapterError, match="line 2"):
+        notebooks.declared(notebooks.read(source))
+
+
+def test_parameters_cell_is_read_without_regular_expressions(write_chapter):
+    source = write_chapter(PARAMETERS + 'x: int | None = None  # a = b\ny = "a=b=c"\nz = -1.5\n')
+    declared = notebooks.declared(notebooks.read(source))
+    assert declared == {"profile": "demo", "x": None, "y": "a=b=c", "z": -1.5}
+
+
+@pytest.mark.parametrize("body", ["# %%\nx = 1", PARAMETERS + PARAMETERS])
+def test_exactly_one_parameters_cell(write_chapter, body):
+    with pytest.raises(ChapterError, match="tagged 'parameters'"):
+        notebooks.declared(notebooks.read(write_chapter(body)))
+
+
+# ----------------------------------------------------------------------------------- executing
+
+
+def test_executes_once_and_publishes(write_chapter, tmp_path, steady, capfd):
+    source = write_chapter(TOY)
+    before = {p.name: p.read_bytes() for p in source.parent.iterdir()}
+    run = chapters.execute(source, "smoke", {"rate": 2}, out_root=tmp_path / "out")
+    assert run.ok and not run.cached, run.error
+    assert text(run) == "smoke 2.0 [0, 1] False \n"
+    assert run.parameters["rate"] == 2.0
+    assert 10 < run.peak_mb < 4000 and 0 < run.seconds < 120 and len(run.cells) == 5
+    shown = capfd.readouterr().err
+    assert "01_toy   1/5" in shown and "TCP" not in shown
+
+    assert {p.name: p.read_bytes() for p in source.parent.iterdir()} == before
+    assert {p.name for p in run.folder.iterdir()} == {".lock", "01_toy.ipynb", "run.json"}
+
+    again = chapters.execute(source, "smoke", {"rate": 2.0}, out_root=tmp_path / "out")
+    assert again.cached and again.seconds == run.seconds
+    assert capfd.readouterr().err == ""
+    assert chapters.lookup(source, "smoke", {"rate": 2}, tmp_path / "out") == again
+    assert chapters.lookup(source, "demo", out_root=tmp_path / "out") is None
+
+
+def test_published_notebook_is_clean_and_the_same_each_time(write_chapter, tmp_path):
+    source = write_chapter(TOY)
+    first = chapters.execute(source, out_root=tmp_path)
+    one = nbformat.read(first.notebook, as_version=4)
+    nbformat.validate(one)
+    two = nbformat.read(
+        chapters.execute(source, out_root=tmp_path, force=True).notebook, as_version=4
+    )
+    assert [c.id for c in one.cells] == [c.id for c in two.cells]
+    assert set(one.metadata) == {"kernelspec", "language_info", "serlib"}
+    assert one.metadata.kernelspec.name == "python3"
+    assert one.metadata.kernelspec.language == one.metadata.language_info.name == "python"
+    assert not {"papermill", "execution"} & {key for c in one.cells for key in c.metadata}
+    assert "input_path" not in first.notebook.read_text()
+    # nothing differs from the default, so nothing is injected and the pair can agree
+    assert notebooks.compare(source, first.notebook) == []
+    shown = one.cells[2].outputs[0].data
+    assert set(shown) == {"text/markdown"} and "profile `demo`" in shown["text/markdown"]
+    assert f"{first.seconds / 60:.1f} minutes" in shown["text/markdown"]
+
+
+def test_runs_again_when_anything_that_decides_it_changes(write_chapter, tmp_path, monkeypatch):
+    source = write_chapter(PARAMETERS + "x = 1")
+    monkeypatch.setattr(chapters, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(chapters, "MANIFEST", tmp_path / "demo.csv")
+    (tmp_path / "package" / "sub").mkdir(parents=True)
+    keys = [chapters.run_key(source, {"x": 1})]
+
+    def changed() -> bool:
+        keys.append(chapters.run_key(source, {"x": 1}))
+        return keys[-1] not in keys[:-1]
+
+    assert chapters.run_key(source, {"x": 1}) == keys[0]
+    for path in ("package/a.py", "package/sub/b.py", "package/sub/model.safetensors", "demo.csv"):
+        (tmp_path / path).write_text("1")
+        assert changed(), path
+        (tmp_path / path).write_text("2")
+        assert changed(), path
+    (tmp_path / "package" / "sub" / "b.py").rename(tmp_path / "package" / "b.py")
+    assert changed()
+    source.write_text(source.read_text() + "# more\n")
+    assert changed()
+    assert chapters.run_key(source, {"x": 2}) not in keys
+    (tmp_path / "package" / "README.md").write_text("decides nothing")
+    assert not changed()
+
+
+def failed(write_chapter, tmp_path, code: str, **options):
+    source = write_chapter(PARAMETERS + "\n# %%\nprint('before')\n\n# %%\n" + code
+                           + "\n\n# %%\nprint('after')\n")  # fmt: skip
+    run = chapters.execute(source, "smoke", out_root=tmp_path, **options)
+    assert run.status == "failed" and not run.ok
+    assert json.loads((run.folder / "run.json").read_text())["status"] == "failed"
+    assert chapters.lookup(source, "smoke", out_root=tmp_path) is None
+    assert "before" in run.notebook.read_text()
+    assert "cell 4 of 5" in run.error and code.splitlines()[0] in run.error
+    assert "\x1b" not in run.error
+    return run
+
+
+def test_failing_cell_is_shown(write_chapter, tmp_path):
+    run = failed(write_chapter, tmp_path, "x = {}\nx['missing']")
+    assert "KeyError: 'missing'" in run.error
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys; sys.exit(0)", "import sys; sys.exit()", "import os; os._exit(0)"]
+)
+def test_leaving_early_is_a_failure(write_chapter, tmp_path, code):
+    failed(write_chapter, tmp_path, code)
+
+
+def test_killed_kernel_is_a_failure(write_chapter, tmp_path):
+    run = failed(write_chapter, tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert "died" in run.error and run.peak_mb > 10
+    status = [c.metadata.papermill.status for c in nbformat.read(run.notebook, as_version=4).cells]
+    assert set(status) == {"completed"}  # what papermill says, and why nobody asks it
+
+
+def test_crash_shows_what_the_kernel_said_last(write_chapter, tmp_path):
+    code = "import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)"
+    run = failed(write_chapter, tmp_path, code)
+    assert "Segmentation fault" in run.error
+
+
+def test_timeout_is_a_failure_and_leaves_no_process(write_chapter, tmp_path):
+    pid = tmp_path / "pid"
+    code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    start = time.perf_counter()
+    run = failed(write_chapter, tmp_path, code, timeout=10)
+    assert time.perf_counter() - start < 300
+    assert "Timeout" in run.error
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_failure_is_tried_again_and_can_heal(write_chapter, tmp_path):
+    marker = tmp_path / "marker"
+    source = write_chapter(PARAMETERS + f"\n# %%\nassert open({str(marker)!r}).read()\n")
+    assert not chapters.execute(source, "smoke", out_root=tmp_path / "out").ok
+    marker.write_text("x")
+    run = chapters.execute(source, "smoke", out_root=tmp_path / "out")
+    assert run.ok and not run.cached
+    assert not list(run.folder.glob("*partial*"))
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"status": "ok"}', "[]"])
+def test_torn_status_file_means_not_done(write_chapter, tmp_path, damage):
+    source = write_chapter(PARAMETERS)
+    run = chapters.execute(source, "smoke", out_root=tmp_path)
+    (run.folder / "run.json").write_text(damage)
+    assert chapters.lookup(source, "smoke", out_root=tmp_path) is None
+    assert not chapters.execute(source, "smoke", out_root=tmp_path).cached
+
+
+def test_two_processes_run_a_chapter_once(write_chapter, tmp_path):
+    count = tmp_path / "count"
+    source = write_chapter(
+        PARAMETERS + f"\n# %%\nimport time; open({str(count)!r}, 'a').write('x'); time.sleep(2)\n"
+    )
+    runs = []
+    threads = [
+        threading.Thread(
+            target=lambda: runs.append(
+                subprocess.run(
+                    [sys.executable, "-c", "import sys; from serlib import chapters; "
+                     "chapters.state_digest = lambda: 'steady'; "
+                     "r = chapters.execute(sys.argv[1], 'smoke', out_root=sys.argv[2]); "
+                     "print(r.ok, r.cached)", source, tmp_path / "out"],
+                    capture_output=True, text=True,
+                ).stdout.strip()
+            )
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert count.read_text() == "x"
+    assert sorted(runs) == ["True False", "True True"]
+
+
+def test_nothing_is_written_into_the_book(write_chapter, tmp_path):
+    source = write_chapter(PARAMETERS + "\n# %%\nopen('stray.txt', 'w').write('x')\n")
+    with pytest.raises(ChapterError, match="outside|elsewhere"):
+        chapters.execute(source, "smoke", out_root=source.parent / "out")
+    run = chapters.execute(source, "smoke", out_root=tmp_path / "out")
+    assert run.ok and (run.folder / "stray.txt").exists()
+    assert [p.name for p in source.parent.iterdir()] == [source.name]
+
+
+def test_paths_with_braces_and_blanks_work(write_chapter, tmp_path):
+    run = chapters.execute(write_chapter(PARAMETERS), "smoke", out_root=tmp_path / "a {b} c")
+    assert run.ok, run.error
+
+
+def test_kernel_is_this_python_with_this_package_and_home(write_chapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "somebody watches")
+    monkeypatch.setenv("SERLIB_HOME", os.path.relpath(tmp_path / "home"))
+    code = """
+# %%
+import os, sys, serlib
+from serlib import records
+from tqdm.auto import tqdm
+print(sys.executable, serlib.__file__, records.home(), "JPY_SESSION_NAME" in os.environ, sep="\\n")
+for _ in tqdm([1]): pass
+"""
+    run = chapters.execute(write_chapter(PARAMETERS + code), "smoke", out_root=tmp_path / "out")
+    executable, package, home, watched = text(run).splitlines()
+    assert executable == sys.executable and watched == "False"
+    assert Path(package).parent == chapters.PACKAGE and Path(home) == tmp_path / "home"
+    assert "widget" not in run.notebook.read_text() and "1/1" not in run.notebook.read_text()
+
+
+def test_peak_memory_is_the_kernels_own(write_chapter, tmp_path):
+    hold = bytearray(600_000_000)  # a child inherits its parent's ru_maxrss, but not its VmHWM
+    for i in range(0, len(hold), 4096):
+        hold[i] = 1
+    small = chapters.execute(write_chapter(PARAMETERS), "smoke", out_root=tmp_path)
+    del hold
+    code = "\n# %%\nx = bytearray(300_000_000)\nfor i in range(0, len(x), 4096): x[i] = 1\ndel x\n"
+    large = chapters.execute(write_chapter(PARAMETERS + code), "smoke", out_root=tmp_path)
+    assert small.peak_mb < 250
+    assert 270 < large.peak_mb - small.peak_mb < 330
+
+
+# ------------------------------------------------------------------------- the book as a whole
+
+
+def test_book_goes_on_after_a_failure(write_chapter, tmp_path):
+    write_chapter(PARAMETERS + "\n# %%\n1 / 0\n", "00_bad")
+    folder = write_chapter(PARAMETERS, "01_good").parent
+    (folder / "helper.py").write_text("raise SystemExit")
+    seen = []
+    runs = chapters.book("smoke", folder=folder, out_root=tmp_path / "out", report=seen.append)
+    assert [(r.chapter, r.ok) for r in runs] == [("00_bad", False), ("01_good", True)]
+    assert seen == runs
+
+
+def test_book_refuses_a_broken_chapter_before_running_any(write_chapter, tmp_path):
+    write_chapter(PARAMETERS, "00_good")
+    folder = write_chapter("# %% tags=['parameters']\nrate = 1.0", "01_no_profile").parent
+    with pytest.raises(ChapterError, match="01_no_profile.*profile"):
+        chapters.book("smoke", folder=folder, out_root=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ChapterError, match="no chapters"):
+        chapters.book("smoke", folder=tmp_path / "nowhere")
+
+
+def test_chapters_are_found_by_number_name_and_path(write_chapter):
+    path = write_chapter(PARAMETERS, "02_baseline")
+    write_chapter(PARAMETERS, "03_ctc")
+    for name in ("02", "02_baseline", "02_baseline.py", str(path)):
+        assert notebooks.find(name, path.parent) == path
+    for name in ("2", "04", "baseline", ""):
+        with pytest.raises(ChapterError, match="02_baseline, 03_ctc"):
+            notebooks.find(name, path.parent)
+
+
+def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
+    source = write_chapter(TOY)
+    run = chapters.execute(source, out_root=tmp_path / "out")
+    beside = publish.pair(run, source.parent)
+    assert beside == source.with_suffix(".ipynb")
+    assert notebooks.compare(source, beside) == []
+    took = publish.measured(source.parent)
+    assert took == {"01_toy": {"profile": "demo", "seconds": run.seconds, "peak_mb": run.peak_mb,
+                               "cores": os.cpu_count()}}  # fmt: skip
+
+    for old, new, part in (("A figure", "Figures", "source"), ("rising", "falling", "metadata")):
+        text = source.read_text()
+        source.write_text(text.replace(old, new))
+        assert any(f"{part} differs" in line for line in notebooks.compare(source, beside))
+        source.write_text(text)
+    with open(source, "a") as file:
+        file.write("\n# %%\nmore = 1\n")
+    assert "cells" in notebooks.compare(source, beside)[0]
+    with pytest.raises(ChapterError, match="not that of its source"):
+        publish.pair(run, source.parent)
+
+
+def test_pair_refuses_other_parameters_and_failures(write_chapter, tmp_path):
+    source = write_chapter(TOY)
+    run = chapters.execute(source, "smoke", out_root=tmp_path / "out")
+    with pytest.raises(ChapterError, match="not that of its source"):
+        publish.pair(run, source.parent)
+    bad = chapters.execute(write_chapter(PARAMETERS + "\n# %%\n1 / 0\n", "02_bad"), "smoke",
+                           out_root=tmp_path / "out")  # fmt: skip
+    with pytest.raises(ChapterError, match="failed"):
+        publish.pair(bad, source.parent)
+    with pytest.raises(ChapterError, match="02_bad"):
+        publish.build([run, bad], tmp_path / "site")
+    assert not source.with_suffix(".ipynb").exists()
+
+
+def test_environment_is_recorded(write_chapter, tmp_path):
+    run = chapters.execute(write_chapter(PARAMETERS), "smoke", out_root=tmp_path)
+    recorded = records.read_json(run.folder / "run.json")
+    assert recorded["environment"]["packages"]["torch"].startswith("2.")
+    assert recorded["parameters"] == {"profile": "smoke"} and recorded["key"] == run.folder.name

@@ -1,0 +1,198 @@
+"""The demo corpus: the same recipe gives the same samples, and the planted answers are there."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serlib import audio, manifest, metrics
+from serlib.demo import corpus, oracle, plan, speech
+
+VOICE = speech.Voice("en-us", 100, 95, 40, 170)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return corpus.load()
+
+
+def test_a_recipe_gives_the_same_samples_whatever_was_said_before():
+    say = lambda text, voice: speech.render(text, voice, noise_seed=3)[0]  # noqa: E731
+    other = speech.Voice("en-gb-x-rp", 115, 180, 90, 220)
+    first = say("Come on, the garden was outrageous.", VOICE)
+    say("Oh help, this ticket looks dangerous to me.", other)
+    say("Okay.", VOICE)
+    np.testing.assert_array_equal(say("Come on, the garden was outrageous.", VOICE), first)
+
+
+def test_a_voice_is_what_it_says():
+    low, phones = speech.render("The garden was ordinary, they said.", VOICE)
+    high, _ = speech.render(
+        "The garden was ordinary, they said.", speech.Voice("en-us", 100, 190, 80, 170)
+    )
+    fast, _ = speech.render(
+        "The garden was ordinary, they said.", speech.Voice("en-us", 100, 95, 40, 260)
+    )
+    f0 = [np.nanmedian(audio.pitch(audio.from_int16(w))) for w in (low, high)]
+    assert f0[1] / f0[0] == pytest.approx(2, rel=0.1)
+    assert len(fast) < 0.8 * len(low)
+    times = [t for t, _ in phones]
+    assert times == sorted(times) and times[-1] < len(low) / audio.SAMPLE_RATE
+    assert [p for _, p in phones][:2] == ["D", "@2"]  # "the"
+
+
+def test_an_unknown_voice_is_refused():
+    with pytest.raises(speech.SpeechError, match="xx-nowhere"):
+        speech.render("Hello.", speech.Voice("xx-nowhere", 100, 100, 40, 170))
+
+
+def test_tilt_tremor_and_noise_do_what_their_names_say():
+    rng = np.random.default_rng(0)
+    white = rng.standard_normal(4 * audio.SAMPLE_RATE)
+    power = np.abs(np.fft.rfft(speech.tilt(white, 6.0))) ** 2 / np.abs(np.fft.rfft(white)) ** 2
+    hz = np.fft.rfftfreq(len(white), 1 / audio.SAMPLE_RATE)
+    db = lambda low, high: 10 * np.log10(np.mean(power[(hz > low) & (hz < high)]))  # noqa: E731
+    assert db(20, 100) == pytest.approx(0, abs=0.3)
+    assert db(7000, 7900) == pytest.approx(6, abs=0.5)
+    shaken = speech.tremor(np.ones(audio.SAMPLE_RATE), 0.4)
+    assert (shaken.min(), shaken.max()) == pytest.approx((0.6, 1.0))
+    assert np.sum((shaken[1:-1] > shaken[:-2]) & (shaken[1:-1] >= shaken[2:])) == 5  # 6 a second
+    level = 20 * np.log10(np.sqrt(np.mean(speech.noise(16_000, -50.0, 1) ** 2)))
+    assert level == pytest.approx(-50)
+
+
+def test_loudness_survives_normalization_as_distance_to_the_noise():
+    def distance(loudness):
+        wave, _ = speech.render("Okay.", VOICE, loudness_db=loudness, noise_dbfs=-45.0)
+        level = audio.energy_db(audio.normalize(audio.from_int16(wave)))
+        return np.percentile(level, 95) - np.percentile(level, 5)
+
+    assert distance(6.0) - distance(-6.0) > 4  # of 12 dB: some percentiles lie in speech
+
+
+def test_the_committed_manifest_is_what_its_composer_writes(table):
+    composed = corpus.compose()
+    assert composed["key"].tolist() == table["key"].tolist()
+    for column in ("text", "emotion", "speaker", "pitch_hz", "noise_seed", "cue_rate", "valence"):
+        assert composed[column].tolist() == table[column].tolist(), column
+    assert manifest.check(table) == []
+
+
+def test_waveforms_have_the_hashes_of_the_manifest(table, tmp_path):
+    for row in table.iloc[::110].to_dict("records"):
+        wave, _ = corpus.render(row)
+        audio.save(tmp_path / "x.wav", audio.from_int16(wave))
+        assert hashlib.sha256((tmp_path / "x.wav").read_bytes()).hexdigest() == row["sha256"]
+        assert len(wave) == row["num_frame"]
+
+
+def test_make_resumes_and_notices_a_wrong_waveform(table, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    few = table.iloc[:3].reset_index(drop=True)
+    root = corpus.make(few, progress=False)
+    assert sorted(p.name for p in root.rglob("*.wav")) == sorted(f"{u}.wav" for u in few["utt_id"])
+    (root / "done.json").unlink()  # as if killed before the end
+    assert corpus.make(few, progress=False) == root and (root / "done.json").exists()
+    few.loc[1, "sha256"] = "0" * 64
+    with pytest.raises(RuntimeError, match="1 of 3 waveforms differ.*espeakng-loader"):
+        corpus.make(few, progress=False)
+
+
+def test_talkers_sessions_and_splits_are_disjoint(table):
+    assert table["speaker"].nunique() == 40 and set(table["gender"]) == {"female", "male"}
+    part = {s: table[table["split"] == s] for s in ("train", "dev", "test")}
+    manifest.assert_disjoint(*part.values())
+    for fold in range(1, 6):
+        inside = table["fold"] == fold
+        assert not set(table.loc[inside, "speaker"]) & set(table.loc[~inside, "speaker"])
+    spoken_by = table["utt_id"].str.rsplit("_", n=1).str[1].str[0]
+    assert ((spoken_by == "F") == (table["gender"] == "female")).all()
+
+
+def test_intended_classes_have_exactly_the_planned_shares(table):
+    for _, rows in table.groupby("split"):
+        counts = rows["intended"].value_counts().reindex(plan.CLASSES)
+        assert np.abs(counts - len(rows) * plan.PRIOR).max() < 1
+
+
+def test_the_planted_cues_have_the_planned_means(table):
+    cues = table[[f"cue_{c}" for c in plan.CUES]].to_numpy(float)
+    for i, c in enumerate(plan.CLASSES):
+        mine = cues[table["intended"] == c]
+        error = np.abs(mine.mean(0) - plan.MEANS[i]) * np.sqrt(len(mine))
+        assert error.max() < 4, c  # standard errors
+    residual = cues - plan.MEANS[[plan.CLASSES.index(c) for c in table["intended"]]]
+    assert residual.std(0) == pytest.approx(np.ones(6), abs=0.06)
+
+
+def test_confounds_are_planted_and_useless_for_new_talkers(table):
+    def information(column):  # of a column about the class, in nats, above its chance level
+        labels = table["intended"].to_numpy()
+        value = lambda x: metrics_mutual(pd.crosstab(x, labels).to_numpy())  # noqa: E731
+        rng = np.random.default_rng(0)
+        chance = np.mean([value(rng.permutation(table[column].to_numpy())) for _ in range(20)])
+        return value(table[column].to_numpy()) - chance
+
+    assert information("speaker") > 0.1 and information("dialogue") > 0.1
+    assert abs(information("noise_seed")) < 0.02  # a control: nothing planted there
+
+
+def metrics_mutual(counts):
+    p = counts / counts.sum()
+    outer = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
+    return float(np.sum(p[p > 0] * np.log(p[p > 0] / outer[p > 0])))
+
+
+def test_rater_consensus_against_a_simulation():
+    rng = np.random.default_rng(0)
+    exact = oracle.consensus_confusion()
+    for e in (0, 4, 7):
+        votes = rng.choice(8, (40_000, plan.RATERS), p=oracle.rater_confusion()[e])
+        counts = np.stack([(votes == c).sum(1) for c in range(8)], axis=1)
+        best = counts.max(1)
+        unique = (counts == best[:, None]).sum(1) == 1
+        share = np.bincount(counts.argmax(1)[unique], minlength=8) / len(votes)
+        assert share == pytest.approx(exact[e], abs=0.01)
+
+
+def test_word_likelihoods_by_hand():
+    words, p = oracle.word_likelihood(plan.INTERJECTIONS)
+    assert p.sum(1) == pytest.approx(np.ones(8)) and len(words) == len(set(words)) == 16
+    own, other = plan.OWN / 2 + (1 - plan.OWN) / 16, (1 - plan.OWN) / 16
+    assert p[0, words.index("enough")] == pytest.approx(own)
+    assert p[0, words.index("wow")] == pytest.approx(other)
+
+
+def test_posterior_by_hand():
+    """One cue and one word, multiplied out with plain numbers."""
+    row = pd.DataFrame([{"cue_pitch": 1.0, "interjection": "wow", "adjective": "rotten"}])
+    joint = []
+    for i, c in enumerate(plan.CLASSES):
+        density = np.exp(-0.5 * (1.0 - plan.MEANS[i, 0]) ** 2)
+        said = [(plan.OWN / 2) * (c == "surprise") + (1 - plan.OWN) / 16,
+                (plan.OWN / 3) * (c == "disgust") + (1 - plan.OWN) / 24]  # fmt: skip
+        joint.append(plan.PRIOR[i] * density * said[0] * said[1])
+    expected = np.array(joint) / np.sum(joint) @ oracle.consensus_confusion()
+    assert oracle.posterior(row, ("pitch", "words"))[0] == pytest.approx(expected)
+
+
+def test_more_hearing_never_hurts_and_each_decision_is_best_at_its_own_metric():
+    table = oracle.ceilings(30_000)
+    assert (table.loc["everything"] > table.drop(index="everything").max() + 0.05).all()
+    rows, label = oracle.draw(30_000, seed=1)
+    share = np.bincount(label, minlength=8) / len(label)
+    p = oracle.posterior(rows)
+    score = {
+        d: {m: float(getattr(metrics, m)(metrics.confusion(label, oracle.decide(p, d, share), 8)))
+            for m in ("wa", "ua", "macro_f1")}
+        for d in ("wa", "ua", "macro_f1")
+    }  # fmt: skip
+    for m in ("wa", "ua", "macro_f1"):
+        assert score[m][m] == max(score[d][m] for d in score), m
+
+
+def test_the_ceiling_is_one_for_a_listener_without_doubt(monkeypatch):
+    monkeypatch.setattr(plan, "MEANS", plan.MEANS * 50 + np.arange(8)[:, None] * 100)
+    monkeypatch.setattr(plan, "ACCURACY", 1.0)
+    assert oracle.ceilings(2_000).loc["prosody"].min() > 0.999

@@ -1,0 +1,591 @@
+from __future__ import annotations
+
+import copy
+import json
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from serlib import encoders
+
+FAMILIES = ("wav2vec2", "hubert", "wavlm")
+KINDS = [(f, norm, stable) for f in FAMILIES for norm in ("group", "layer") for stable in (0, 1)]
+TOLERANCE = 1e-5
+
+
+def config_of(family: str, norm: str = "group", stable: bool = False, **changes):
+    from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
+
+    kind = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}[family]
+    settings = {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "conv_dim": [12] * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+        "feat_extract_norm": norm,
+        "conv_bias": norm == "layer",
+        "do_stable_layer_norm": bool(stable),
+        "layerdrop": 0.5,
+    }
+    return kind(**settings | changes)
+
+
+def make(folder, config, *, do_normalize: bool = True):
+    """An ordinary Hugging Face folder with random weights; returns the stock model in it."""
+    from transformers import AutoModel, Wav2Vec2FeatureExtractor
+
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    for module in model.modules():  # fresh norms are the identity and would hide mistakes
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            nn.init.normal_(module.weight, 1, 0.1)
+            nn.init.normal_(module.bias, 0, 0.1)
+    model.save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=do_normalize).save_pretrained(folder)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folders by kind, each made once."""
+    made = {}
+
+    def get(*kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("-".join(map(str, kind)))
+            make(made[kind], config_of(*kind))
+        return made[kind]
+
+    return get
+
+
+def clips_of(lengths, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    loud = rng.uniform(0.01, 0.5, len(lengths))
+    return [(a * rng.normal(size=n)).astype(np.float32) for a, n in zip(loud, lengths, strict=True)]
+
+
+def pad(arrays, fill: float = 0.0):
+    tensors = [torch.as_tensor(array) for array in arrays]
+    padded = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)
+    return padded, torch.tensor([len(tensor) for tensor in tensors])
+
+
+def states(encoded) -> torch.Tensor:
+    """(L + 2, B, T, D): all layers, then the frames."""
+    return torch.stack([*encoded.layers, encoded.frames]).detach()
+
+
+def company_error(encoder, lengths, seed: int = 0) -> float:
+    """Largest change of any valid frame of any layer when the clips share a batch."""
+    dtype = next(encoder.parameters()).dtype
+    waves = [torch.tensor(encoder.prepare(c), dtype=dtype) for c in clips_of(lengths, seed)]
+    together = encoder(*pad(waves))
+    worst = 0.0
+    for i, wave in enumerate(waves):
+        alone = encoder(*pad([wave]))
+        n = int(alone.lengths[0])
+        assert int(together.lengths[i]) == n
+        difference = states(alone)[:, 0] - states(together)[:, i, :n]
+        worst = max(worst, float(difference.abs().max()))
+    return worst
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [(9_000, 32_000, 400, 20_000), (5_000, 5_001), (16_000, 4_000)])
+def test_a_clip_has_the_same_frames_alone_and_in_any_batch(folder, kind, lengths):
+    encoder = encoders.load(folder(*kind))
+    assert company_error(encoder, lengths) <= TOLERANCE
+    assert company_error(encoder.double(), lengths) <= 1e-12  # what was left was rounding
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stock_group_norm_depends_on_the_neighbors(folder, family):
+    stock = encoders.load(folder(family, "group", 0), masked_group_norm=False)
+    assert company_error(stock, (9_000, 32_000)) > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder, kind):
+    encoder = encoders.load(folder(*kind))
+    waves = [encoder.prepare(clip) for clip in clips_of((6_000, 16_000, 900))]
+    clean = encoder(*pad(waves))
+    dirty = encoder(*pad(waves, fill=float("nan")))
+    assert torch.equal(states(clean), states(dirty))
+    valid = torch.arange(clean.frames.shape[1]) < clean.lengths[:, None]
+    assert not states(clean)[:, ~valid].any()
+    features, lengths = encoder.extract(*pad(waves))
+    assert not features[~valid].any()
+    dirty = features.masked_fill(~valid[..., None], float("inf"))
+    assert torch.equal(states(encoder(dirty, lengths)), states(clean))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unpadded_input_gives_what_the_stock_model_gives(folder, kind):
+    from transformers import AutoModel
+
+    encoder = encoders.load(folder(*kind))
+    stock = AutoModel.from_pretrained(folder(*kind)).eval()
+    waves, lengths = pad([encoder.prepare(clip) for clip in clips_of((8_000, 8_000))])
+    with torch.no_grad():
+        ours, theirs = encoder(waves, lengths), stock(waves, output_hidden_states=True)
+    assert len(ours.layers) == len(theirs.hidden_states) == encoder.n_layers + 1
+    for mine, its in zip(ours.layers, theirs.hidden_states, strict=True):
+        assert torch.equal(mine, its)
+    assert torch.equal(ours.frames, theirs.last_hidden_state)
+    pre_norm = bool(kind[2])  # then the last layer and the output differ by a LayerNorm
+    assert torch.equal(ours.frames, ours.layers[-1]) is not pre_norm
+    assert torch.equal(ours.frames, stock.encoder.layer_norm(ours.layers[-1])) is pre_norm
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stock_switch_gives_what_the_stock_model_gives_with_padding(folder, kind):
+    from transformers import AutoModel
+
+    encoder = encoders.load(folder(*kind), masked_group_norm=False)
+    stock = AutoModel.from_pretrained(folder(*kind)).eval()
+    waves, lengths = pad([encoder.prepare(clip) for clip in clips_of((12_000, 5_000))])
+    mask = torch.arange(waves.shape[1]) < lengths[:, None]
+    with torch.no_grad():
+        ours = encoder(waves, lengths)
+        theirs = stock(waves, attention_mask=mask.long(), output_hidden_states=True)
+    valid = torch.arange(ours.frames.shape[1]) < ours.lengths[:, None]
+    both = zip(ours.layers, theirs.hidden_states, strict=True)
+    worst = max(float((mine - its)[valid].abs().max()) for mine, its in both)
+    assert worst <= TOLERANCE
+
+
+def test_masked_group_norm_by_hand_and_by_loop():
+    norm = nn.GroupNorm(1, 1, eps=0.0)
+    with torch.no_grad():
+        norm.weight.fill_(2.0)
+        norm.bias.fill_(10.0)
+    x = torch.tensor([[[0.0, 2.0, 4.0, 99.0]]])  # mean 2, variance 8/3
+    y = encoders.masked_group_norm(x, torch.tensor([3]), norm)
+    step = 2 * 2 / (8 / 3) ** 0.5
+    assert y[0, 0].tolist() == pytest.approx([10 - step, 10, 10 + step, 0], abs=1e-6)
+
+    torch.manual_seed(0)
+    norm, x = nn.GroupNorm(2, 6), torch.randn(3, 6, 11)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    y = encoders.masked_group_norm(x, torch.tensor([11, 4, 1]), norm).detach().numpy()
+    for b, n in enumerate((11, 4, 1)):
+        for group in (slice(0, 3), slice(3, 6)):
+            values = x[b, group, :n].double().numpy()
+            z = (values - values.mean()) / np.sqrt(values.var() + norm.eps)
+            w, c = (p[group, None].detach().double().numpy() for p in (norm.weight, norm.bias))
+            np.testing.assert_allclose(y[b, group, :n], z * w + c, atol=1e-5)
+        assert not y[b, :, n:].any()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stages_compose_exactly(folder, family):
+    encoder = encoders.load(folder(family, "group", 0))
+    batch = pad([encoder.prepare(clip) for clip in clips_of((7_000, 3_000))])
+    features, lengths = encoder.extract(*batch)
+    assert features.shape == (2, 21, encoder.cnn_width)
+    assert torch.equal(states(encoder(*batch)), states(encoder.contextualize(features, lengths)))
+    assert torch.equal(states(encoder(*batch)), states(encoder(features, lengths)))
+    wider = nn.functional.pad(features, (0, 0, 0, 5))  # frames padded to a quantum
+    assert (states(encoder(wider, lengths))[:, :, :21] - states(encoder(*batch))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, family, checkpointing):
+    """All L + 1 states, each with its gradient, although the checkpoint's config drops layers."""
+    encoder = encoders.load(folder(family, "layer", 1), dropout=0.0)
+    batch = pad([encoder.prepare(clip) for clip in clips_of((4_000, 2_000))])
+    expected = states(encoder(*batch))
+    if checkpointing:
+        encoder.model.activation_checkpointing_enable()
+    encoder.train()
+    for _ in range(5):
+        encoded = encoder(*batch)
+        assert len(encoded.layers) == encoder.n_layers + 1
+        assert torch.allclose(states(encoded), expected, atol=1e-6)
+    weights = torch.arange(1.0, 5.0)
+    sum(
+        w * layer.square().sum() for w, layer in zip(weights, encoded.layers, strict=True)
+    ).backward()
+    found = {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
+    assert all(bool(g.any()) for n, g in found.items() if "k_proj.bias" not in n)
+    if checkpointing:  # the same gradients as without checkpointing
+        plain = encoders.load(folder(family, "layer", 1), dropout=0.0).train()
+        layers = plain(*batch).layers
+        sum(w * layer.square().sum() for w, layer in zip(weights, layers, strict=True)).backward()
+        for name, parameter in plain.named_parameters():
+            if parameter.grad is not None:
+                torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_changed_model_is_noticed(folder):
+    encoder = encoders.load(folder("wavlm", "group", 0))
+    del encoder.model.encoder.layers[1]
+    with pytest.raises(RuntimeError, match="3 states from 3 layers"):
+        encoder(torch.randn(1, 800), torch.tensor([800]))
+
+
+def test_freezing(folder):
+    path = folder("wav2vec2", "group", 0)
+    trained = {
+        freeze: {n.split(".")[1] for n, p in encoders.load(path, freeze=freeze).named_parameters()
+                 if p.requires_grad}
+        for freeze in ("none", "cnn", "all")
+    }  # fmt: skip
+    assert trained["all"] == set()
+    assert "feature_extractor" in trained["none"]
+    assert trained["cnn"] == trained["none"] - {"feature_extractor"}
+
+    batch = pad(clips_of((2_000, 1_000)))
+    for freeze in ("none", "cnn", "all"):
+        encoder = encoders.load(path, freeze=freeze, dropout=0.5).train()
+        encoded = encoder(*batch)
+        assert encoder.extract(*batch)[0].requires_grad is (freeze == "none")
+        assert encoded.frames.requires_grad is (freeze != "all")
+        assert torch.equal(states(encoded), states(encoder(*batch))) is (freeze == "all")
+    for parameter in trained["cnn"]:
+        assert parameter in ("feature_projection", "encoder")  # nothing that gets no gradient
+    with pytest.raises(encoders.EncoderError, match="cnn, all or none"):
+        encoders.load(path, freeze="most")
+
+
+def test_group_norm_gradients_with_padding(folder):
+    encoder = encoders.load(folder("hubert", "group", 0), freeze="none", dropout=0.0).train()
+    encoder(*pad(clips_of((3_000, 400)))).frames.sum().backward()
+    grads = [p.grad for p in encoder.model.feature_extractor.parameters()]
+    assert all(g is not None and torch.isfinite(g).all() for g in grads)
+
+
+@pytest.mark.parametrize("do_normalize", [True, False])
+def test_prepare_is_the_checkpoints_own_preprocessing_of_one_clip(tmp_path, do_normalize):
+    from transformers import AutoFeatureExtractor
+
+    make(tmp_path, config_of("wav2vec2"), do_normalize=do_normalize)
+    encoder = encoders.load(tmp_path)
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    for scale in (0.3, 1e-4):  # nearly silent: the small constant in the variance shows
+        wave = (scale * clips_of((3_000,))[0] + 0.01).astype(np.float32)
+        theirs = extractor(wave, sampling_rate=16_000).input_values[0]
+        np.testing.assert_allclose(encoder.prepare(wave), theirs, atol=1e-4 if do_normalize else 0)
+    assert encoder.facts["do_normalize"] is do_normalize
+
+
+def test_short_clips_are_padded_to_one_frame(folder):
+    encoder = encoders.load(folder("wavlm", "group", 0))
+    for n in (1, 2, 399, 400):
+        wave = encoder.prepare(np.full(n, 0.1, np.float32) + np.arange(n, dtype=np.float32) / 999)
+        assert wave.shape == (400,) and not wave[n:].any()
+        encoded = encoder(*pad([wave]))
+        assert encoded.frames.shape[1] == int(encoded.lengths[0]) == 1
+        assert torch.isfinite(states(encoded)).all()
+    silence = encoder.prepare(np.zeros(500, np.float32))
+    assert torch.isfinite(states(encoder(*pad([silence])))).all()
+    with pytest.raises(ValueError):
+        encoder.prepare(np.zeros(0, np.float32))
+
+
+def test_frame_lengths_count_what_the_cnn_makes(folder):
+    encoder = encoders.load(folder("wav2vec2", "layer", 0))
+    assert (encoder.stride, encoder.receptive_field) == (320, 400)
+    for n in (400, 719, 720, 16_000, 16_079, 16_080, 31_999):
+        made = encoder.extract(torch.zeros(1, n), torch.tensor([n]))[0].shape[1]
+        assert made == int(encoder.frame_lengths(n)) == (n - 400) // 320 + 1
+        assert made == int(encoder.model._get_feat_extract_output_lengths(n))
+    assert encoder.frame_lengths(torch.tensor([1, 399, 16_000])).tolist() == [1, 1, 49]
+
+
+def test_receptive_field_of_unusual_kernels(tmp_path):
+    """Against the definition: the samples whose change is seen by frame 0, and by frame 1."""
+    config = config_of("hubert", "layer", conv_dim=[8, 8], conv_kernel=[7, 4], conv_stride=[3, 2])
+    make(tmp_path, config)
+    encoder = encoders.load(tmp_path)
+    wave = torch.randn(1, 60, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for frame in (0, 1):
+        features, _ = encoder.extract(wave, torch.tensor([60]))
+        seen = torch.autograd.grad(features[0, frame].sum(), wave)[0][0].nonzero().flatten()
+        start = frame * encoder.stride
+        assert seen.min() == start and seen.max() == start + encoder.receptive_field - 1
+    assert (encoder.stride, encoder.receptive_field) == (6, 16)
+
+
+def test_wrong_shapes_and_lengths_are_refused(folder):
+    encoder = encoders.load(folder("wav2vec2", "group", 0))
+    waves = torch.zeros(2, 1_000)
+    for lengths in ([1_000, 399], [1_000, 1_001], [1_000], [[1_000, 1_000]]):
+        with pytest.raises(ValueError, match="lengths"):
+            encoder(waves, torch.tensor(lengths))
+    with pytest.raises(ValueError):
+        encoder.contextualize(torch.zeros(1, 3, 12), torch.tensor([0]))
+    with pytest.raises(ValueError):
+        encoder(torch.zeros(0, 1_000), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError):
+        encoder.extract(torch.zeros(1, 3, 12), torch.tensor([3]))
+
+
+def test_options_and_facts(folder):
+    path = folder("wavlm", "group", 1)
+    encoder = encoders.load(path, dropout=0.25, n_layers=2)
+    assert (
+        encoder.n_layers == 2 and len(encoder(torch.ones(1, 900), torch.tensor([900])).layers) == 3
+    )
+    rates = {m.p for m in encoder.modules() if isinstance(m, nn.Dropout)}
+    assert rates == {0.25} and encoder.model.config.layerdrop == 0
+    facts = json.loads(json.dumps(encoder.facts))
+    assert facts["norm"] == "group" and facts["masked_group_norm"] and facts["do_normalize"]
+    assert (facts["n_layers"], facts["width"], facts["stride"]) == (2, 24, 320)
+    assert facts["final"] == "LayerNorm of layer L" and facts["hidden_dropout"] == 0.25
+    full = encoders.load(path)
+    assert full.facts["hidden_dropout"] == 0.1  # the checkpoint's
+    shared = zip(
+        full(*pad(clips_of((900,)))).layers, encoder(*pad(clips_of((900,)))).layers, strict=False
+    )
+    assert all(torch.equal(a, b) for a, b in shared)
+    for n in (0, 4):
+        with pytest.raises(encoders.EncoderError, match="n_layers"):
+            encoders.load(path, n_layers=n)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_spec_augment_hides_frames_in_training_only(tmp_path, family):
+    make(tmp_path, config_of(family, mask_time_length=2, apply_spec_augment=False))
+    batch = pad(clips_of((16_000, 5_000)))
+    plain = encoders.load(tmp_path, dropout=0.0)
+    assert torch.equal(states(plain.train()(*batch)), states(plain.eval()(*batch)))
+    assert not any("masked_spec_embed" in name for name, _ in plain.named_parameters())
+    hiding = encoders.load(tmp_path, dropout=0.0, spec_augment=0.5)
+    assert torch.equal(states(hiding(*batch)), states(plain(*batch)))
+    np.random.seed(0)
+    encoded = hiding.train()(*batch)
+    assert (states(encoded) - states(plain(*batch))).abs().max() > 0.1
+    valid = torch.arange(encoded.frames.shape[1]) < encoded.lengths[:, None]
+    assert not states(encoded)[:, ~valid].any()
+    hiding(*pad([np.ones(400, np.float32)]))  # shorter than a span: stays whole
+
+
+def test_random_init_is_decided_by_the_seed_and_leaves_the_global_state_alone(folder):
+    path = folder("wav2vec2", "group", 0)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (encoders.load(path, random_init=True, seed=seed) for seed in (1, 1, 2))
+    loaded = encoders.load(path)
+    assert torch.equal(torch.rand(3), expected)
+    assert a.digest() == b.digest() != c.digest()
+    assert loaded.digest() not in (a.digest(), c.digest())
+
+
+def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
+    encoder = encoders.load(folder("wavlm", "group", 0))
+    whole, cnn = encoder.digest(), encoder.digest("cnn")
+    moved = tmp_path / "elsewhere"
+    model = make(moved, config_of("wavlm", "group", 0))
+    same = encoders.load(moved, dropout=0.7, freeze="all")
+    assert (same.digest(), same.digest("cnn")) == (whole, cnn)
+    stock = encoders.load(moved, masked_group_norm=False)
+    assert stock.digest() != whole and stock.digest("cnn") != cnn
+    make(tmp_path / "raw", model.config, do_normalize=False)
+    raw = encoders.load(tmp_path / "raw")
+    assert raw.digest() != whole and raw.digest("cnn") != cnn
+    fewer = encoders.load(moved, n_layers=2)
+    assert fewer.digest() != whole and fewer.digest("cnn") == cnn
+    make(tmp_path / "heads", config_of("wavlm", "group", 0, num_attention_heads=2))
+    tuned = copy.deepcopy(encoder)
+    with torch.no_grad():
+        tuned.model.encoder.layers[2].feed_forward.output_dense.bias[0] += 1e-3
+    assert tuned.digest() != whole and tuned.digest("cnn") == cnn
+    with torch.no_grad():
+        tuned.model.feature_extractor.conv_layers[3].conv.weight[0, 0, 0] += 1e-3
+    assert tuned.digest("cnn") != cnn
+
+
+@pytest.mark.parametrize("old_names", [False, True])
+def test_checkpoints_with_heads_half_precision_and_old_names(tmp_path, old_names):
+    """What the hub has: saved from a CTC model, in half precision, or before transformers 4.31."""
+    from safetensors.torch import load_file, save_file
+    from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
+
+    torch.manual_seed(0)
+    stock = Wav2Vec2ForCTC(config_of("wav2vec2", "layer", vocab_size=9)).half()
+    stock.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    if old_names:
+        file, old = (
+            tmp_path / "model.safetensors",
+            {"original0": "weight_g", "original1": "weight_v"},
+        )
+        weights = load_file(file)
+        for key in [key for key in weights if "parametrizations" in key]:
+            stem, _, last = key.rpartition(".")
+            weights[stem.replace("parametrizations.weight", old[last])] = weights.pop(key)
+        save_file(weights, file, metadata={"format": "pt"})
+    encoder = encoders.load(tmp_path)
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    for name, value in stock.wav2vec2.float().state_dict().items():
+        if name != "masked_spec_embed":
+            assert torch.equal(encoder.model.state_dict()[name], value), name
+
+
+def test_sharded_checkpoints(tmp_path):
+    stock = make(tmp_path / "one", config_of("hubert"))
+    stock.save_pretrained(tmp_path / "many", max_shard_size="20KB")
+    (tmp_path / "one" / "preprocessor_config.json").rename(
+        tmp_path / "many/preprocessor_config.json"
+    )
+    assert len(list((tmp_path / "many").glob("model-*.safetensors"))) > 1
+    batch = pad(clips_of((1_000,)))
+    with torch.no_grad():
+        expected = stock(batch[0]).last_hidden_state
+    assert torch.equal(encoders.load(tmp_path / "many")(*batch).frames, expected)
+
+
+def test_damaged_folders_name_the_fix(tmp_path):
+    make(tmp_path, config_of("wav2vec2"))
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    good, settings = weights.read_bytes(), json.loads(config.read_text())
+
+    weights.write_bytes(good[: len(good) // 2])
+    with pytest.raises(encoders.EncoderError, match="unreadable"):
+        encoders.load(tmp_path)
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(encoders.EncoderError, match="unreadable"):
+        encoders.load(tmp_path)
+    weights.write_bytes(good)
+
+    config.write_text(json.dumps(settings | {"num_hidden_layers": 4}))  # no silent random layer
+    with pytest.raises(encoders.EncoderError, match=r"no weights for \['encoder.layers.3"):
+        encoders.load(tmp_path)
+    config.write_text(json.dumps(settings | {"hidden_size": 48}))
+    with pytest.raises(encoders.EncoderError, match="unreadable"):
+        encoders.load(tmp_path)
+    for changes, match in (
+        ({"model_type": "whisper"}, "whisper"),
+        ({"model_type": None}, "None"),
+        ({"add_adapter": True}, "add_adapter"),
+        ({"model_type": "hubert", "conv_pos_batch_norm": True}, "conv_pos_batch_norm"),
+    ):
+        config.write_text(json.dumps(settings | changes))
+        with pytest.raises(encoders.EncoderError, match=match):
+            encoders.load(tmp_path)
+    config.write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        encoders.load(tmp_path)
+    config.write_text(json.dumps(settings))
+
+    extractor = tmp_path / "preprocessor_config.json"
+    extractor.write_text('{"sampling_rate": 8000}')
+    with pytest.raises(encoders.EncoderError, match="8000 Hz"):
+        encoders.load(tmp_path)
+    extractor.unlink()
+    with pytest.raises(encoders.EncoderError, match=r"lacks preprocessor_config\.json"):
+        encoders.load(tmp_path)
+
+
+def test_pickled_weights_are_refused_and_the_named_command_converts_them(tmp_path):
+    model = make(tmp_path, config_of("wavlm"))
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(encoders.EncoderError, match=r"lacks model\.safetensors") as error:
+        encoders.load(tmp_path)
+    command = shlex.split(str(error.value).splitlines()[-1])
+    assert command[:2] == ["python", "-c"]
+    exec(command[2])
+    batch = pad(clips_of((1_000,)))
+    with torch.no_grad():
+        expected = model(batch[0]).last_hidden_state
+    assert torch.equal(encoders.load(tmp_path)(*batch).frames, expected)
+    encoders.load(tmp_path, random_init=True)  # needs no weights at all
+
+
+def test_unreachable_hub_names_the_folder_to_fill(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("no network in tests")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    with pytest.raises(encoders.EncoderError) as error:
+        encoders.load("microsoft/wavlm-large")
+    target = tmp_path / "encoders" / "microsoft" / "wavlm-large"
+    for part in (
+        target,
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+        "python -c",
+    ):
+        assert str(part) in str(error.value)
+    make(target, config_of("wavlm"))  # as the message asks: now the name works, without the hub
+    assert encoders.load("microsoft/wavlm-large").facts["family"] == "wavlm"
+
+
+def test_hub_files_are_fetched_without_pickles(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+
+    def deliver(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(tmp_path)
+
+    make(tmp_path, config_of("hubert"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", deliver)
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "empty"))
+    encoders.load("some/hubert")
+    files = ["config.json", "preprocessor_config.json", "model*.safetensors"]
+    assert asked == {"some/hubert": files}
+    (tmp_path / "model.safetensors").unlink()  # as with many on the hub: only pytorch_model.bin
+    with pytest.raises(encoders.EncoderError, match="s, t = 'some/hubert'"):
+        encoders.load("some/hubert")
+
+
+def test_offline_hub(tmp_path, monkeypatch):
+    """The real client, switched off and with an empty cache: one clear error."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    for name in ("nobody/nothing", "demo-nothing", "not a name", "a/b/c", ""):
+        with pytest.raises(encoders.EncoderError, match="Fill"):
+            encoders.load(name)
+
+
+def test_import_is_light():
+    code = "import sys, serlib.encoders; sys.exit('transformers' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bf16_autocast_runs_and_stays_close(folder, kind):
+    encoder = encoders.load(folder(*kind), dropout=0.0).train()
+    batch = pad([encoder.prepare(clip) for clip in clips_of((4_000, 3_000))])
+    exact = states(encoder(*batch))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        encoded = encoder(*batch)
+    encoded.frames.float().sum().backward()
+    error = (states(encoded) - exact).norm() / exact.norm()
+    assert error < 0.05
+
+
+def test_shapes_of_the_full_size_base_architecture(tmp_path):
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
+
+    Wav2Vec2Config().save_pretrained(tmp_path)  # its defaults are those of wav2vec2-base
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    encoder = encoders.load(tmp_path, random_init=True)
+    with torch.no_grad():
+        encoded = encoder(*pad([encoder.prepare(clip) for clip in clips_of((16_000, 8_000))]))
+    assert [tuple(layer.shape) for layer in encoded.layers] == [(2, 49, 768)] * 13
+    assert encoded.lengths.tolist() == [49, 24] and encoder.cnn_width == 512
+    assert sum(p.numel() for p in encoder.parameters()) == pytest.approx(94.4e6, rel=1e-3)

@@ -1,0 +1,243 @@
+"""Losses against torch, scikit-learn and formulas written out per utterance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+
+from serlib import losses
+from serlib.losses import IGNORE
+
+LOSSES = {
+    "cross_entropy": losses.cross_entropy,
+    "smoothed": lambda x, y, **k: losses.cross_entropy(x, y, label_smoothing=0.1, **k),
+    "focal": losses.focal,
+    "focal_half": lambda x, y, **k: losses.focal(x, y, gamma=0.5, **k),
+    "balanced": lambda x, y: losses.class_balanced_cross_entropy(x, y, [50, 20, 5, 1]),
+}
+WEIGHT = torch.tensor([0.5, 1.0, 2.0, 4.0])
+
+
+def batch(seed: int = 0, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, 4, generator=generator) * 2
+    target = torch.randint(4, (size,), generator=generator)
+    target[3] = IGNORE
+    return logits.requires_grad_(), target
+
+
+# ---- class weights ------------------------------------------------------------------------------
+
+
+def test_inverse_frequency_is_scikit_learns_balanced():
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    weights = losses.inverse_frequency_weights([60, 30, 10])
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert float(weights[labels].mean()) == pytest.approx(1)
+
+
+def test_a_class_that_never_occurs_gets_no_weight_and_changes_no_other():
+    for function in (
+        losses.inverse_frequency_weights,
+        lambda n: losses.class_balanced_weights(n, 0.99),
+    ):
+        with_gap, without = function([60, 0, 10]), function([60, 10])
+        assert with_gap[1] == 0
+        assert torch.equal(with_gap[[0, 2]], without)
+
+
+def test_effective_number_is_the_geometric_sum():
+    for beta in (0.0, 0.5, 0.9, 0.999):
+        expected = [sum(beta**i for i in range(n)) for n in (0, 1, 2, 37)]
+        found = losses.effective_number([0, 1, 2, 37], beta)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert losses.effective_number([10**7], 0.999)[0] == pytest.approx(1_000)  # saturated
+    np.testing.assert_allclose(losses.effective_number([5, 500], 1 - 1e-9), [5, 500], rtol=1e-5)
+
+
+def test_class_balanced_weights_run_from_none_to_inverse_frequency():
+    counts = [50, 20, 5]
+    np.testing.assert_allclose(losses.class_balanced_weights(counts, 0.0), 1)
+    inverse = 1 / np.array(counts)
+    found = losses.class_balanced_weights(counts, 1 - 1e-9)
+    np.testing.assert_allclose(found, 3 * inverse / inverse.sum(), rtol=1e-4)
+    for beta in (0.9, 0.999):
+        assert float(losses.class_balanced_weights(counts, beta).sum()) == pytest.approx(3)
+    # 1 / (1 + 1/2 + 1/4) and 1: weights 4/7 and 1, scaled to sum 2
+    found = losses.class_balanced_weights([3, 1], 0.5)
+    np.testing.assert_allclose(found, [2 * 4 / 11, 2 * 7 / 11], rtol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [[], [0, 0], [3, -1], [1.0, math.nan], [[1, 2]]])
+def test_impossible_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="counts"):
+        losses.inverse_frequency_weights(counts)
+    with pytest.raises(ValueError, match="counts"):
+        losses.class_balanced_weights(counts, 0.9)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5, math.nan])
+def test_beta_outside_its_range_is_refused(beta):
+    with pytest.raises(ValueError, match="beta"):
+        losses.effective_number([3, 1], beta)
+
+
+# ---- values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_is_torchs(weight, smoothing):
+    logits, target = batch()
+    expected = nn.CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, target)
+    found = losses.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def by_hand(logits, target, weight, gamma=0.0):
+    """Σ w (1 - p)^γ (-log p) / Σ w, utterance by utterance."""
+    total = scale = 0.0
+    for row, y in zip(logits.detach().double().numpy(), target.tolist(), strict=True):
+        if y == IGNORE:
+            continue
+        p = math.exp(row[y]) / sum(math.exp(x) for x in row)
+        total -= weight[y] * (1 - p) ** gamma * math.log(p)
+        scale += weight[y]
+    return total / scale
+
+
+def test_weighted_losses_by_hand():
+    logits, target = batch(1)
+    ones, weight = [1.0] * 4, WEIGHT.tolist()
+    cross_entropy, focal = losses.cross_entropy, losses.focal
+    assert cross_entropy(logits, target).item() == pytest.approx(by_hand(logits, target, ones))
+    assert cross_entropy(logits, target, weight=WEIGHT).item() == pytest.approx(
+        by_hand(logits, target, weight)
+    )
+    for gamma in (0.0, 0.5, 2.0, 5.0):
+        assert focal(logits, target, gamma=gamma).item() == pytest.approx(
+            by_hand(logits, target, ones, gamma), rel=1e-5
+        )
+        assert focal(logits, target, gamma=gamma, weight=WEIGHT).item() == pytest.approx(
+            by_hand(logits, target, weight, gamma), rel=1e-5
+        )
+    counts, beta = [50, 20, 5, 1], 0.9
+    balanced = [(1 - beta) / (1 - beta**n) for n in counts]  # any scale: the mean divides it out
+    found = losses.class_balanced_cross_entropy(logits, target, counts, beta=beta)
+    assert found.item() == pytest.approx(by_hand(logits, target, balanced))
+
+
+def test_smoothing_by_hand():
+    # p = (3/4, 1/4), y = 0, epsilon 0.2: target (0.9, 0.1)
+    logits = torch.tensor([[math.log(3.0), 0.0]])
+    found = losses.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.2)
+    assert found.item() == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
+
+
+def test_focal_with_gamma_zero_is_cross_entropy_and_easy_utterances_fade():
+    logits, target = batch(2)
+    torch.testing.assert_close(
+        losses.focal(logits, target, gamma=0.0, weight=WEIGHT),
+        losses.cross_entropy(logits, target, weight=WEIGHT),
+    )
+    easy, hard = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]])
+    y = torch.tensor([0])
+    plain = losses.cross_entropy(easy, y) / losses.cross_entropy(hard, y)
+    assert losses.focal(easy, y) / losses.focal(hard, y) < plain / 1_000
+
+
+def test_the_scale_of_the_weights_does_not_matter():
+    logits, target = batch(3)
+    torch.testing.assert_close(
+        losses.cross_entropy(logits, target, weight=7 * WEIGHT),
+        losses.cross_entropy(logits, target, weight=WEIGHT),
+    )
+
+
+def test_a_batch_of_one_class_is_not_weighted():
+    logits, target = batch(4)[0], torch.full((12,), 2)
+    torch.testing.assert_close(
+        losses.cross_entropy(logits, target, weight=WEIGHT), losses.cross_entropy(logits, target)
+    )
+
+
+# ---- degenerate batches -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_ignored_utterances_change_nothing(name):
+    logits, target = batch(5)
+    kept = target != IGNORE
+    loss = LOSSES[name](logits, target)
+    torch.testing.assert_close(loss, LOSSES[name](logits[kept], target[kept]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[~kept] == 0).all() and (gradient[kept] != 0).any(dim=1).all()
+
+
+@pytest.mark.parametrize("size", [0, 3])
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_without_targets_gives_zero_and_a_zero_gradient(name, size):
+    logits = torch.randn(size, 4, requires_grad=True)
+    loss = LOSSES[name](logits, torch.full((size,), IGNORE))
+    assert loss.item() == 0
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.shape == (size, 4) and (gradient == 0).all()
+
+
+@pytest.mark.parametrize("function", [losses.cross_entropy, losses.focal])
+def test_a_batch_of_classes_without_weight_gives_zero(function):
+    logits, _ = batch(6)
+    loss = function(logits, torch.full((12,), 1), weight=torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.item() == 0 and (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_certain_answers_right_or_wrong_keep_everything_finite(name):
+    logits = torch.tensor([[300.0, -300.0, 0.0, 0.0]] * 2, requires_grad=True)
+    loss = LOSSES[name](logits, torch.tensor([0, 1]))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    right_only = LOSSES[name](logits[:1], torch.tensor([0]))
+    (gradient,) = torch.autograd.grad(right_only, logits)
+    assert torch.isfinite(right_only) and torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_logits_are_judged_in_float32(name, dtype):
+    logits, target = batch(7)
+    low = logits.detach().to(dtype).requires_grad_()
+    loss = LOSSES[name](low, target)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, LOSSES[name](low.float(), target))
+    loss.backward()
+    assert low.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_gradient_against_finite_differences(gamma):
+    logits, target = batch(8)
+    loss = losses.focal(logits, target, gamma=gamma, weight=WEIGHT)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    base, step = logits.detach().double().numpy(), 1e-5
+    for i, c in ((0, 0), (1, 2), (5, 3)):
+        up, down = base.copy(), base.copy()
+        up[i, c] += step
+        down[i, c] -= step
+        rise = [by_hand(torch.tensor(x), target, WEIGHT.tolist(), gamma) for x in (up, down)]
+        slope = (rise[0] - rise[1]) / (2 * step)
+        assert gradient[i, c].item() == pytest.approx(slope, rel=1e-3, abs=1e-6)
+
+
+def test_negative_gamma_is_refused():
+    with pytest.raises(ValueError, match="gamma"):
+        losses.focal(*batch(), gamma=-1.0)

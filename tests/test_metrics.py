@@ -1,0 +1,443 @@
+"""Metrics against scikit-learn, jiwer and hand calculation; intervals against a slow loop."""
+
+from __future__ import annotations
+
+import collections
+import math
+import time
+
+import jiwer
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from serlib import metrics
+
+MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
+
+
+def labels(seed: int, n: int = 200, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(classes, size=n, p=rng.dirichlet(np.ones(classes)))
+    return truth, np.where(rng.random(n) < 0.5, truth, rng.integers(classes, size=n))
+
+
+# ---- confusion and what follows from it ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_agree_with_scikit_learn(seed):
+    truth, prediction = labels(seed)
+    cm = metrics.confusion(truth, prediction, 5)
+    assert (cm == sk.confusion_matrix(truth, prediction, labels=range(5))).all()
+    assert metrics.wa(cm) == pytest.approx(sk.accuracy_score(truth, prediction))
+    assert metrics.wa(cm) == pytest.approx(sk.f1_score(truth, prediction, average="micro"))
+    assert metrics.ua(cm) == pytest.approx(sk.balanced_accuracy_score(truth, prediction))
+    assert metrics.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
+    options = {"average": None, "labels": range(5), "zero_division": np.nan}
+    np.testing.assert_allclose(metrics.recalls(cm), sk.recall_score(truth, prediction, **options))
+    np.testing.assert_allclose(
+        metrics.precisions(cm), sk.precision_score(truth, prediction, **options)
+    )
+
+
+def test_metrics_by_hand():
+    assert metrics.wa(MATRIX) == pytest.approx(16 / 20)
+    np.testing.assert_allclose(metrics.recalls(MATRIX), [5 / 6, 3 / 6, 1])
+    np.testing.assert_allclose(metrics.precisions(MATRIX), [5 / 7, 3 / 4, 8 / 9])
+    assert metrics.ua(MATRIX) == pytest.approx((5 / 6 + 3 / 6 + 1) / 3)
+    assert metrics.macro_f1(MATRIX) == pytest.approx((10 / 13 + 6 / 10 + 16 / 17) / 3)
+
+
+def test_absent_classes_are_left_out_and_false_calls_count_as_zero():
+    truth, prediction = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])  # 2 only called, 3 never
+    cm = metrics.confusion(truth, prediction, 4)
+    assert np.isnan(metrics.recalls(cm)).tolist() == [False, False, True, True]
+    assert np.isnan(metrics.precisions(cm)).tolist() == [False, False, False, True]
+    assert metrics.ua(cm) == pytest.approx((0.5 + 1) / 2)
+    assert metrics.macro_f1(cm) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert metrics.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_utterances_is_nan_everywhere():
+    assert metrics.confusion([], [], 3).tolist() == [[0] * 3] * 3
+    for value in metrics.classification([], [], 3).values():
+        assert math.isnan(value)
+
+
+def test_metrics_take_stacks_of_matrices():
+    stack = np.stack([MATRIX, MATRIX.T, np.eye(3, dtype=int), 0 * MATRIX]).reshape(2, 2, 3, 3)
+    for function in (metrics.wa, metrics.ua, metrics.macro_f1, metrics.recalls, metrics.precisions):
+        one_by_one = [[function(stack[i, j]) for j in range(2)] for i in range(2)]
+        np.testing.assert_allclose(function(stack), one_by_one)
+
+
+def test_guessing_one_class_gives_the_prior_and_one_over_c():
+    truth = np.repeat([0, 1, 2, 3], [70, 10, 10, 10])
+    scores = metrics.classification(truth, np.zeros(100, int), 4)
+    assert scores["wa"] == 0.7 and scores["ua"] == 0.25
+    assert scores["macro_f1"] == pytest.approx(2 * 70 / 170 / 4)
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction", "message"),
+    [
+        ([0, 1], [0], r"\(2,\)"),
+        ([[0, 1]], [[0, 1]], r"\(1, 2\)"),
+        ([0, -100], [0, 1], "-100"),
+        ([0, 3], [0, 1], "3 classes"),
+        ([0, 1], [0, 3], "3 classes"),
+        ([0.0, 1.0], [0, 1], "integers"),
+        (["a", "b"], [0, 1], "integers"),
+    ],
+)
+def test_confusion_refuses_what_are_not_labels(truth, prediction, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.confusion(truth, prediction, 3)
+
+
+# ---- calibration --------------------------------------------------------------------------------
+
+
+def test_ece_by_hand():
+    p = np.array([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1], [0.2, 0.8]])
+    truth = np.array([0, 1, 0, 1])
+    # bin (0.5, 0.75]: confidence 0.65, accuracy 1/2; bin (0.75, 1]: confidence 0.85, accuracy 1
+    assert metrics.ece(p, truth, bins=4) == pytest.approx(0.5 * 0.15 + 0.5 * 0.15)
+    table = metrics.reliability(p, truth, bins=4)
+    assert table["count"].tolist() == [0, 0, 2, 2]
+    np.testing.assert_allclose(table["confidence"], [np.nan, np.nan, 0.65, 0.85])
+    np.testing.assert_allclose(table["accuracy"], [np.nan, np.nan, 0.5, 1.0])
+    np.testing.assert_allclose(table["low"], [0, 0.25, 0.5, 0.75])
+    np.testing.assert_allclose(table["high"], [0.25, 0.5, 0.75, 1])
+
+
+def test_ece_against_a_loop_over_utterances_and_bins():
+    rng = np.random.default_rng(4)
+    p = rng.dirichlet(np.full(6, 0.5), size=500)
+    truth = np.array([rng.choice(6, p=row) for row in p])
+    total = 0.0
+    for b in range(15):
+        inside = [i for i in range(500) if b / 15 < p[i].max() <= (b + 1) / 15]
+        if inside:
+            right = sum(p[i].argmax() == truth[i] for i in inside)
+            total += abs(right - sum(p[i].max() for i in inside)) / 500
+    assert metrics.ece(p, truth) == pytest.approx(total)
+    assert metrics.ece(p, truth) < 0.1  # labels drawn from p, so p is calibrated
+    assert metrics.ece(p, (p.argmax(1) + 1) % 6) == pytest.approx(p.max(1).mean())  # never right
+
+
+def test_a_bin_contains_its_upper_edge_and_certainty_falls_in_the_last():
+    p = np.array([[0.5, 0.5], [1.0, 0.0]])
+    assert metrics.reliability(p, np.array([0, 0]), bins=2)["count"].tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_ece_degenerate_and_hostile_input():
+    assert math.isnan(metrics.ece(np.zeros((0, 3)), np.zeros(0, int)))
+    for bad in ([[2.0, 1.0]], [[1.5, -0.5]], [[np.nan, 1.0]]):
+        with pytest.raises(ValueError, match="softmax"):
+            metrics.ece(np.array(bad), np.array([0]))
+    with pytest.raises(ValueError, match=r"\(U, C\)"):
+        metrics.ece(np.array([[0.5, 0.5]]), np.array([0, 1]))
+
+
+# ---- CCC ----------------------------------------------------------------------------------------
+
+
+def test_ccc_is_the_population_form():
+    # means 1, 2/3; variances 2/3, 2/9; covariance 1/3: (2/3) / (2/3 + 2/9 + 1/9) = 2/3.
+    # The sample form would give 0.692.
+    assert metrics.ccc([0, 1, 2], [0, 1, 1]) == pytest.approx(2 / 3)
+
+
+def test_ccc_against_correlation_times_bias():
+    rng = np.random.default_rng(5)
+    x = rng.normal(4, 1, 300)
+    y = 0.6 * x + rng.normal(1, 0.5, 300)
+    scale = x.std() / y.std()
+    shift = (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
+    expected = stats.pearsonr(x, y).statistic * 2 / (scale + 1 / scale + shift**2)
+    assert metrics.ccc(x, y) == pytest.approx(expected)
+    assert metrics.ccc(x, x) == pytest.approx(1) and metrics.ccc(x, 8 - x) < 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_ccc_degenerate_input():
+    assert math.isnan(metrics.ccc([], [])) and math.isnan(metrics.ccc([1.0], [2.0]))
+    assert math.isnan(metrics.ccc([0.1] * 7, [0.1] * 7))
+    assert metrics.ccc([0.1] * 7, [0.2] * 7) == pytest.approx(0)
+    assert metrics.ccc([1.0, 2.0, 3.0], [0.1] * 3) == pytest.approx(0)
+    with pytest.raises(ValueError, match=r"\(U,\)"):
+        metrics.ccc([1, 2], [1, 2, 3])
+
+
+# ---- word and character errors ------------------------------------------------------------------
+
+
+def edit_distance(a: list, b: list) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row, above = [i], row
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+    return row[-1]
+
+
+def test_error_rates_against_an_edit_distance_and_jiwer():
+    rng = np.random.default_rng(6)
+    words = ["a", "bee", "sea", "dee"]
+    text = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(30)] for _ in range(2)]
+    references, hypotheses = text
+    for function, split, oracle in (
+        (metrics.wer, str.split, jiwer.wer),
+        (metrics.cer, list, jiwer.cer),
+    ):
+        edits = sum(map(edit_distance, map(split, references), map(split, hypotheses)))
+        expected = edits / sum(len(split(r)) for r in references)
+        assert function(references, hypotheses) == pytest.approx(expected)
+        assert function(references, hypotheses) == pytest.approx(oracle(references, hypotheses))
+
+
+def test_error_rates_are_of_the_corpus_not_means_of_utterances():
+    assert metrics.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
+
+
+def test_error_rate_conventions():
+    assert metrics.wer(["a b"], [""]) == 1
+    assert metrics.wer(["a"], ["b c d"]) == 3  # can exceed 1
+    assert metrics.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
+    assert math.isnan(metrics.wer(["", " "], ["a", ""])) and math.isnan(metrics.cer([], []))
+    assert metrics.wer([" a   b "], ["a b"]) == metrics.cer([" a   b "], ["a b"]) == 0
+    assert metrics.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
+    with pytest.raises(ValueError, match="equal length"):
+        metrics.wer(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="lists"):
+        metrics.wer("a b", "a b")
+
+
+# ---- intervals ----------------------------------------------------------------------------------
+
+
+def seeds_and_speakers(seed: int, n_seeds: int = 3) -> tuple:
+    rng = np.random.default_rng(seed)
+    truth, _ = labels(seed, 120, 3)
+    noise = rng.integers(3, size=(n_seeds, 120))
+    predictions = np.where(rng.random((n_seeds, 120)) < 0.6, truth, noise)
+    groups = np.array([f"speaker {i}" for i in rng.integers(7, size=120)])
+    return truth, predictions, groups
+
+
+def slow_bootstrap(metric, truth, systems, groups, n, seed):
+    """The same resamples one by one, utterance by utterance."""
+    names, n_seeds = sorted(set(groups)), len(systems[0])
+    members = {name: np.flatnonzero(groups == name) for name in names}
+    rng = np.random.default_rng(seed)
+    statistics = []
+    while len(statistics) < n:
+        size = min(500, n - len(statistics))
+        drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=size)
+        seeds = rng.multinomial(n_seeds, [1 / n_seeds] * n_seeds, size=size)
+        for i in range(size):
+            rows = [
+                members[name] for name, k in zip(names, drawn[i], strict=True) for _ in range(k)
+            ]
+            rows = np.concatenate(rows)
+            means = []
+            for predictions in systems:
+                scores = [
+                    metric(truth[rows], predictions[s][rows])
+                    for s in range(n_seeds)
+                    for _ in range(seeds[i][s])
+                ]
+                means.append(np.mean(scores))
+            statistics.append(means[-1] - (means[0] if len(means) == 2 else 0))
+    return np.nanpercentile(statistics, [2.5, 97.5])
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize(
+    ("metric", "oracle"),
+    [
+        (metrics.wa, sk.accuracy_score),
+        (metrics.ua, sk.balanced_accuracy_score),
+        (metrics.macro_f1, lambda t, p: sk.f1_score(t, p, average="macro")),
+    ],
+)
+def test_bootstrap_against_a_slow_loop_with_the_same_resamples(metric, oracle):
+    truth, predictions, groups = seeds_and_speakers(1)
+    fast = metrics.bootstrap(metric, truth, predictions, groups, n_classes=3, n=40, seed=9)
+    assert fast.value == pytest.approx(np.mean([oracle(truth, p) for p in predictions]))
+    slow = slow_bootstrap(oracle, truth, [predictions], groups, 40, 9)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+
+    other = seeds_and_speakers(2)[1]
+    fast = metrics.paired_bootstrap(
+        metric, truth, predictions, other, groups, n_classes=3, n=40, seed=9
+    )
+    slow = slow_bootstrap(oracle, truth, [predictions, other], groups, 40, 9)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+
+
+def test_more_resamples_than_one_block_still_match_the_loop():
+    truth, predictions, groups = seeds_and_speakers(3, n_seeds=1)
+    fast = metrics.bootstrap(metrics.wa, truth, predictions[0], groups, n_classes=3, n=1_100)
+    slow = slow_bootstrap(lambda t, p: (t == p).mean(), truth, [predictions], groups, 1_100, 0)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+
+
+def test_bootstrap_covers_the_true_value_as_often_as_it_says():
+    """Speakers differ in difficulty: resampling speakers covers, resampling utterances does not."""
+    rng = np.random.default_rng(7)
+    hit = collections.Counter()
+    for trial in range(200):
+        skill = rng.beta(4, 2, size=40)  # mean 2/3 is the value to cover
+        groups = np.repeat(np.arange(40), 25)
+        right = rng.random(1_000) < skill[groups]
+        truth = rng.integers(2, size=1_000)
+        prediction = np.where(right, truth, 1 - truth)
+        for name, unit in (("speakers", groups), ("utterances", np.arange(1_000))):
+            interval = metrics.bootstrap(
+                metrics.wa, truth, prediction, unit, n_classes=2, n=200, seed=trial
+            )
+            hit[name] += 2 / 3 in interval
+    assert 0.89 <= hit["speakers"] / 200 <= 0.99
+    assert hit["utterances"] / 200 < 0.75
+
+
+def test_resampling_seeds_widens_the_interval_when_seeds_differ():
+    truth, _, groups = seeds_and_speakers(4)
+    good, bad = truth, (truth + 1) % 3
+    steady = np.stack([np.where(np.arange(120) % 2, good, bad)] * 4)
+    unsteady = np.stack([good, good, bad, bad])
+    one = metrics.bootstrap(metrics.wa, truth, steady, groups, n_classes=3)
+    two = metrics.bootstrap(metrics.wa, truth, unsteady, groups, n_classes=3)
+    assert one.value == pytest.approx(two.value)
+    assert two.low == pytest.approx(0) and two.high == pytest.approx(1)
+    assert one.high - one.low < 0.3
+
+
+def test_paired_interval_of_identical_predictions_is_exactly_zero():
+    truth, predictions, groups = seeds_and_speakers(5)
+    same = metrics.paired_bootstrap(
+        metrics.macro_f1, truth, predictions, predictions, groups, n_classes=3
+    )
+    assert (same.value, same.low, same.high) == (0, 0, 0) and 0 in same
+
+
+def test_paired_interval_finds_the_winner_that_separate_intervals_miss():
+    rng = np.random.default_rng(8)
+    groups = np.repeat(np.arange(20), 30)
+    truth = rng.integers(2, size=600)
+    skill = rng.uniform(0.4, 0.9, size=20)[groups]  # easy and hard speakers, for both systems
+    luck = rng.random(600)
+    a = np.where(luck < skill, truth, 1 - truth)
+    b = np.where(luck < skill + 0.05, truth, 1 - truth)
+    options = {"n_classes": 2, "seed": 1}
+    gain = metrics.paired_bootstrap(metrics.wa, truth, a, b, groups, **options)
+    assert gain.low > 0 and 0 not in gain
+    loss = metrics.paired_bootstrap(metrics.wa, truth, b, a, groups, **options)
+    assert loss.value == -gain.value and loss.high == pytest.approx(-gain.low, abs=2e-3)
+    alone_a = metrics.bootstrap(metrics.wa, truth, a, groups, **options)
+    alone_b = metrics.bootstrap(metrics.wa, truth, b, groups, **options)
+    assert alone_a.high > alone_b.low  # they overlap
+    assert gain.high - gain.low < (alone_a.high - alone_a.low) / 2
+
+
+def test_intervals_are_reproducible_and_widen_with_the_level():
+    truth, predictions, groups = seeds_and_speakers(6)
+    options = {"n_classes": 3, "n": 500}
+    run = [metrics.bootstrap(metrics.ua, truth, predictions, groups, **options) for _ in range(2)]
+    assert run[0] == run[1]
+    other = metrics.bootstrap(metrics.ua, truth, predictions, groups, seed=1, **options)
+    assert other.value == run[0].value and other.low != run[0].low
+    wide = metrics.bootstrap(metrics.ua, truth, predictions, groups, level=0.99, **options)
+    assert wide.low < run[0].low and wide.high > run[0].high and wide.level == 0.99
+
+
+def test_the_order_of_utterances_and_the_names_of_speakers_do_not_matter():
+    truth, predictions, groups = seeds_and_speakers(7)
+    one = metrics.bootstrap(metrics.ua, truth, predictions, groups, n_classes=3)
+    order = np.random.default_rng(0).permutation(len(truth))
+    two = metrics.bootstrap(
+        metrics.ua, truth[order], predictions[:, order], groups[order], n_classes=3
+    )
+    numbers = np.unique(groups, return_inverse=True)[1]
+    three = metrics.bootstrap(metrics.ua, truth, predictions, numbers, n_classes=3)
+    assert one == two == three
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_speaker_or_none_gives_no_bounds():
+    truth, predictions, _ = seeds_and_speakers(8)
+    one = metrics.bootstrap(metrics.wa, truth, predictions, np.zeros(120), n_classes=3)
+    assert 0 < one.value < 1 and math.isnan(one.low) and math.isnan(one.high)
+    assert one.value not in one and "nan" in str(one)
+    none = metrics.bootstrap(metrics.ua, [], [], [], n_classes=3)
+    assert math.isnan(none.value) and math.isnan(none.low)
+
+
+def test_resamples_without_the_class_are_left_out():
+    truth = np.array([0] * 30 + [1] * 5)
+    groups = np.array([0] * 10 + [1] * 10 + [2] * 10 + [3] * 5)  # class 1 only in speaker 3
+    prediction = np.array([0] * 30 + [1, 1, 0, 0, 0])
+    interval = metrics.bootstrap(
+        lambda cm: metrics.recalls(cm)[..., 1], truth, prediction, groups, n_classes=2
+    )
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.4, 0.4, 0.4))
+
+
+def test_a_seed_that_was_not_drawn_cannot_make_a_resample_undefined():
+    truth, predictions, groups = seeds_and_speakers(11)
+    rare = groups == groups[0]  # seed 0 calls class 2 for one speaker only
+    predictions[0] = np.where((predictions[0] == 2) & ~rare, 1, predictions[0])
+    predictions[0][np.flatnonzero(rare)[:2]] = 2
+
+    def precision(t, p):
+        return (t[p == 2] == 2).mean() if (p == 2).any() else np.nan
+
+    fast = metrics.bootstrap(
+        lambda cm: metrics.precisions(cm)[..., 2], truth, predictions, groups, n_classes=3, n=60
+    )
+    slow = slow_bootstrap(precision, truth, [predictions], groups, 60, 0)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "groups", "message"),
+    [
+        ([0, 1, 0], ["a", "b"], "need"),
+        ([[0, 1]], ["a", "b", "c"], "need"),
+        ([[[0, 1, 0]]], ["a", "b", "c"], "need"),
+        ([0, 1, 0], ["a", None, "c"], "speaker"),
+        ([0, 1, 0], [1.0, float("nan"), 2.0], "speaker"),
+        ([0, 1, 2], ["a", "b", "c"], "2 classes"),
+    ],
+)
+def test_bootstrap_refuses_what_does_not_match(predictions, groups, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.bootstrap(metrics.wa, [0, 1, 1], predictions, groups, n_classes=2)
+
+
+def test_paired_bootstrap_refuses_different_numbers_of_seeds():
+    truth, predictions, groups = seeds_and_speakers(9)
+    with pytest.raises(ValueError, match="equal"):
+        metrics.paired_bootstrap(
+            metrics.wa, truth, predictions, predictions[:2], groups, n_classes=3
+        )
+
+
+def test_interval_prints_like_the_tables():
+    assert str(metrics.Interval(0.6119, 0.5707, 0.65, 0.95)) == "0.612 [0.571, 0.650]"
+
+
+def test_two_thousand_resamples_of_a_large_corpus_take_a_moment():
+    rng = np.random.default_rng(10)
+    truth = rng.integers(8, size=25_000)
+    predictions = rng.integers(8, size=(5, 25_000))
+    groups = rng.integers(700, size=25_000)
+    begin = time.perf_counter()
+    metrics.bootstrap(metrics.macro_f1, truth, predictions, groups, n_classes=8)
+    assert time.perf_counter() - begin < 2  # 0.1 s on the machine where this was written

@@ -1,0 +1,180 @@
+"""Pins exist once: pyproject.toml has ranges, constraints.txt versions, environment.yml neither."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINES = (ROOT / "constraints.txt").read_text().splitlines()
+PINS = dict(line.split("==") for line in LINES if not line.startswith("#"))
+ASKED = [
+    *map(Requirement, PROJECT["dependencies"]),
+    *(Requirement(r) for extra in PROJECT["optional-dependencies"].values() for r in extra),
+]
+# Needed on other Python versions than the one that resolved the file.
+OTHER_PYTHONS = {"aiohappyeyeballs", "aiohttp", "aiosignal", "frozenlist", "multidict", "overrides",
+                 "propcache", "yarl"}  # fmt: skip
+
+
+PRETRAIN = [Requirement(r) for r in PROJECT["optional-dependencies"]["pretrain"]]
+HAS_PRETRAIN = importlib.util.find_spec("wordfreq") is not None  # make setup leaves it out
+
+
+def closure() -> set[str]:
+    """Names of all installed distributions that the project needs here, directly or not."""
+    todo, seen = [r for r in ASKED if HAS_PRETRAIN or r not in PRETRAIN], set()
+    while todo:
+        wanted = todo.pop()
+        if (state := (canonicalize_name(wanted.name), frozenset(wanted.extras))) in seen:
+            continue
+        seen.add(state)
+        for text in importlib.metadata.distribution(wanted.name).requires or []:
+            need, extras = Requirement(text), wanted.extras or {""}
+            if not need.marker or any(need.marker.evaluate({"extra": e}) for e in extras):
+                todo.append(need)
+    return {name for name, _ in seen}
+
+
+def test_constraints_are_plain_exact_sorted_pins():
+    assert all(re.fullmatch(r"#.*|[a-z0-9-]+==[0-9][a-z0-9.]*", line) for line in LINES), LINES
+    pins = [line for line in LINES if not line.startswith("#")]
+    assert pins == sorted(pins) and len(pins) == len(PINS) > 150
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    for wanted in ASKED:
+        pin = PINS[canonicalize_name(wanted.name)]
+        assert wanted.specifier, f"{wanted.name} needs a lower bound"
+        assert Version(pin) in wanted.specifier, f"{wanted} against {pin}"
+
+
+def test_nothing_that_gets_installed_is_unpinned_nor_pinned_in_vain():
+    needed = closure()
+    assert needed - set(PINS) == set()
+    if HAS_PRETRAIN:
+        assert set(PINS) - needed <= OTHER_PYTHONS
+
+
+def test_this_environment_is_the_pinned_one():
+    found = {
+        canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()
+    }
+    off = {n: (found[n], pin) for n, pin in PINS.items() if found.get(n, pin) != pin}
+    assert not off, f"installed, pinned: {off}; run make setup"
+
+
+def test_the_lines_that_must_not_drift():
+    lines = "torch==2.11. torchaudio==2.11. transformers==5. numpy==2. papermill==2.7."
+    for line in f"{lines} jupytext==1.19. jupyterlab==4. sphinx==9.0.".split():
+        name, start = line.split("==")
+        assert PINS[name].startswith(start), name
+    assert PINS["torch"] == PINS["torchaudio"]
+    core = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
+    assert not {name for name in core if "sphinx" in name or name == "myst-nb"}
+
+
+def test_conda_takes_only_python_and_pip():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert [re.match(r"[a-z]+", line)[0] for line in conda] == ["python", "pip"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[docs,dev]"]}
+    python = Requirement(conda[0]).specifier
+    assert "3.11" in python and "3.13" in python and "3.10" not in python
+    assert set(environment["channels"]) == {"conda-forge", "nodefaults"}
+
+
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run", "environment.yml", "README.md"])
+def test_no_version_is_pinned_elsewhere(file):
+    assert not re.findall(r"\b[A-Za-z][\w-]+==\d", (ROOT / file).read_text())
+
+
+def test_make_and_conda_install_the_same():
+    recipe = (ROOT / "Makefile").read_text()
+    assert "-c constraints.txt -e '.[docs,dev]'" in recipe
+    assert "$(STAMP): pyproject.toml constraints.txt" in recipe
+
+
+def test_ci_stops_at_the_first_failure():
+    script = ROOT / ".ci" / "run"
+    text = script.read_text()
+    assert script.stat().st_mode & 0o111 and "set -euo pipefail" in text
+    assert "make test" in text and "make book PROFILE=smoke" in text
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+def test_setup_refuses_an_old_python(tmp_path):
+    old = tmp_path / "python3.8"
+    old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.8.1'\nexit 1\n")
+    old.chmod(0o755)
+    command = ["make", "setup", f"PYTHON={old}", f"VENV={tmp_path}/venv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "Python 3.11 or newer is needed" in done.stderr
+    assert "Python 3.8.1" in done.stderr and not (tmp_path / "venv").exists()
+
+
+def test_setup_does_nothing_the_second_time(tmp_path):
+    stamp = tmp_path / "venv" / ".serlib-setup"
+    stamp.parent.mkdir()
+    stamp.touch()
+    command = ["make", "setup", f"VENV={tmp_path}/venv", "PYTHON=/no/such"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout
+
+
+def test_wheel_holds_the_package_and_its_data(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.stat().st_size < 12_000_000
+    for path in (ROOT / "serlib").rglob("*"):
+        if path.suffix in (".py", ".json", ".safetensors"):
+            assert path.relative_to(ROOT).as_posix() in names
+    roots = {name.split("/")[0] for name in names}
+    assert all(root.startswith("serlib") for root in roots), roots
+    assert any(name.endswith("LICENSE-prose") for name in names)
+
+
+def test_double_click_opens_a_chapter_as_notebook():
+    """What JupyterLab will read in this environment, found the way its server finds it."""
+    from jupyter_server.services.config.manager import ConfigManager
+
+    overrides = ConfigManager(config_dir_name="labconfig").get("default_setting_overrides")
+    viewers = overrides["@jupyterlab/docmanager-extension:plugin"]["defaultViewers"]
+    assert viewers["python"] == "Jupytext Notebook"
+    shipped = json.loads((ROOT / "book" / "jupyterlab.json").read_text())
+    assert shipped.items() <= overrides.items()
+
+
+def test_licenses_name_what_they_cover():
+    code, prose = ((ROOT / name).read_text() for name in ("LICENSE", "LICENSE-prose"))
+    assert code.startswith("MIT License")
+    for word in ("CC BY 4.0", "creativecommons.org/licenses/by/4.0", "GPL-3.0-or-later", "MathJax"):
+        assert word in prose
+    mathjax = ROOT / "book" / "_static" / "mathjax"
+    assert "Apache License" in (mathjax / "LICENSE").read_text()
+    assert 2_000_000 < (mathjax / "tex-svg-full.js").stat().st_size < 2_500_000
+
+
+def test_version_is_in_one_place():
+    import serlib
+
+    assert serlib.__version__ == importlib.metadata.version("serlib")
+    assert f"## {serlib.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert "version" in PROJECT["dynamic"]

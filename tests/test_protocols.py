@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from serlib import manifest
+from serlib.manifest import LeakError, ManifestError
+
+
+def iemocap_like(sessions: int = 5) -> pd.DataFrame:
+    """Two talkers a session, both of them in every dialogue, whoever wears the markers."""
+    rows = []
+    for s, wearer, d in itertools.product(range(1, sessions + 1), "FM", range(4)):
+        for talker, turn in itertools.product("FM", range(3)):
+            dialogue = f"Demo{s:02d}{wearer}_d{d:02d}"
+            rows.append(
+                dict(
+                    utt_id=f"{dialogue}_{talker}{turn:03d}", speaker=f"demo-{s}{talker}",
+                    group=f"demo-{s}", session=f"demo-{s}", dialogue=dialogue, fold=s,
+                    split={1: "test1", 2: "dev", 3: "test2", 4: None}.get(s, "train"),
+                )
+            )  # fmt: skip
+    df = pd.DataFrame(rows)
+    index = np.random.default_rng(0).permutation(len(df))  # rows in no order, an index of its own
+    return df.assign(key="demo-" + df["utt_id"], sha256=None).iloc[index]
+
+
+def parts(df: pd.DataFrame, roles: pd.Series) -> dict[str, pd.DataFrame]:
+    assert roles.index.equals(df.index)
+    assert set(roles) <= {"train", "dev", "test", None}
+    return {role: df[roles == role] for role in ("train", "dev", "test")}
+
+
+def one_talker_each() -> pd.DataFrame:
+    df = iemocap_like()
+    return df.assign(group=df["speaker"])
+
+
+def test_session_protocol_tests_each_fold_once_and_takes_the_next_for_dev():
+    df = iemocap_like()
+    for fold in range(1, 6):
+        roles = manifest.protocol(df, "session", fold=fold)
+        expected = df["fold"].map({fold: "test", fold % 5 + 1: "dev"}).fillna("train")
+        assert roles.tolist() == expected.tolist()
+        manifest.assert_disjoint(**parts(df, roles))
+
+
+def test_session_protocol_takes_folds_as_they_are_named():
+    df = iemocap_like(4)
+    df["fold"] = df["fold"].map({1: 10, 2: 9, 3: None, 4: 2}).astype("Int64")
+    roles = manifest.protocol(df, "session", fold=1)  # in the order of numbers: 2, 9, 10
+    assert set(roles[df["fold"] == 2]) == {"test"} and set(roles[df["fold"] == 9]) == {"dev"}
+    assert set(roles[df["fold"].isna()]) == {None} and set(roles[df["fold"] == 10]) == {"train"}
+
+
+def test_speaker_protocol_leaves_one_talker_out():
+    df = one_talker_each()
+    tested = []
+    for fold in range(1, 11):
+        part = parts(df, manifest.protocol(df, "speaker", fold=fold))
+        assert part["test"]["speaker"].nunique() == part["dev"]["speaker"].nunique() == 1
+        assert part["train"]["speaker"].nunique() == 8
+        tested += part["test"]["speaker"].unique().tolist()
+    assert sorted(tested) == sorted(df["speaker"].unique())
+
+
+def test_speaker_protocol_deals_talkers_into_folds():
+    df = one_talker_each()
+    tested = []
+    for fold in range(1, 4):
+        part = parts(df, manifest.protocol(df, "speaker", fold=fold, folds=3, seed=1))
+        assert part["test"]["speaker"].nunique() in (3, 4)
+        tested += part["test"]["speaker"].unique().tolist()
+    assert sorted(tested) == sorted(df["speaker"].unique())
+    again = manifest.protocol(df.iloc[::-1], "speaker", folds=3, seed=1)
+    one = manifest.protocol(df, "speaker", folds=3, seed=1)
+    assert again.sort_index().equals(one.sort_index())  # the order of rows does not decide
+    other = [manifest.protocol(df, "speaker", folds=3, seed=s).tolist() for s in range(5)]
+    assert len({tuple(roles) for roles in other}) > 1
+
+
+def test_speaker_protocol_is_refused_where_talkers_share_a_session():
+    df = iemocap_like()
+    with pytest.raises(LeakError, match=r"train shares with test 1 group \(demo-1\)"):
+        manifest.protocol(df, "speaker")
+    part = parts(df, manifest.protocol(df, "speaker", allow_leaks=True))
+    assert part["test"]["speaker"].unique().tolist() == ["demo-1F"]
+    assert part["dev"]["speaker"].unique().tolist() == ["demo-2F"]  # not the partner: it trains
+    shared = manifest.leaks(part["train"], part["test"], ["group", "speaker", "dialogue"])
+    assert [(leak.column, leak.share_of_test) for leak in shared] == [("group", 1), ("dialogue", 1)]
+
+
+def test_prefix_protocol_leaks_every_test_talker():
+    df = iemocap_like()
+    prefixes = sorted({utt.split("_")[0] for utt in df["utt_id"]})
+    for fold, prefix in enumerate(prefixes, start=1):
+        part = parts(df, manifest.protocol(df, "prefix", fold=fold, allow_leaks=True))
+        assert set(part["test"]["utt_id"].str[:7]) == {prefix}
+        assert set(part["dev"]["group"]).isdisjoint(part["test"]["group"])  # partner stays in train
+        true_talker = part["test"]["utt_id"].str.rsplit("_", n=1).str[1].str[0]
+        assert set(true_talker) == {"F", "M"}  # the prefix names one of them only
+        speaker, group = manifest.leaks(part["train"], part["test"], ["speaker", "group"])
+        assert (speaker.shared, speaker.share_of_test) == (2, 1.0)
+        assert (group.shared, group.share_of_test) == (1, 1.0)
+        assert not manifest.leaks(part["train"], part["test"], ["dialogue"])  # and looks clean here
+
+
+@pytest.mark.parametrize("name", ["random", "dialogue"])
+def test_random_protocols_cover_everything_once_and_leak(name):
+    df = iemocap_like()
+    unit = {"random": "key", "dialogue": "dialogue"}[name]
+    tested = []
+    for fold in range(1, 6):
+        roles = manifest.protocol(df, name, fold=fold, seed=3, allow_leaks=True)
+        part = parts(df, roles)
+        assert len(part["test"]) == len(part["dev"]) == len(df) / 5 and roles.notna().all()
+        assert not manifest.leaks(part["train"], part["test"], [unit])
+        assert manifest.leaks(part["train"], part["test"], ["speaker"])[0].share_of_test > 0.9
+        tested += part["test"]["key"].tolist()
+    assert sorted(tested) == sorted(df["key"])
+
+
+def test_official_protocol_follows_the_split_column():
+    df = iemocap_like()
+    for fold, tested in ((1, "test1"), (2, "test2")):
+        roles = manifest.protocol(df, "official", fold=fold)
+        expected = {"train": "train", "dev": "dev", tested: "test"}
+        assert roles.tolist() == [expected.get(split) for split in df["split"]]
+    plain = df.assign(split=df["split"].replace({"test1": "test"}))
+    assert set(manifest.protocol(plain, "official")) == {"train", "dev", "test", None}
+    without = manifest.protocol(plain[plain["split"] != "dev"], "official")
+    assert set(without) == {"train", "test", None}
+    with pytest.raises(ManifestError, match="nothing to train on or to test"):
+        manifest.protocol(df, "official", fold=3)
+
+
+def test_official_protocol_is_no_excuse_for_a_leak():
+    df = iemocap_like().assign(speaker="demo-1")
+    with pytest.raises(LeakError, match=r"1 speaker \(demo-1\) in 100.0% of the rows of test"):
+        manifest.protocol(df, "official")
+    assert (manifest.protocol(df, "official", allow_leaks=True) == "test").any()
+
+
+def test_leaky_protocols_are_refused_unless_asked_for():
+    df = iemocap_like()
+    assert {"random", "prefix", "dialogue"} == manifest.LEAKY < set(manifest.PROTOCOLS)
+    for name in manifest.LEAKY:
+        with pytest.raises(LeakError, match="leaks by design: pass allow_leaks=True"):
+            manifest.protocol(df, name)
+        assert (manifest.protocol(df, name, allow_leaks=True) == "test").any()
+
+
+def test_protocol_refuses_what_it_cannot_do():
+    df = iemocap_like()
+    with pytest.raises(ManifestError, match="no protocol 'loso': use one of official, session"):
+        manifest.protocol(df, "loso")
+    for fold in (0, 6, -1):
+        with pytest.raises(ManifestError, match="fold .* of 5"):
+            manifest.protocol(df, "session", fold=fold)
+    with pytest.raises(ManifestError, match="fold 1 of 2: needs 3 folds"):
+        manifest.protocol(df[df["fold"] < 3], "session")
+    with pytest.raises(ManifestError, match="names like Ses01F_impro01_M003"):
+        manifest.protocol(df.assign(utt_id="x"), "prefix", allow_leaks=True)
+    with pytest.raises(LeakError, match="without a group"):
+        manifest.protocol(df.assign(group=None), "session")
+    with pytest.raises(ManifestError, match="fold 1 of 0"):
+        manifest.protocol(df.assign(fold=None), "session")
+
+
+def test_roles_fit_a_table_that_was_read(tmp_path):
+    df = iemocap_like().assign(dataset="demo", wav="a.wav", length=1.0, emotion="anger")
+    manifest.write(df, tmp_path / "m.csv")
+    back = manifest.read(tmp_path / "m.csv")
+    for name in ("session", "official"):
+        assert manifest.protocol(back, name).tolist() == manifest.protocol(df, name).tolist()
+    roles = manifest.protocol(back, "official")
+    assert back.assign(role=roles)["role"].isna().sum() == sum(r is None for r in roles) > 0
