@@ -47,6 +47,7 @@ lint: setup
 notebooks: export SERLIB_HOME = $(CURDIR)/_build/home
 notebooks: setup
 	rm -rf $(SERLIB_HOME)
+	$(BIN)/jupytext --quiet --to py:percent book/[0-9][0-9]_*.py
 	$(BIN)/serlib demo corpus
 	$(BIN)/serlib book --profile demo --no-site
 	$(BIN)/serlib pair

@@ -12,7 +12,6 @@ clips of similar length share a batch, and a batch is as large as a budget of se
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ class WaveStore(Sequence):
 
     def __init__(self, waves: Iterable[np.ndarray]) -> None:
         """Keep waves (N,) of int16; ``audio.to_int16`` makes them."""
-        self.waves = list(waves)
+        self.waves, self._digest = list(waves), None
         if any(wave.dtype != np.int16 or wave.ndim != 1 or not len(wave) for wave in self.waves):
             raise ValueError("waves must be int16 (N,) with N > 0; see audio.to_int16")
         self.durations = np.array([len(wave) for wave in self.waves]) / audio.SAMPLE_RATE
@@ -55,7 +54,7 @@ class WaveStore(Sequence):
             table: Column wav, and if present channel, start and end.
             root: The folder that wav starts from.
             progress: Show a bar.
-            workers: Decoding threads; None takes one per core, at most 16.
+            workers: Decoding threads; None takes four more than cores.
 
         Raises:
             AudioError: Some clips cannot be read; one message lists them all.
@@ -70,7 +69,7 @@ class WaveStore(Sequence):
                 return str(error)
 
         rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
-        with ThreadPoolExecutor(workers or min(os.cpu_count() or 1, 16)) as pool:
+        with ThreadPoolExecutor(workers) as pool:
             waves = pool.map(read, rows)
             waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
         if bad := [wave for wave in waves if isinstance(wave, str)]:
@@ -87,11 +86,13 @@ class WaveStore(Sequence):
         return audio.from_int16(self.waves[i])
 
     def digest(self) -> str:
-        """SHA-256 of every sample of every clip, in order."""
-        content = hashlib.sha256(np.array([len(wave) for wave in self.waves]))
-        for wave in self.waves:
-            content.update(np.ascontiguousarray(wave))
-        return content.hexdigest()
+        """SHA-256 of every sample of every clip, in order; computed once."""
+        if self._digest is None:
+            content = hashlib.sha256(np.array([len(wave) for wave in self.waves]))
+            for wave in self.waves:
+                content.update(np.ascontiguousarray(wave))
+            self._digest = content.hexdigest()
+        return self._digest
 
 
 class Item(NamedTuple):

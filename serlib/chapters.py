@@ -42,7 +42,7 @@ class ChapterRun:
     folder: Path
     status: str = "failed"  # or "ok"
     seconds: float = 0.0
-    peak_mb: float = 0.0  # of the kernel process
+    peak_mb: float = 0.0  # of the kernel and the processes that it starts
     cells: list[float] = field(default_factory=list)  # seconds of each executed cell
     error: str = ""
     environment: dict = field(default_factory=dict)
@@ -262,7 +262,7 @@ class _Watch(threading.Thread):
         self._sample()
 
     def run(self) -> None:
-        while not self._closed.wait(0.2):
+        while not self._closed.wait(0.5):
             self._sample()
             if sys.stderr.isatty() and self.begun > len(self.seconds):
                 self._show(f"{time.perf_counter() - self._began:7.1f} s")
@@ -283,13 +283,14 @@ class _Watch(threading.Thread):
         if self.pid is None:
             return
         try:
-            if sys.platform == "linux":  # keeps the high-water mark: no peak in between is missed
+            kernel = psutil.Process(self.pid)
+            family = [kernel, *kernel.children(recursive=True)]
+            peak = sum(process.memory_info().rss for process in family)
+            if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
                 status = Path(f"/proc/{self.pid}/status").read_text()
-                peak = int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024
-            else:
-                peak = psutil.Process(self.pid).memory_info().rss
+                peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
         except (OSError, TypeError, psutil.Error):
-            return  # gone
+            return  # gone, or going
         self.peak_mb = max(self.peak_mb, peak / 2**20)
 
 

@@ -272,8 +272,8 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
     files |= {"model.safetensors": "model*.safetensors"} if weights else {}
     fix = (
         f"Fill {folder or filled} with {', '.join(files)}. Where there is a network, or from a "
-        'pytorch_model.bin that you trust:\npython -c "from transformers import '
-        f"AutoFeatureExtractor as E, AutoModel as M; s, t = '{folder or name}', '{folder or filled}'; "
+        'pytorch_model.bin that you trust:\npython -c "from transformers import AutoModel as M, '
+        f"AutoFeatureExtractor as E; s, t = '{folder or name}', '{folder or filled}'; "
         'M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"'
     )
     if folder is None:

@@ -43,7 +43,6 @@ class Data:
 
     table: pd.DataFrame  # manifest rows with columns `role` and `label`
     store: batching.WaveStore
-    source: str  # digest of the manifest
     counts: np.ndarray  # (C,) training utterances per class
 
     def rows(self, role: str) -> np.ndarray:
@@ -53,9 +52,15 @@ class Data:
 
 def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
     """The manifest of a recipe's corpus and the folder its paths start from."""
+    path, root = _place(recipe)
+    df, _ = _manifest(path, path.stat().st_mtime_ns)
+    return df.copy(), demo_corpus.make(df) if root is None else root
+
+
+def _place(recipe: Recipe) -> tuple[Path, Path | None]:
+    """Where a recipe's manifest is, and its root (None: the demo corpus's, in the cache)."""
     if recipe.corpus == "demo":
-        df = demo_corpus.load()
-        return df, demo_corpus.make(df)
+        return demo_corpus.MANIFEST, None
     if not recipe.data_root:
         raise RecipeError("profile='full' needs data_root, the folder of the corpus")
     path = Path(recipe.corpus)
@@ -63,7 +68,14 @@ def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
         path = Path(recipe.data_root) / f"{recipe.corpus}.csv"
     if not path.exists():
         raise RecipeError(f"no manifest {path}; write one (data_manifests/README.md) or name it")
-    return manifest.read(path), Path(recipe.data_root)
+    return path, Path(recipe.data_root)
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
+    """A manifest and its digest, read again when the file changes."""
+    df = manifest.read(path)
+    return df, manifest.digest(df)
 
 
 def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +108,7 @@ def load(recipe: Recipe) -> Data:
     counts = np.bincount(
         table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
     )
-    return Data(table, store, manifest.digest(df), counts)
+    return Data(table, store, counts)
 
 
 _STORES: dict[tuple, batching.WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
@@ -110,37 +122,44 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> batching.WaveStor
     return _STORES[key]
 
 
+def record(recipe: Recipe) -> records.Run:
+    """The run folder of a recipe, finished or not."""
+    path, _ = _place(recipe)
+    _, digest = _manifest(path, path.stat().st_mtime_ns)
+    config = {"recipe": asdict(recipe) | {"name": None}, "manifest": digest}
+    key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
+    return records.Run.open(records.home() / "runs", config, key=key)
+
+
 def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     """Train and test one experiment, or read it if it was done before.
 
     The epoch, or the floor's penalty, is chosen on dev; test is scored once, afterwards. A second
     process that asks for the same run waits for the first and reads its result.
     """
-    df, _ = locate(recipe)
-    config = {"recipe": asdict(recipe) | {"name": None}, "manifest": manifest.digest(df)}
-    key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
-    record = records.Run.open(records.home() / "runs", config, key=key)
-    with record.lock():
-        if not record.done:
+    found = record(recipe)
+    if found.done:
+        return found
+    with found.lock():
+        if not found.done:
             data = load(recipe)
             system = _fine_tune if recipe.system == "fine-tune" else _floor
-            predictions, facts = system(recipe, data, record, progress)
+            predictions, facts = system(recipe, data, found, progress)
+            speaker = data.table.set_index("key")["speaker"]
+            scores = {}
             for role, table in predictions.items():
-                table["speaker"] = data.table.set_index("key")["speaker"].reindex(table.index)
-                record.save_predictions(role, table)
-            scores = {
-                role: evaluation.score(table, len(recipe.classes))
-                for role, table in predictions.items()
-            }
-            record.finish({**scores, **facts})
-    return record
+                table["speaker"] = speaker.reindex(table.index)
+                found.save_predictions(role, table)
+                scores[role] = evaluation.score(table, len(recipe.classes))
+            found.finish({**scores, **facts})
+    return found
 
 
 def trained(recipe: Recipe) -> SER:
     """The model of a fine-tuning run with the weights of its best epoch; trained if need be."""
-    record = run(recipe)
+    found = run(recipe)
     model = SER(recipe.model, seed=recipe.seed)
-    model.load_state_dict(safetensors.torch.load_file(record.path / "model.safetensors"))
+    model.load_state_dict(safetensors.torch.load_file(found.path / "model.safetensors"))
     return model.eval()
 
 

@@ -43,7 +43,7 @@ def _valid(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             f"lengths {lengths.tolist()} for {n_frames} frames: need 1 to T valid frames per clip "
             "(are these samples instead of frames?)"
         )
-    lengths = lengths.to(frames.device)
+    lengths = lengths.to(frames.device, non_blocking=True)
     mask = frame_mask(lengths, n_frames)[..., None]
     # masked_fill and not a product, because 0 * NaN is NaN
     frames = frames.to(torch.promote_types(frames.dtype, torch.float32)).masked_fill(~mask, 0)

@@ -41,7 +41,7 @@ class ModelConfig:
         input_dropout: Of the embedding, before an "mlp".
         freeze: What stays as pre-trained: "cnn", "all" or "none".
         encoder_dropout: One value for every dropout of the encoder; None keeps the checkpoint's.
-        spec_augment: Hide spans of frames in training, at the rates of the checkpoint.
+        spec_augment: Share of frames hidden from the transformer in training, in spans; 0 is off.
         n_layers: Keep the first so many transformer layers; None keeps all.
         random_init: Start the encoder from random weights, as a control.
         masked_encoder: False hides the lengths from the encoder: it normalizes over the padding and
@@ -60,7 +60,7 @@ class ModelConfig:
     input_dropout: float = 0.0
     freeze: str = "cnn"
     encoder_dropout: float | None = None
-    spec_augment: bool = False
+    spec_augment: float = 0.0
     n_layers: int | None = None
     random_init: bool = False
     masked_encoder: bool = True

@@ -55,12 +55,13 @@ def _png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def passport(ax: Axes, text: str = "") -> Axes:
-    """Write in small print which tier made the figure: synthetic speech is never shown as human."""
-    spoken = "full tier: human speech" if style.profile == "full" else (
-        f"{style.profile} tier: synthetic speech"
-    )  # fmt: skip
-    note = f"{spoken}; {text}" if text else spoken
+def passport(ax: Axes, text: str = "", *, source: str = "") -> Axes:
+    """Write in small print which tier made the figure: synthetic speech is never shown as human.
+
+    `source` says what a figure shows if it is not the tier's speech, such as published counts.
+    """
+    source = source or ("human speech" if style.profile == "full" else "synthetic speech")
+    note = f"{style.profile} tier: {source}" + (f"; {text}" if text else "")
     for earlier in [t for t in ax.figure.texts if t.get_gid() == "passport"]:
         earlier.remove()  # one per figure, the last one, however many panels it has
     ax.figure.text(
@@ -216,7 +217,7 @@ def panels(
 
 def dots(
     table: pd.DataFrame, *, xlabel: str = "", log: bool = False, ax: Axes | None = None,
-    title: str = "", note: str = "",
+    title: str = "", note: str = "", source: str = "",
 ) -> Axes:  # fmt: skip
     """One row per row of `table`, one mark per column: for numbers that span magnitudes.
 
@@ -230,10 +231,10 @@ def dots(
                 label=name)  # fmt: skip
     ax.set(yticks=range(len(table)), yticklabels=list(table.index), xlabel=xlabel, title=title)
     ax.set_ylim(len(table) - 0.5, -0.5)
-    if log:
+    if log and (table.to_numpy(float) > 0).any():
         ax.set_xscale("log")
     ax.legend()
-    return passport(ax, note)
+    return passport(ax, note, source=source)
 
 
 def heat(
@@ -252,7 +253,7 @@ def heat(
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, xlabel: str = "",
     ylabel: str = "", log: str = "", marks: bool = True, ax: Axes | None = None, title: str = "",
-    note: str = "",
+    note: str = "", source: str = "",
 ) -> Axes:  # fmt: skip
     """Named curves (x, y), told apart by color, dashes and marks; `log` is "", "x", "y" or "xy"."""
     ax = ax or plt.subplots(figsize=(6.5, 3.6))[1]
@@ -264,7 +265,7 @@ def curves(
         getattr(ax, f"set_{axis}scale")("log")
     if lines:
         ax.legend()
-    return passport(ax, note)
+    return passport(ax, note, source=source)
 
 
 def plane(
@@ -273,13 +274,16 @@ def plane(
 ) -> Axes:  # fmt: skip
     """Clouds of points (x, y) with a large mark, and the name, at the mean of each."""
     ax = ax or plt.subplots(figsize=(5.6, 4.6))[1]
+    center = np.mean([np.mean(x) for x, _ in points.values() if len(x)])
     for i, (name, (x, y)) in enumerate(points.items()):
         look = dict(color=PALETTE[i % 8], marker=MARKERS[i % 8])
         ax.scatter(x, y, s=7, alpha=0.25, linewidths=0, rasterized=True, **look)
         if len(x):
-            ax.scatter(np.mean(x), np.mean(y), s=130, edgecolors="white", zorder=3, **look)
-            ax.annotate(name, (np.mean(x), np.mean(y)), textcoords="offset points",
-                        xytext=(8, -14 if i % 2 else 7), fontsize=9.5, zorder=4,
+            ax.scatter(np.mean(x), np.mean(y), s=130, edgecolors="black", zorder=3, **look)
+            side = 1 if np.mean(x) > center else -1  # names point outward, so that they part
+            ax.annotate(name, (np.mean(x), np.mean(y)), textcoords="offset points", fontsize=9.5,
+                        xytext=(8 * side, -13 if i % 2 else 6), zorder=4,
+                        ha="left" if side > 0 else "right",
                         bbox=dict(fc="white", alpha=0.75, lw=0, pad=0.8))  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return passport(ax)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import joblib
 import numpy as np
 import pandas as pd
+import torch
+from tqdm.auto import tqdm
 
 from serlib import experiments, metrics, recipes, records
 
@@ -96,7 +100,33 @@ class Runs:
         return [run.history() for run in self.named(name).runs]
 
 
-def sweep(asked: Iterable[recipes.Recipe], *, progress: bool = True) -> Runs:
-    """Run recipes one after another; finished ones are read, so a killed sweep goes on."""
+def sweep(
+    asked: Iterable[recipes.Recipe], *, progress: bool = True, workers: int | None = None
+) -> Runs:
+    """Run recipes; finished ones are read, so a killed sweep goes on where it was.
+
+    Small models do not keep several processor cores busy, so without a GPU as many fine-tunings
+    run side by side as there are cores, each on one thread.
+
+    Args:
+        asked: What to run.
+        progress: A bar over the runs, or with one worker each run's own.
+        workers: Processes; None takes one with a GPU, else one per core, at most four.
+    """
     asked = tuple(asked)
+    missing = [r for r in asked if r.system == "fine-tune" and not experiments.record(r).done]
+    if workers is None:
+        workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
+    if workers > 1 and len(missing) > 1:
+        if missing[0].corpus == "demo":
+            experiments.load(missing[0])  # speak the corpus once, before all ask for it
+        with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+            parallel = joblib.Parallel(return_as="generator_unordered")
+            done = parallel(joblib.delayed(_train)(r) for r in missing)
+            for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
+                pass
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
+
+
+def _train(recipe: recipes.Recipe) -> None:
+    experiments.run(recipe, progress=False)

@@ -39,10 +39,10 @@ from serlib.evaluation import PRECISIONS, autocast, to_float32
 
 SCHEDULES = ("linear", "cosine", "constant")
 
-# A model's outputs and their batch to a scalar, the mean over the batch's clips.
+# A model's outputs, in float32, and their batch to a scalar: the mean over the batch's clips.
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
 # Epoch (from 1) to its batches, the same ones whenever asked (a resumed run asks again). Without a
-# length they are all held in memory. On several processes: this one's share, equally many on each.
+# len() they are all held in memory. On several processes: this one's share, equally many on each.
 TrainBatches = Callable[[int], Iterable[Batch]]
 # A model, in eval mode, to its scores on dev.
 Evaluate = Callable[[nn.Module], dict[str, float]]

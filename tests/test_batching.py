@@ -229,6 +229,12 @@ def test_a_batch_that_fits_exactly_is_not_split():
         assert [len(batch) for batch in sampler.epoch(0)] == [5, 5]
 
 
+def test_a_budget_of_seven_tenths_holds_seven_tenths():
+    assert 0.7 / 0.1 < 7  # in floating point
+    sampler = DurationBatchSampler([0.1] * 7, budget_seconds=0.7, quantum_seconds=0.1)
+    assert [len(batch) for batch in sampler.epoch(0)] == [7]
+
+
 def test_deterministic_in_seed_and_epoch_and_different_otherwise():
     durations = msp_like(300)
 

@@ -42,10 +42,19 @@ for _ in tqdm([1]): pass
 
 
 def prose(path: Path) -> str:
-    """The Markdown of a chapter without code fences."""
-    cells = [c.source for c in notebooks.read(path).cells if c.cell_type == "markdown"]
-    text = "\n\n".join(cells)
-    return re.sub(r"^(`{3,})(?!\{).*?^\1$", "", text, flags=re.M | re.S)
+    """The Markdown of a chapter without code blocks; what stands in directives is prose too."""
+    kept, fences = [], []
+    for cell in notebooks.read(path).cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else []:
+            fence = re.match(r"(`{3,}|:{3,})(.*)", line)
+            if fence and fences and not fence[2] and len(fence[1]) >= len(fences[-1][0]):
+                fences.pop()
+            elif fence and fence[2]:
+                fences.append((fence[1], fence[2].startswith("{")))
+            if all(is_directive for _, is_directive in fences):
+                kept.append(line)
+        kept.append("")
+    return "\n".join(kept)
 
 
 def digest(folder: Path) -> str:

@@ -360,6 +360,13 @@ for _ in tqdm([1]): pass
     assert "widget" not in run.notebook.read_text() and "1/1" not in run.notebook.read_text()
 
 
+def test_peak_memory_counts_processes_that_a_chapter_starts(write_chapter, tmp_path):
+    child = "import time; x = bytearray(b'x') * 400_000_000; time.sleep(3)"
+    code = f"\n# %%\nimport subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])\n"
+    run = chapters.execute(write_chapter(PARAMETERS + code), "smoke", out_root=tmp_path)
+    assert 400 < run.peak_mb < 700
+
+
 def test_peak_memory_is_the_kernels_own(write_chapter, tmp_path):
     hold = bytearray(600_000_000)  # a child inherits its parent's ru_maxrss, but not its VmHWM
     for i in range(0, len(hold), 4096):

@@ -69,6 +69,7 @@ def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
     cached[0][:] = 5  # a copy: the file is unharmed
     np.testing.assert_allclose(cached[0], expected_cnn(store, 0), rtol=1e-5)
     np.testing.assert_array_equal(cached[-1], cached[3])
+    np.testing.assert_array_equal(cached[-4], cached[0])
     with pytest.raises(IndexError):
         cached[4]
     assert len(list(cached)) == 4

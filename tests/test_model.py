@@ -116,13 +116,14 @@ def test_a_clip_gets_the_same_logits_in_any_company(folder, family, norm, option
     model = SER(ModelConfig(folder(family, norm), **options)).eval()
     with torch.no_grad():
         alone = torch.cat([model(clips(model, [i]))["emotion"] for i in range(8)])
+        limit = 1e-5 * max(1.0, float(alone.abs().max()))  # sums over time reach 60
         for numbers, quantum in ((range(8), 1), (range(7, -1, -1), 1), (range(8), 4000)):
             batch = clips(model, numbers, quantum=quantum)
             together = model(batch)["emotion"][batch.index.argsort()]
-            assert float((together - alone).abs().max()) <= 1e-5
+            assert float((together - alone).abs().max()) <= limit
             batch.inputs[torch.arange(batch.inputs.shape[1]) >= batch.lengths[:, None]] = 9.0
             garbage = model(batch)["emotion"][batch.index.argsort()]
-            assert float((garbage - alone).abs().max()) <= 1e-5
+            assert float((garbage - alone).abs().max()) <= limit
 
 
 @pytest.mark.parametrize("switch", ["masked_encoder", "masked_pooling"])

@@ -42,9 +42,8 @@ def history(epochs):
 
 
 HISTORIES = {"one": [history(3), history(3)], "two": [history(1)]}
-RELIABILITY = pd.DataFrame(
-    metrics.reliability(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
-)
+P = np.array([[0.9, 0.1], [0.4, 0.6]])
+RELIABILITY = pd.DataFrame(metrics.reliability(P, np.array([0, 0])))
 RNG = np.random.default_rng(0)
 FIGURES = {
     "counts": lambda: plots.counts(table()),
@@ -67,15 +66,26 @@ def passports(figure):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.parametrize("profile", ["smoke", "demo", "full"])
-def test_every_figure_says_once_which_tier_made_it(name, profile):
-    plots.style(profile)
+def test_every_figure_says_once_which_tier_made_it(name):
     figure = FIGURES[name]().figure
     figure.canvas.draw()
     (note,) = passports(figure)
-    assert note.startswith(
-        f"{profile} tier: {'human' if profile == 'full' else 'synthetic'} speech"
-    )
+    assert note.startswith("demo tier: synthetic speech")
+
+
+@pytest.mark.parametrize(("profile", "speech"), [("smoke", "synthetic"), ("full", "human")])
+def test_only_the_full_tier_claims_human_speech(profile, speech):
+    plots.style(profile)
+    assert passports(FIGURES["curves"]().figure) == [f"{profile} tier: {speech} speech"]
+
+
+@pytest.mark.parametrize("draw", [plots.curves, plots.dots])
+def test_what_is_not_the_tiers_speech_is_not_called_human(draw):
+    plots.style("full")
+    data = table() if draw is plots.dots else {"a": ([0, 1], [0, 1])}
+    assert passports(draw(data, source="published counts").figure) == [
+        "full tier: published counts"
+    ]
 
 
 def test_panels_share_one_passport_and_the_last_note_wins():
@@ -200,7 +210,7 @@ def cells_with_figures():
                 yield pytest.param(cell, id=f"{path.stem}-{sorted(calls)[0]}-{cell.id}")
 
 
-@pytest.mark.parametrize("cell", cells_with_figures())
+@pytest.mark.parametrize("cell", list(cells_with_figures()))
 def test_figures_of_the_book_have_alt_text_and_a_caption(cell):
     about = cell.metadata.get("mystnb", {})
     alt, figure = about.get("image", {}).get("alt", ""), about.get("figure", {})

@@ -132,8 +132,8 @@ corpus's sentences.
 
 **Training.** Masked prediction of three clusterings at once: phones ({phones}), prosody
 ({prosody}), timbre ({timbre}); noise or another talker mixed into {mix:.0%} of the crops. {steps:,}
-steps of {batch} crops of 2.56 s, AdamW, peak learning rate {lr:g}, seed {seed}; {minutes:.0f} minutes on
-{threads} thread of a {machine} CPU that other work shared, torch {torch}, transformers
+steps of {batch} crops of 2.56 s, AdamW, peak learning rate {lr:g}, seed {seed}; {minutes:.0f}
+minutes on {threads} thread of a {machine} CPU that other work shared, torch {torch}, transformers
 {transformers}. Accuracy on hidden frames of the last batch: {masked}. Made by
 `serlib demo pretrain --architecture {architecture}`.{note}
 
@@ -146,6 +146,12 @@ layer.
 
 {table}
 """
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A Markdown table, three decimals."""
+    rows = [list(table.columns), ["--:"] * table.shape[1], *table.round(3).astype(str).to_numpy()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def write(name: str) -> Path:
@@ -161,7 +167,7 @@ def write(name: str) -> Path:
         parameters=facts["parameters"], layers=encoder.n_layers, width=encoder.width,
         stride_ms=1000 * encoder.stride / audio.SAMPLE_RATE, steps=facts["steps_done"],
         masked=", ".join(f"{k} {v:.0%}" for k, v in facts["masked_accuracy"].items()),
-        table=probes.to_markdown(index=False, floatfmt=".3f"),
+        table=_markdown(probes),
         **{k: config[k] for k in ("hours", "mix", "batch", "lr", "seed", "architecture")},
         **{k: facts[k] for k in ("minutes", "threads", "machine", "torch", "transformers")},
         **facts["clusters"], note=facts.get("note", ""),

@@ -227,6 +227,23 @@ def loss(encoder, heads, waves, labels, mask, visible_weight: float) -> tuple[to
     return total, accuracy
 
 
+def _optimizer(model: torch.nn.Module, config: PretrainConfig):
+    """AdamW, and a learning rate that rises over `warmup` and falls to zero in a straight line."""
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    rest = [p for p in model.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}],
+        lr=config.lr,
+        betas=(0.9, 0.98),
+    )
+    warm = config.warmup * config.steps
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: min((s + 1) / warm, max(0.0, (config.steps - s) / (config.steps - warm))),
+    )
+    return optimizer, scheduler
+
+
 def pretrain(config: PretrainConfig, out: Path | None = None, *, save_every: int = 500) -> Path:
     """Pre-train one encoder and write it as an ordinary Hugging Face folder.
 
@@ -242,17 +259,7 @@ def pretrain(config: PretrainConfig, out: Path | None = None, *, save_every: int
     encoder = kind[config.architecture](model_config(config.architecture)).train()
     heads = torch.nn.ModuleDict({k: torch.nn.Linear(144, n) for k, n in CLUSTERS.items()})
     both = torch.nn.ModuleDict({"encoder": encoder, "heads": heads})
-    decay = [p for p in both.parameters() if p.ndim > 1]
-    rest = [p for p in both.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}],
-        lr=config.lr, betas=(0.9, 0.98),
-    )  # fmt: skip
-    warm = config.warmup * config.steps
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: min((s + 1) / warm, max(0.0, (config.steps - s) / (config.steps - warm))),
-    )
+    optimizer, scheduler = _optimizer(both, config)
     state = records.home() / "demo" / f"pretrain-{records.digest(asdict(config))}.pt"
     step, seconds = 0, 0.0
     if state.exists():

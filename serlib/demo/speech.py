@@ -98,7 +98,7 @@ class Synthesizer:
             raise SpeechError("espeak-ng did not start; reinstall the package espeakng-loader")
         self._callback = _Callback(self._collect)  # kept: the C side holds only a pointer to it
         self._lib.espeak_SetSynthCallback(self._callback)
-        # The first utterances of a process differ from later ones; let that pass before anyone hears.
+        # The first utterances of a process differ from later ones: let that pass unheard.
         for _ in range(3):
             self.speak("Now then.", Voice("en", 100, 100, 40, 170))
 

@@ -1,0 +1,70 @@
+"""Recipes: what they say, how they change, and what they refuse."""
+
+from dataclasses import asdict
+
+import pytest
+
+from serlib import recipes
+
+
+def test_the_papers_values():
+    cai = recipes.cai2021("full", data_root="/data")
+    assert (cai.model.encoder, cai.model.pooling, cai.model.head) == (
+        "facebook/wav2vec2-base", "mean", "linear",
+    )  # fmt: skip
+    assert (cai.train.epochs, cai.train.lr_encoder, cai.train.warmup) == (100, 1e-5, 0.1)
+    assert cai.max_clips * cai.train.accumulate == 8 and cai.protocol == "session"
+    wang = recipes.wang2025_baseline("full", data_root="/data")
+    assert wang.model.encoder == "microsoft/wavlm-large" and wang.model.pooling == "attentive"
+    assert (wang.max_clips, wang.train.epochs, wang.train.lr_encoder) == (16, 60, 1e-5)
+    base = recipes.challenge_baseline("full", data_root="/data")
+    assert base.max_clips * base.train.accumulate == 32 and base.train.epochs == 20
+    assert (base.max_seconds, base.loss.weights, base.model.dropout, base.model.hidden) == (
+        12.0, "inverse_frequency", 0.5, 1024,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make", [recipes.cai2021, recipes.wang2025_baseline, recipes.challenge_baseline]
+)
+def test_a_profile_changes_data_encoder_and_scale_only(make):
+    full, demo, smoke = (make(p, data_root="/d" * (p == "full")) for p in ("full", "demo", "smoke"))
+    for part in ("pooling", "layers", "head", "masked_pooling", "masked_encoder"):
+        assert getattr(full.model, part) == getattr(demo.model, part)
+    assert full.loss == demo.loss == smoke.loss
+    assert asdict(smoke) == asdict(demo.change(profile="smoke", epochs=1))
+
+
+def test_changes_reach_inside_and_leave_the_original():
+    recipe = recipes.cai2021("demo")
+    changed = recipe.change(pooling="sum", lr_head=1e-4, gamma=2.0, seed=3, name="x")
+    assert (changed.model.pooling, changed.train.lr_head, changed.loss.gamma) == ("sum", 1e-4, 2.0)
+    assert (changed.seed, recipe.model.pooling) == (3, "mean")
+    with pytest.raises(recipes.RecipeError, match="a recipe has no 'learning_rate'"):
+        recipe.change(learning_rate=1)
+
+
+def test_vary_is_the_whole_grid():
+    grid = recipes.cai2021("demo").vary(pooling=["mean", "sum"], seed=[0, 1, 2])
+    assert [(r.model.pooling, r.seed) for r in grid] == [
+        (p, s) for p in ("mean", "sum") for s in (0, 1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(profile="fast"), "'fast' is not one of smoke, demo, full"),
+        (dict(profile="demo", corpus="iemocap"), "needs profile='full'"),
+        (dict(system="forest"), "'forest' is not one of"),
+        (dict(weights="sqrt"), "'sqrt' is not one of none"),
+    ],
+)
+def test_what_does_not_exist_is_refused(wrong, message):
+    with pytest.raises(recipes.RecipeError, match=message):
+        recipes.cai2021(**wrong)
+
+
+def test_floors_share_the_data_of_the_recipes():
+    floor, wang = recipes.floor("svm"), recipes.wang2025_baseline("demo")
+    assert (floor.classes, floor.protocol, floor.corpus) == (wang.classes, wang.protocol, "demo")
