@@ -1,6 +1,8 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,mystnb,slideshow,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -208,7 +210,7 @@ def judge(waves: list[np.ndarray]) -> pd.DataFrame:
 
 judged = judge([data.store[i] for i in chosen])
 judged.insert(0, "listeners said", table.loc[chosen, "emotion"].to_numpy())
-judged.style.format(precision=2).background_gradient(axis=1, cmap="cividis_r", vmin=0, vmax=1)
+judged.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1)
 
 # %% [markdown]
 # ### Where it errs
@@ -309,7 +311,7 @@ if profile != "full":
     spoken = [demo_corpus.render({**row, "pitch_hz": round(row["pitch_hz"] * f)})[0] for f in factors]
     answers = judge([audio.from_int16(wave) for wave in spoken])
     answers.index = [f"pitch × {f}" for f in factors]
-    display(answers.style.format(precision=2).background_gradient(axis=1, cmap="cividis_r", vmin=0, vmax=1))
+    display(answers.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1))
 
 # %% [markdown]
 # ## Recap

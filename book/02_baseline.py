@@ -1,6 +1,8 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,mystnb,slideshow,-all
+#     notebook_metadata_filter: kernelspec,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -48,8 +50,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from serlib import audio, experiments, floors, heads, metrics, plots, publish, recipes
-from serlib.demo import oracle
+from serlib import audio, evaluation, experiments, floors, heads, metrics, plots, publish, recipes
+from serlib.batching import Item, collate
+from serlib.demo import corpus as corpus_of_demo
+from serlib.demo import oracle, plan
 from serlib.sweep import sweep
 
 plots.style(profile)
@@ -130,7 +134,7 @@ ceilings.round(3)
 #
 # Until about 2018 this was the state of the art. Measure pitch, energy and 13 MFCCs (a compact description of the spectrum's shape)
 # a hundred times a second; summarize each contour over the utterance by its mean, spread, percentiles and slope: the *functionals*. Then
-# train a support vector machine on these few hundred numbers. It hears *how* something is said. It has no way to hear *what* is said.
+# train a support vector machine on these 170 numbers. It is meant to hear *how* something is said. Whether it can also hear *what* is said, we will ask it below.
 
 # %%
 wave = data.store[int(data.rows("test")[0])]
@@ -210,14 +214,16 @@ ax = plots.learning_curves(
 #
 # Before you look: which differences do you expect to survive an interval over speakers?
 
-# %% mystnb={"image": {"alt": "UA on test for floors, probes and fine-tuned systems, one point with a 95 percent interval each, and vertical dashed lines for the ceilings of a listener who hears only sound, only words, or everything"}, "figure": {"caption": "UA on test with 95 % intervals over speakers and seeds. Dashed lines: the best possible score of a listener who hears only prosody and voice quality, only words, or everything.", "name": "fig-02-results"}}
-everything = {**{n: floor_runs for n in floor_runs.names()}, **{n: tuned for n in tuned.names()}}
-ua = {name: runs.interval(name, "ua") for name, runs in everything.items()}
-lines = {"sound": "prosody and voice quality", "words": "words", "everything": "everything"}
-ax = plots.intervals(
-    ua, xlabel="UA on test",
-    ceilings=None if profile == "full" else {k: ceilings.loc[v, "ua"] for k, v in lines.items()},
-)
+# %% mystnb={"image": {"alt": "Two panels, WA and UA on test, for guessers, the classical floor, probes and fine-tuned systems, one point with a 95 percent interval each, and dashed lines for the best scores of a listener who hears only sound, only words, or everything"}, "figure": {"caption": "WA and UA on test with 95 % intervals over speakers and seeds. Dashed lines: the best possible score of a listener who hears only prosody and voice quality, only words, or everything.", "name": "fig-02-results"}}
+both = floor_runs + tuned
+lines = {"sound": "prosody and voice quality", "words": "words", "all": "everything"}
+fig, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
+for ax, metric in zip(axes, ("wa", "ua"), strict=True):
+    plots.intervals(
+        {name: both.interval(name, metric) for name in both.names()},
+        xlabel=f"{metric.upper()} on test", ax=ax,
+        ceilings=None if profile == "full" else {k: ceilings.loc[v, metric] for k, v in lines.items()},
+    )
 
 # %% [markdown]
 # ### Is the difference real?
@@ -227,10 +233,7 @@ ax = plots.intervals(
 # difference is larger than what another draw of speakers and seeds would do.
 
 # %%
-best_floor = max(floor_runs.names(), key=lambda n: floor_runs.interval(n, "ua", "dev").value)
-both = floor_runs + tuned
 pairs = [
-    (best_floor, "functionals + SVM"),
     ("linear probe, random encoder", "linear probe"),
     *(("functionals + SVM", name) for name in tuned.names()),
     (cai.name, wang.name),
@@ -245,18 +248,20 @@ differences.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_capti
     "Difference on test with its 95 % interval; bold where zero is outside"
 )
 
-# %% mystnb={"image": {"alt": "Differences in UA between pairs of systems, one point with a 95 percent interval each, and a vertical line at zero"}, "figure": {"caption": "Paired differences in UA. A system is better than its partner if the whole interval is right of zero.", "name": "fig-02-pairs"}}
-ax = plots.intervals(differences["ua"].to_dict(), xlabel="difference in UA on test", zero=True)
+# %% mystnb={"image": {"alt": "Two panels with differences in WA and in UA between pairs of systems, one point with a 95 percent interval each, and a vertical line at zero"}, "figure": {"caption": "Paired differences in WA and UA. A system is better than its partner if the whole interval is right of zero.", "name": "fig-02-pairs"}}
+fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
+for ax, metric in zip(axes, ("wa", "ua"), strict=True):
+    plots.intervals(differences[metric].to_dict(), xlabel=f"difference in {metric.upper()} on test", ax=ax, zero=True)
 
 # %% [markdown]
 # ### Where it errs
 
-# %% mystnb={"image": {"alt": "Confusion matrices on test of the support vector machine and of the attentive fine-tuned model, shares of the true class in color"}, "figure": {"caption": "Confusion on test, summed over seeds. Color: share of the true class; number: utterances.", "name": "fig-02-confusion"}}
+# %% mystnb={"image": {"alt": "Confusion matrices on test of the support vector machine and of the fine-tuned wav2vec 2.0, shares of the true class in color"}, "figure": {"caption": "Confusion on test, summed over seeds. Color: share of the true class; number: utterances.", "name": "fig-02-confusion"}}
 fig, axes = plt.subplots(1, 2, figsize=(11.5, 4.8))
 plots.confusion(floor_runs.confusion("functionals + SVM"), classes, ax=axes[0], title="functionals + SVM")
-ax = plots.confusion(tuned.confusion(wang.name), classes, ax=axes[1], title=wang.name)
+ax = plots.confusion(tuned.confusion(cai.name), classes, ax=axes[1], title=cai.name)
 
-# %% mystnb={"image": {"alt": "Recall of each class for four systems, with the number of test utterances per class and the recall of the perfect listener"}, "figure": {"caption": "Recall per class on test. Below each class: its test utterances, counted once per seed for the fine-tuned systems. Rare classes have few of them, so their recall is uncertain.", "name": "fig-02-recall"}}
+# %% mystnb={"image": {"alt": "Recall of each class for four systems, with the number of test utterances per class and the recall of the perfect listener"}, "figure": {"caption": "Recall per class on test, the fine-tuned systems averaged over seeds. Below each class: its test utterances. Rare classes have few of them, so their recall is uncertain.", "name": "fig-02-recall"}}
 shown = {
     "functionals + SVM": floor_runs.confusion("functionals + SVM"),
     "linear probe": floor_runs.confusion("linear probe"),
@@ -288,30 +293,79 @@ ax = plots.reliability(tables)
 pd.Series(errors, name="ECE").round(3).to_frame()
 
 # %% [markdown]
-# ## Below the ceiling, above the floor?
+# ## What does it listen to?
 #
-# On the demo corpus the right answer is known, so the chapter can be marked. Three checks, each computed: every system stays below
-# the perfect listener; the fine-tuned encoders beat the classical floor; and they hear words, which the floor cannot. For the last one
-# look at test utterances whose *words* point to the true class while their *sound* points elsewhere, by the perfect listener's own reckoning.
+# A score does not say *why* a system is right. On a synthetic corpus we can simply ask: take test utterances, keep the voice, the pitch, the tempo and the noise, and exchange
+# nothing but the two cue words, the interjection and the adjective. If the decision follows the words, the system hears words.
 
 # %%
-verdicts = []
+def with_words(row: dict, emotion: str) -> np.ndarray:
+    """The utterance spoken anew with words that are typical of `emotion`, all else alike."""
+    said, adjective = plan.INTERJECTIONS[emotion][0], plan.ADJECTIVES[emotion][0]
+    text = row["text"].replace(row["interjection"].capitalize(), said.capitalize(), 1)
+    wave, _ = corpus_of_demo.render({**row, "text": text.replace(row["adjective"], adjective)})
+    return audio.from_int16(wave)
+
+
+def decisions(system: recipes.Recipe, waves: list[np.ndarray]) -> np.ndarray:
+    """What a trained system answers for new waveforms, as class numbers."""
+    if system.system == "svm":
+        x, y = experiments.functionals(data), data.table["label"].to_numpy()
+        train, dev = ((x[data.rows(r)], y[data.rows(r)]) for r in ("train", "dev"))
+        new = np.stack([audio.functionals(w) for w in waves])
+        return floors.svm(train, dev, new, len(classes))[0].argmax(1)
+    model = experiments.trained(system)
+    clips = [
+        Item(model.encoder.prepare(w), f"clip {i}", i, len(w) / audio.SAMPLE_RATE)
+        for i, w in enumerate(waves)
+    ]
+    batches = [collate(clips[i : i + 16]) for i in range(0, len(clips), 16)]
+    return evaluation.predict(model, batches)["prediction"].to_numpy()
+
+
 if profile != "full":
-    test = data.table.iloc[data.rows("test")].set_index("key")
-    label = test["label"].to_numpy()
-    said = {k: oracle.posterior(test, oracle.HEARD[k]).argmax(1) for k in ("words", "prosody and voice quality")}
-    word_only = (said["words"] == label) & (said["prosody and voice quality"] != label)
-    sound_only = (said["words"] != label) & (said["prosody and voice quality"] == label)
-    heard = {
-        name: {
-            "only words tell": np.mean([(r.predictions("test").loc[test.index, "prediction"] == label)[word_only].mean() for r in both.named(name).runs]),
-            "only sound tells": np.mean([(r.predictions("test").loc[test.index, "prediction"] == label)[sound_only].mean() for r in both.named(name).runs]),
+    rows = data.table.iloc[data.rows("test")[:: 8 if profile == "demo" else 20]].to_dict("records")
+    spoken = {e: [with_words(r, e) for r in rows] for e in ("neutral", "anger", "sadness", "happiness")}
+    followed = {}
+    for system in (recipes.floor("svm", profile), cai.change(seed=seeds[0]), wang.change(seed=seeds[0])):
+        said = {e: decisions(system, waves) for e, waves in spoken.items()}
+        followed[system.name] = {
+            f"words of {e}": np.mean(said[e] == classes.index(e)) - np.mean(said["neutral"] == classes.index(e))
+            for e in ("anger", "sadness", "happiness")
         }
-        for name in ("functionals + SVM", "linear probe", *tuned.names())
-    }
-    display(pd.DataFrame(heard).T.round(3).style.set_caption(
-        f"Accuracy where only the words ({word_only.sum()} utterances) or only the sound ({sound_only.sum()}) give the label away"
-    ).format("{:.3f}"))
+    display(pd.DataFrame(followed).T.style.format("{:+.2f}").set_caption(
+        f"Rise in how often a class is answered when {len(rows)} test utterances get its words instead of neutral ones"
+    ))
+
+# %% [markdown]
+# A rise near zero would mean deaf to words. Before this experiment we expected exactly that of the functionals, and were wrong: **the SVM follows the words about as much as the fine-tuned
+# encoders do.** Why? Each class has only two interjections and three adjectives of its own, and one synthesizer speaks them all. In a clip of two seconds, five particular syllables shift the mean and the
+# spread of the MFCCs and their slopes, and on 1,465 training utterances a support vector machine learns these shifts. It recognizes no words; it recognizes the average sound of a few. With an open vocabulary the shortcut would be
+# much weaker. So on this corpus the classical floor is higher than its name suggests, and "hears words" is no longer a difference between the floor and the encoders.
+#
+# ## Below the ceiling, above the floor?
+#
+# On the demo corpus the right answers are known, so the chapter can be marked. Two rules, fixed before the runs: every system stays below the perfect listener, and a fine-tuned encoder beats the
+# classical floor. The second is judged by the paired interval, for each metric.
+
+# %%
+marks = []
+for name in both.names():
+    if profile != "full":
+        over = [m for m in ("wa", "ua", "macro_f1") if both.interval(name, m).value > ceilings.loc["everything", m]]
+        marks.append((f"{name} stays below the ceiling", "yes" if not over else f"no: {over}"))
+for name in tuned.names():
+    for m in ("wa", "ua", "macro_f1"):
+        d = both.difference("functionals + SVM", name, m)
+        verdict = "yes" if d.low > 0 else "no, worse" if d.high < 0 else "cannot tell"
+        marks.append((f"{name} beats functionals + SVM in {m}", f"{verdict}: {d}"))
+pd.DataFrame(marks, columns=["question", "answer"]).style.hide(axis="index")
+
+# %% [markdown]
+# Read the answers with the metrics in mind. The SVM weighs all classes alike in its loss, as the challenge's baseline does; Cai's and Wang's recipes weigh all *utterances* alike. So the first kind looks good
+# in UA and poor in WA, and the second kind the other way round. Neither is "the better model": they answer different questions. A comparison across that line says more about class weights than about
+# encoders, and the next section moves Cai's recipe across it to show so. The rarest classes have so few training utterances that no system here learns them, whatever it weighs; that, and one
+# epoch budget of minutes, is where most of the distance to the ceiling lies.
 
 # %% [markdown]
 # ## What the papers did not say
@@ -361,6 +415,8 @@ claims = pd.DataFrame([
 claims.style.hide(axis="index")
 
 # %% [markdown]
+# (A mean of ten fold accuracies need not be a whole number of utterances over 5,531; pooled accuracy must be. The papers do not say which one they print.)
+#
 # Why is F1-micro the accuracy? Micro-averaging pools true positives, false positives and false negatives over the classes *before* dividing. With one label and one
 # decision per utterance every error is a false positive of one class and a false negative of another, so both sums are the number of errors $E$ and
 # $\mathrm{F1}_\mathrm{micro} = 2(U-E) / (2(U-E) + E + E) = (U-E)/U$.

@@ -120,6 +120,7 @@ def learning_curves(
     if ceiling is not None:
         _ceiling(ax, ceiling, horizontal=True)
     ax.set(xlabel="epoch", ylabel=ylabel or column)
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     ax.legend()
     return passport(ax)
 
@@ -131,8 +132,8 @@ def _ceiling(ax: Axes, value: float, *, horizontal: bool, label: str = "ceiling"
         ax.annotate(label, (1.0, value), xycoords=("axes fraction", "data"), ha="right",
                     va="bottom", fontsize=9)  # fmt: skip
     else:
-        ax.annotate(label, (value, 1.0), xycoords=("data", "axes fraction"), ha="center",
-                    va="bottom", fontsize=9)  # fmt: skip
+        ax.annotate(label, (value, 1.01), xycoords=("data", "axes fraction"), ha="center",
+                    va="bottom", fontsize=9, rotation=45)  # fmt: skip
 
 
 def intervals(
@@ -163,7 +164,7 @@ def confusion(
     ax = ax or plt.subplots(figsize=(5.6, 4.8))[1]
     share = cm / np.maximum(cm.sum(1, keepdims=True), 1)
     sns.heatmap(
-        share, vmin=0, vmax=1, cmap="cividis_r", annot=cm.astype(int), fmt="d", ax=ax, square=True,
+        share, vmin=0, vmax=1, cmap="Blues", annot=cm.astype(int), fmt="d", ax=ax, square=True,
         xticklabels=classes, yticklabels=classes, linewidths=0.5, annot_kws={"size": 9},
         cbar_kws={"label": "share of the true class", "shrink": 0.8},
     )  # fmt: skip
@@ -243,7 +244,7 @@ def heat(
 ) -> Axes:  # fmt: skip
     """The cells of `table` as shades, dark is much; `label` names what is shaded."""
     ax = ax or plt.subplots(figsize=(8.5, 3.6))[1]
-    sns.heatmap(table.astype(float), cmap="cividis_r", vmin=0, ax=ax, linewidths=0.3,
+    sns.heatmap(table.astype(float), cmap="Blues", vmin=0, ax=ax, linewidths=0.3,
                 xticklabels=True, yticklabels=True, cbar_kws={"label": label})  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     ax.tick_params(axis="x", rotation=90, labelsize=8.5)
@@ -274,15 +275,18 @@ def plane(
 ) -> Axes:  # fmt: skip
     """Clouds of points (x, y) with a large mark, and the name, at the mean of each."""
     ax = ax or plt.subplots(figsize=(5.6, 4.6))[1]
-    center = np.mean([np.mean(x) for x, _ in points.values() if len(x)])
+    means = {name: (np.mean(x), np.mean(y)) for name, (x, y) in points.items() if len(x)}
+    wide, high = (0.12 * np.ptp(np.concatenate(xy)) for xy in zip(*points.values(), strict=True))
     for i, (name, (x, y)) in enumerate(points.items()):
         look = dict(color=PALETTE[i % 8], marker=MARKERS[i % 8])
         ax.scatter(x, y, s=7, alpha=0.25, linewidths=0, rasterized=True, **look)
-        if len(x):
-            ax.scatter(np.mean(x), np.mean(y), s=130, edgecolors="black", zorder=3, **look)
-            side = 1 if np.mean(x) > center else -1  # names point outward, so that they part
-            ax.annotate(name, (np.mean(x), np.mean(y)), textcoords="offset points", fontsize=9.5,
-                        xytext=(8 * side, -13 if i % 2 else 6), zorder=4,
+        if name in means:
+            at = means[name]
+            ax.scatter(*at, s=130, edgecolors="black", zorder=4, **look)
+            near = [0 < u - at[0] < wide and abs(v - at[1]) < high for u, v in means.values()]
+            side = -1 if any(near) else 1  # the name goes left if a mark is close on the right
+            ax.annotate(name, at, textcoords="offset points", fontsize=9.5, zorder=3,
+                        xytext=(8 * side, -9 if i % 2 else 9), va="center",
                         ha="left" if side > 0 else "right",
                         bbox=dict(fc="white", alpha=0.75, lw=0, pad=0.8))  # fmt: skip
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)

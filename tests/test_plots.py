@@ -160,6 +160,12 @@ def test_plane_marks_the_mean_and_names_it():
     assert [t.get_text() for t in ax.texts] == ["a"]
 
 
+def test_names_on_the_plane_keep_off_a_mark_close_by():
+    clouds = {"left": ([0.0], [0.0]), "right": ([0.1], [0.0]), "far": ([9.0], [9.0])}
+    sides = {t.get_text(): t.get_ha() for t in plots.plane(clouds).texts}
+    assert sides == {"left": "right", "right": "left", "far": "left"}  # alignment: away from it
+
+
 def test_heat_keeps_the_cells_and_names_every_row_and_column():
     ax = plots.heat(table(rows=2, columns=3), label="share")
     assert ax.collections[0].get_array().ravel().tolist() == [1, 2, 3, 4, 5, 6]
