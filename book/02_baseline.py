@@ -290,6 +290,8 @@ for name in ("linear probe", *tuned.names()):
     tables[name] = metrics.reliability(p, seen["truth"].to_numpy(), bins=8)
     errors[name] = metrics.ece(p, seen["truth"].to_numpy())
 ax = plots.reliability(tables)
+
+# %%
 pd.Series(errors, name="ECE").round(3).to_frame()
 
 # %% [markdown]
