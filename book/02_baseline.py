@@ -113,8 +113,8 @@ ceilings = oracle.ceilings(20_000 if profile == "smoke" else 200_000)
 ceilings.round(3)
 
 # %% [markdown]
-# Read the table by rows. Words alone and sound alone each reach little more than half the UA of the perfect listener's
-# full score. Whoever hears only one of them must stay below that row.
+# Read the table by rows. Words alone and sound alone each reach about three quarters of the perfect
+# listener's UA. Whoever hears only one of them must stay below that row.
 #
 # ```{admonition} Predict first
 # :class: important
