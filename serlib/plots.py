@@ -125,7 +125,9 @@ def learning_curves(
     return passport(ax)
 
 
-def _ceiling(ax: Axes, value: float, *, horizontal: bool, label: str = "ceiling") -> None:
+def _ceiling(
+    ax: Axes, value: float, *, horizontal: bool, label: str = "ceiling", rotation: float = 0
+) -> None:
     line = ax.axhline if horizontal else ax.axvline
     line(value, color="#000000", ls=(0, (5, 2)), lw=1.2)
     if horizontal:
@@ -133,7 +135,7 @@ def _ceiling(ax: Axes, value: float, *, horizontal: bool, label: str = "ceiling"
                     va="bottom", fontsize=9)  # fmt: skip
     else:
         ax.annotate(label, (value, 1.01), xycoords=("data", "axes fraction"), ha="center",
-                    va="bottom", fontsize=9, rotation=45)  # fmt: skip
+                    va="bottom", fontsize=9, rotation=rotation)  # fmt: skip
 
 
 def intervals(
@@ -149,8 +151,9 @@ def intervals(
                     ha="center", fontsize=8.5)  # fmt: skip
     ax.set(yticks=range(len(table)), yticklabels=list(table), xlabel=xlabel)
     ax.set_ylim(len(table) - 0.4, -0.7)
-    for name, value in (ceilings or {}).items():
-        _ceiling(ax, value, horizontal=False, label=name)
+    for name, value in (ceilings or {}).items():  # several are too close for level labels
+        rotation = 45 if len(ceilings) > 1 else 0
+        _ceiling(ax, value, horizontal=False, label=name, rotation=rotation)
     if zero:
         ax.axvline(0, color="#000000", lw=1)
     ax.grid(axis="y", visible=False)
