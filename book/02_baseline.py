@@ -473,7 +473,8 @@ for family in ("log_pitch", "energy", "mfcc", "delta", ""):
 
 # %%
 cm = floor_runs.confusion("functionals + SVM")
-reported = np.nanmean(np.diag(cm) / cm.sum(0))
+with np.errstate(invalid="ignore"):
+    reported = np.nanmean(np.diag(cm) / cm.sum(0))
 print(f"UA of functionals + SVM: {reported:.3f}")
 
 # %% [markdown]

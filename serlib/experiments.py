@@ -100,11 +100,11 @@ def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
-def load(recipe: Recipe) -> Data:
+def load(recipe: Recipe, *, progress: bool = True) -> Data:
     """Read, divide and decode the data of a recipe."""
     df, root = locate(recipe)
     table = assign(recipe, df)
-    store = _store(recipe, table, root)
+    store = _store(recipe, table, root, progress)
     counts = np.bincount(
         table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
     )
@@ -114,11 +114,11 @@ def load(recipe: Recipe) -> Data:
 _STORES: dict[tuple, batching.WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
 
 
-def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> batching.WaveStore:
+def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> batching.WaveStore:
     key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
     if key not in _STORES:
         _STORES.clear()
-        _STORES[key] = batching.WaveStore.from_manifest(table, root)
+        _STORES[key] = batching.WaveStore.from_manifest(table, root, progress=progress)
     return _STORES[key]
 
 
@@ -142,7 +142,7 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
         return found
     with found.lock():
         if not found.done:
-            data = load(recipe)
+            data = load(recipe, progress=progress)
             system = _fine_tune if recipe.system == "fine-tune" else _floor
             predictions, facts = system(recipe, data, found, progress)
             speaker = data.table.set_index("key")["speaker"]
@@ -178,7 +178,7 @@ def _weights(name: str, random_init: bool) -> str:
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     """Train a `SER` on train, keep its best epoch on dev, and predict dev and test."""
     model = SER(recipe.model, seed=recipe.seed)
-    clips, quantum = _inputs(recipe, data, model.encoder)
+    clips, quantum = _inputs(recipe, data, model.encoder, progress)
     plan = {
         role: batching.DurationBatchSampler(
             data.store.durations[data.rows(role)],
@@ -209,7 +209,7 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     return {role: predict(model, role) for role in ("dev", "test")}, {}
 
 
-def _inputs(recipe: Recipe, data: Data, encoder: encoders.Encoder):
+def _inputs(recipe: Recipe, data: Data, encoder: encoders.Encoder, progress: bool):
     """Clips to batch, and the quantum their lengths are padded to.
 
     A frozen CNN gives the same frames in every epoch, so on a corpus that fits they are computed
@@ -221,7 +221,7 @@ def _inputs(recipe: Recipe, data: Data, encoder: encoders.Encoder):
         prepare = encoder.prepare
         clips = batching.Clips(data.store, keys, seconds, emotion=label, prepare=prepare)
         return clips, audio.SAMPLE_RATE // 4
-    features = batching.cache_features(encoder, data.store, kind="cnn")
+    features = batching.cache_features(encoder, data.store, kind="cnn", progress=progress)
     return batching.Clips(features, keys, seconds, emotion=label), 4
 
 
