@@ -118,6 +118,10 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> b
     key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
     if key not in _STORES:
         _STORES.clear()
+        if recipe.max_seconds is not None:
+            long = table["length"] > recipe.max_seconds
+            end = table["start"].fillna(0.0) + recipe.max_seconds
+            table = table.assign(end=table["end"].mask(long, end))
         _STORES[key] = batching.WaveStore.from_manifest(table, root, progress=progress)
     return _STORES[key]
 

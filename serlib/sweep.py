@@ -119,7 +119,7 @@ def sweep(
         workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
     if workers > 1 and len(missing) > 1:
         if missing[0].corpus == "demo":
-            experiments.load(missing[0])  # speak the corpus once, before all ask for it
+            experiments.locate(missing[0])  # speak the corpus once, before all ask for it
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
             done = parallel(joblib.delayed(_train)(r) for r in missing)

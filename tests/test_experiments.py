@@ -176,3 +176,12 @@ def test_data_without_labeled_test_is_refused(home):
     df.loc[df["split"] == "test", "emotion"] = "no_agreement"
     with pytest.raises(recipes.RecipeError, match="leaves no labeled test"):
         experiments.assign(replace(recipes.cai2021("demo")), df)
+
+
+def test_long_clips_are_cut_to_their_beginning(home):
+    whole = experiments.load(recipes.cai2021("smoke")).store
+    cut = experiments.load(recipes.cai2021("smoke").change(max_seconds=2.0)).store
+    assert whole.durations.max() > 2.0
+    np.testing.assert_allclose(cut.durations, np.minimum(whole.durations, 2.0), atol=1e-3)
+    i = int(whole.durations.argmax())
+    np.testing.assert_array_equal(cut[i], whole[i][: len(cut[i])])
