@@ -1,4 +1,4 @@
-"""A corpus in memory, batches of about equal cost, and frozen features computed only once.
+"""A corpus in memory, and batches of about equal cost.
 
 Clips differ in length tenfold, and batches of random clips spend 40 % of the work on padding. Here
 clips of similar length share a batch, and a batch is as large as a budget of seconds allows:
@@ -18,14 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import filelock
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from serlib import audio, features, manifest, records
+from serlib import audio, manifest
 from serlib.losses import IGNORE
 
 
@@ -186,16 +185,32 @@ class Clips(Sequence):
         extra = {name: targets[i] for name, targets in self.extra.items()}
         return Item(clip, self.keys[i], i, float(self.durations[i]), self.emotion[i], extra)
 
-    def batches(self, plan: Iterable[Sequence[int]], quantum: int = 1) -> Iterator[Batch]:
-        """Yield the batches of a plan; a thread makes the next while the caller uses this one."""
+    def batches(self, plan: Iterable[Sequence[int]], quantum: int = 1) -> Batches:
+        """The batches of a plan: places of clips, batch by batch."""
+        return Batches(self, list(plan), quantum)
 
-        def make(places: Sequence[int]) -> Batch:
-            return collate([self[i] for i in places], quantum)
 
+@dataclass(frozen=True)
+class Batches:
+    """As many batches as a plan has, made one by one; a thread makes the next meanwhile."""
+
+    clips: Clips
+    plan: Sequence[Sequence[int]]
+    quantum: int
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self.plan)
+
+    def _make(self, places: Sequence[int]) -> Batch:
+        return collate([self.clips[i] for i in places], self.quantum)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Make them in order."""
         with ThreadPoolExecutor(1) as pool:
             ahead = None
-            for places in plan:
-                ready, ahead = ahead, pool.submit(make, places)
+            for places in self.plan:
+                ready, ahead = ahead, pool.submit(self._make, places)
                 if ready is not None:
                     yield ready.result()
             if ahead is not None:
@@ -270,61 +285,3 @@ class DurationBatchSampler:
         if self.shuffle:
             rng.shuffle(batches)
         return batches[rank::world]
-
-
-def cache_features(
-    encoder: torch.nn.Module,
-    store: WaveStore,
-    *,
-    root: str | Path | None = None,
-    key: str = "",
-    kind: str = "cnn",
-    dtype: str = "float32",
-    progress: bool = True,
-) -> features.FeatureStore:
-    """Features of a frozen encoder: computed at the first call, read at the next.
-
-    Each clip is computed alone, so padding cannot matter. A hash of encoder, audio, code and
-    arguments names the file; it is made anew if damaged. Processes that want the same one wait.
-
-    Args:
-        encoder: From ``encoders.load``.
-        store: The clips.
-        root: Folder of the files; None takes $SERLIB_HOME/features.
-        key: Anything else the features depend on.
-        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc). "layers_mean", each of the L + 1
-            hidden states averaged over time: (L + 1, D).
-        dtype: "float32", or "float16": half the size, relative error up to 5e-4.
-        progress: Show a bar.
-
-    Raises:
-        ValueError: Training would change the features, or float16 cannot hold them.
-    """
-    if kind not in ("cnn", "layers_mean") or dtype not in ("float32", "float16"):
-        raise ValueError(f"{kind=}: cnn or layers_mean; {dtype=}: float32 or float16")
-    if encoder.freeze not in (("all", "cnn") if kind == "cnn" else ("all",)):
-        raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
-    weights = encoder.digest("cnn" if kind == "cnn" else "all")
-    source = records.source_digest(("audio", "batching", "encoders", "features"))
-    name = records.digest([weights, store.digest(), source, key, kind, dtype], 24)
-    path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path.with_suffix(".lock")):
-        if (stored := features.read(path)) is None:
-            clips = (_alone(encoder, wave, kind) for wave in store)
-            bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
-            features.write(path, bar, dtype=dtype)
-            stored = features.read(path)
-    if stored is None:
-        raise OSError(f"{path} does not read back as written. Check the disk.")
-    return stored
-
-
-@torch.no_grad()
-def _alone(encoder: torch.nn.Module, wave: np.ndarray, kind: str) -> np.ndarray:
-    """Features (T, D) of one clip."""
-    x = torch.from_numpy(encoder.prepare(wave))[None].to(next(encoder.parameters()).device)
-    x, lengths = encoder.extract(x, torch.tensor([x.shape[1]]))  # (1, T, Dc)
-    if kind == "layers_mean":
-        x = torch.stack(encoder.contextualize(x, lengths).layers, 1).mean(2)  # (1, L + 1, D)
-    return x[0].float().cpu().numpy()

@@ -162,8 +162,10 @@ class Encoder(nn.Module):
         if n_frames >= self.model.config.mask_time_length:  # the stock code refuses shorter ones
             x = self.model._mask_hidden_states(x, attention_mask=valid)  # SpecAugment
         layers = self._transform(blank(x), valid)
-        last = self.model.encoder.layer_norm(layers[-1]) if self.pre_norm else layers[-1]
-        return Encoded(blank(last), lengths, tuple(blank(layer) for layer in layers))
+        return Encoded(blank(self._last(layers)), lengths, tuple(blank(layer) for layer in layers))
+
+    def _last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        return self.model.encoder.layer_norm(layers[-1]) if self.pre_norm else layers[-1]
 
     def _transform(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
         """All L + 1 states from x (B, T, D); ``valid`` (B, T) is None if nothing is padded.
@@ -186,7 +188,17 @@ class Encoder(nn.Module):
         return layers
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
-        """Waves (B, N) with lengths in samples, or features (B, T, Dc) with lengths in frames."""
+        """Encode waves, or go on from where stored features stop.
+
+        Args:
+            inputs: Waves (B, N), CNN features (B, T, Dc), or all hidden states (B, T, L + 1, D).
+            lengths: (B,) int64, in samples for waves, else in frames.
+        """
+        if inputs.ndim == 4:
+            lengths = _checked(inputs, lengths, 4, 1, "frames")
+            layers = tuple(x.to(self.model.dtype) for x in inputs.unbind(2))
+            padded = ~frame_mask(lengths, inputs.shape[1]).to(inputs.device)
+            return Encoded(self._last(layers).masked_fill(padded[..., None], 0), lengths, layers)
         if inputs.ndim == 2:
             inputs, lengths = self.extract(inputs, lengths)
         return self.contextualize(inputs, lengths)

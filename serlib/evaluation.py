@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from serlib import metrics
+from serlib import metrics, tasks
 from serlib.batching import Batch
 from serlib.losses import IGNORE
 
@@ -85,7 +85,8 @@ def predict(
     Returns:
         A table of U rows, index ``key``: ``truth`` (``losses.IGNORE`` where unlabeled),
         ``prediction`` (the class with the largest logit, the first of equals), ``p_0`` to
-        ``p_{C-1}``.
+        ``p_{C-1}``; of a multi-task model also ``tasks.answers``. A model without the emotion has
+        only those.
 
     Raises:
         ValueError: No batches, an utterance more than once, or logits that are not finite.
@@ -93,7 +94,7 @@ def predict(
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), "cpu")
     model.to(device)
-    keys, index, truth, logits = [], [], [], []
+    keys, index, truth, logits, others = [], [], [], [], []
     with evaluating(model):
         for batch in batches:
             keys += batch.keys
@@ -102,10 +103,14 @@ def predict(
             batch = batch.to(device)
             with autocast(device, precision):
                 outputs = model(batch)
-            logits.append(to_float32(outputs)["emotion"])  # stays on the device: no wait per batch
+            if "emotion" in outputs:
+                logits.append(to_float32(outputs)["emotion"])  # stays on the device: no waiting
+            if columns := tasks.answers(outputs, batch):
+                others.append(pd.DataFrame(columns, index=pd.Index(batch.keys, name="key")))
     if not keys:
         raise ValueError("nothing to predict: the batches are empty.")
-    return _table(keys, _join(index), _join(truth), _join(logits))
+    table = _table(keys, _join(index), _join(truth), _join(logits) if logits else None)
+    return table.join(pd.concat(others)) if others else table
 
 
 def score(predictions: pd.DataFrame, n_classes: int) -> dict[str, float]:
@@ -117,7 +122,9 @@ def score(predictions: pd.DataFrame, n_classes: int) -> dict[str, float]:
 
     Returns:
         ``wa``, ``ua`` and ``macro_f1`` (see ``metrics``), ``ece`` (expected calibration error) and
-        ``n``, the labeled utterances. Without any, the scores are NaN and ``n`` is 0.
+        ``n``, the labeled utterances. Without any, the scores are NaN and ``n`` is 0. Then
+        ``tasks.scores``, if the table has other tasks' answers; a table without the emotion's has
+        only these.
 
     Raises:
         ValueError: The table has probabilities for another number of classes.
@@ -127,31 +134,38 @@ def score(predictions: pd.DataFrame, n_classes: int) -> dict[str, float]:
     >>> score(table, 2)
     {'wa': 1.0, 'ua': 1.0, 'macro_f1': 1.0, 'ece': 0.0, 'n': 2}
     """
+    others = tasks.scores(predictions)
+    if "prediction" not in predictions:
+        return others
     columns = [name for name in predictions.columns if str(name).startswith("p_")]
     if columns != [f"p_{c}" for c in range(n_classes)]:
         raise ValueError(f"probabilities {columns} do not fit n_classes={n_classes}.")
     labeled = predictions[predictions["truth"] != IGNORE]
     if labeled.empty:
-        return {"wa": np.nan, "ua": np.nan, "macro_f1": np.nan, "ece": np.nan, "n": 0}
+        return {"wa": np.nan, "ua": np.nan, "macro_f1": np.nan, "ece": np.nan, "n": 0} | others
     truth, predicted = labeled["truth"].to_numpy(), labeled["prediction"].to_numpy()
     scores = metrics.classification(truth, predicted, n_classes)
     calibration = metrics.ece(labeled[columns].to_numpy(), truth)
     scores = {name: float(scores[name]) for name in ("wa", "ua", "macro_f1")}
-    return {**scores, "ece": float(calibration), "n": len(labeled)}
+    return {**scores, "ece": float(calibration), "n": len(labeled), **others}
 
 
 def _join(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts).cpu()
 
 
-def _table(keys: list[str], index: Tensor, truth: Tensor, logits: Tensor) -> pd.DataFrame:
-    """Rows in the order of ``index`` (U,), from truth (U,) and logits (U, C)."""
+def _table(keys: list[str], index: Tensor, truth: Tensor, logits: Tensor | None) -> pd.DataFrame:
+    """Rows in the order of ``index`` (U,), from truth (U,) and logits (U, C) if there are any."""
     duplicated = pd.Index(keys)[pd.Index(keys).duplicated()].unique()
     if len(duplicated):
         raise ValueError(
             f"{len(duplicated)} utterances come more than once, such as {list(duplicated[:5])}: "
             "give each of them in one batch only."
         )
+    order = np.argsort(index.numpy(), kind="stable")
+    named = pd.Index(keys, name="key")
+    if logits is None:
+        return pd.DataFrame({"truth": truth.numpy()}, index=named).iloc[order]
     broken = ~logits.isfinite().all(dim=1)
     if broken.any():
         examples = [key for key, bad in zip(keys, broken.tolist(), strict=True) if bad]
@@ -162,5 +176,4 @@ def _table(keys: list[str], index: Tensor, truth: Tensor, logits: Tensor) -> pd.
     probabilities = logits.double().softmax(dim=1).numpy()
     table = {"truth": truth.numpy(), "prediction": logits.argmax(dim=1).numpy()}
     table |= {f"p_{c}": probabilities[:, c] for c in range(probabilities.shape[1])}
-    order = np.argsort(index.numpy(), kind="stable")
-    return pd.DataFrame(table, index=pd.Index(keys, name="key")).iloc[order]
+    return pd.DataFrame(table, index=named).iloc[order]

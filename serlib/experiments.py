@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import io
+import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
-import torch
 from tqdm.auto import tqdm
 
 from serlib import (
@@ -22,18 +22,20 @@ from serlib import (
     batching,
     encoders,
     evaluation,
+    features,
     floors,
-    losses,
     manifest,
     records,
+    tasks,
     training,
 )
 from serlib.demo import corpus as demo_corpus
-from serlib.model import SER
+from serlib.model import SER, ModelConfig
 from serlib.recipes import Recipe, RecipeError
 
-# Corpora up to this length have their CNN outputs stored: 3.7 GB at 512 channels and 50 Hz.
-STORE_HOURS = 10
+STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
+TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
+DIAGNOSED = 4  # batches of dev that the tasks' gradients are compared on
 SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
 
 
@@ -156,14 +158,21 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
                 found.save_predictions(role, table)
                 scores[role] = evaluation.score(table, len(recipe.classes))
             found.finish({**scores, **facts})
+            shutil.rmtree(found.path / "checkpoint", ignore_errors=True)  # of no more use
     return found
 
 
 def trained(recipe: Recipe) -> SER:
     """The model of a fine-tuning run with the weights of its best epoch; trained if need be."""
-    found = run(recipe)
-    model = SER(recipe.model, seed=recipe.seed)
-    model.load_state_dict(safetensors.torch.load_file(found.path / "model.safetensors"))
+    return restore(run(recipe))
+
+
+def restore(run: records.Run) -> SER:
+    """The model of a finished fine-tuning run, in eval mode, from its folder alone."""
+    about = records.read_json(run.path / "model.json")
+    settings = about["model"] | {"tasks": tuple(about["model"]["tasks"])}
+    model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
+    model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()
 
 
@@ -181,72 +190,98 @@ def _weights(name: str, random_init: bool) -> str:
 
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     """Train a `SER` on train, keep its best epoch on dev, and predict dev and test."""
-    model = SER(recipe.model, seed=recipe.seed)
-    clips, quantum = _inputs(recipe, data, model.encoder, progress)
-    plan = {
-        role: batching.DurationBatchSampler(
-            data.store.durations[data.rows(role)],
-            budget_seconds=recipe.train.budget_seconds,
-            seed=recipe.seed,
-            max_clips=recipe.max_clips if role == "train" else None,
-            shuffle=role == "train",
-        )
-        for role in ("train", "dev", "test")
-    }
+    wanted, c = recipe.model.tasks, len(recipe.classes)
+    targets, speakers = tasks.targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
+    model = SER(recipe.model, n_speakers=len(speakers), seed=recipe.seed)
+    about = {"model": asdict(recipe.model), "classes": recipe.classes, "speakers": speakers}
+    records.write_json(record.path / "model.json", about | {"recipe": recipe.name})
+    clips, quantum = inputs(recipe, data, model.encoder, targets, progress)
+    plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
+    terms = tasks.task_losses(recipe.loss, wanted, data.counts)
 
-    def batches(role: str, epoch: int = 0):
+    def batches(role: str, epoch: int = 0) -> batching.Batches:
         rows = data.rows(role)
         return clips.batches([rows[batch] for batch in plan[role].epoch(epoch)], quantum)
 
     def predict(model, role: str) -> pd.DataFrame:
         return evaluation.predict(model, batches(role), precision=recipe.train.precision)
 
+    def judge(model) -> dict[str, float]:
+        table = predict(model, "dev")
+        scores = evaluation.score(table, c)
+        if "hypothesis" in table:
+            heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
+            record.save_predictions(f"dev_epoch_{len(record.history()) + 1:03d}", heard)
+        if model.layer_sum is not None:
+            weights = model.layer_sum.weights.tolist()
+            scores |= {f"layer_{i}": weight for i, weight in enumerate(weights)}
+        if recipe.diagnose:
+            some = list(batches("dev"))[:: max(1, len(plan["dev"].epoch(0)) // DIAGNOSED)]
+            scores |= tasks.gradient_cosine(model, terms, some[:DIAGNOSED])
+        return scores
+
     training.fit(
         model,
-        _loss(recipe, data.counts),
+        tasks.total_loss(recipe.loss, wanted, data.counts),
         lambda epoch: batches("train", epoch),
-        lambda model: evaluation.score(predict(model, "dev"), len(recipe.classes)),
+        judge,
         replace(recipe.train, seed=recipe.seed),
         record,
         progress,
     )
-    return {role: predict(model, role) for role in ("dev", "test")}, {}
+    return {role: predict(model, role) for role in ("dev", "test")}, _transcripts(data, targets)
 
 
-def _inputs(recipe: Recipe, data: Data, encoder: encoders.Encoder, progress: bool):
+def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:
+    return batching.DurationBatchSampler(
+        data.store.durations[data.rows(role)],
+        budget_seconds=recipe.train.budget_seconds,
+        seed=recipe.seed,
+        max_clips=recipe.max_clips if role == "train" else None,
+        shuffle=role == "train",
+    )
+
+
+def _transcripts(data: Data, targets: dict[str, np.ndarray]) -> dict[str, float]:
+    """How many clips of train speech recognition learns from."""
+    if "n_tokens" not in targets:
+        return {}
+    usable = targets["n_tokens"][data.rows("train")] > 0
+    return {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}
+
+
+def inputs(
+    recipe: Recipe,
+    data: Data,
+    encoder: encoders.Encoder,
+    targets: dict[str, np.ndarray] | None = None,
+    progress: bool = True,
+) -> tuple[batching.Clips, int]:
     """Clips to batch, and the quantum their lengths are padded to.
 
-    A frozen CNN gives the same frames in every epoch, so on a corpus that fits they are computed
-    once and stored; otherwise the encoder gets waves.
+    What is frozen gives the same numbers in every epoch: the CNN's frames, or with a wholly frozen
+    encoder all its hidden states. If they fit they are computed once, each clip alone, and stored.
+    Otherwise the encoder gets waves.
     """
     label, keys = data.table["label"].to_numpy(), data.table["key"].tolist()
-    seconds = data.store.durations
-    if recipe.model.freeze == "none" or seconds.sum() > 3600 * STORE_HOURS:
-        prepare = encoder.prepare
-        clips = batching.Clips(data.store, keys, seconds, emotion=label, prepare=prepare)
-        return clips, audio.SAMPLE_RATE // 4
-    features = batching.cache_features(encoder, data.store, kind="cnn", progress=progress)
-    return batching.Clips(features, keys, seconds, emotion=label), 4
-
-
-def _loss(recipe: Recipe, counts: np.ndarray):
-    """The loss of a recipe as a function of outputs and batch."""
-    config, c = recipe.loss, len(recipe.classes)
-    weight = {
-        "none": lambda: np.ones(c),
-        "inverse_frequency": lambda: losses.inverse_frequency_weights(counts),
-        "effective_number": lambda: losses.class_balanced_weights(counts, config.beta),
-    }[config.weights]()
-    weight = torch.as_tensor(weight, dtype=torch.float32)
-
-    def loss(outputs: dict[str, torch.Tensor], batch: batching.Batch) -> torch.Tensor:
-        logits = outputs["emotion"]
-        w = None if config.weights == "none" else weight.to(logits.device)
-        if config.gamma:
-            return losses.focal(logits, batch.emotion, gamma=config.gamma, weight=w)
-        return losses.cross_entropy(logits, batch.emotion, weight=w)
-
-    return loss
+    frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
+    states = encoder.n_layers + 1
+    kind, numbers, dtype = {
+        "none": ("waves", np.inf, "float32"),
+        "cnn": ("cnn", encoder.cnn_width, "float32"),
+        "all": ("layers", states * encoder.width, "float16"),
+    }[recipe.model.freeze]
+    alone = kind == "layers" and not recipe.model.masked_encoder  # then padding must be seen
+    x, prepare, quantum = data.store, encoder.prepare, audio.SAMPLE_RATE // 4
+    if not alone and frames * numbers * np.dtype(dtype).itemsize <= STORE_GB * 1e9:
+        x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=progress)
+        prepare, quantum = None, 4
+        if kind == "layers":
+            prepare = lambda row: row.view(len(row), states, -1)  # noqa: E731 (T, L + 1, D)
+    clips = batching.Clips(
+        x, keys, data.store.durations, emotion=label, extra=targets, prepare=prepare
+    )
+    return clips, quantum
 
 
 def _floor(recipe: Recipe, data: Data, record: records.Run, progress: bool):
@@ -283,8 +318,8 @@ def functionals(data: Data) -> np.ndarray:
 
 
 def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
-    """Mean over time of the frozen encoder's last layer, (U, D)."""
+    """Mean over time of the frozen encoder's output, (U, D)."""
     m = recipe.model
     encoder = encoders.load(m.encoder, freeze="all", random_init=m.random_init, seed=recipe.seed)
-    layers = batching.cache_features(encoder, data.store, kind="layers_mean")
-    return np.stack([np.asarray(layers[i])[-1] for i in range(len(layers))]).astype(np.float32)
+    means = features.cache(encoder, data.store, kind="output_mean")
+    return np.stack([np.asarray(means[i])[0] for i in range(len(means))])

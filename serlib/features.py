@@ -1,4 +1,4 @@
-"""Arrays of different lengths in one memory-mapped file that is whole or else not there.
+"""Features of a frozen encoder, computed only once: arrays in one file, whole or else not there.
 
 A file per clip is slow for 100,000 clips, and one array in memory too large for a laptop. Here all
 clips lie one after the other in ``<name>.bin``; ``<name>.json`` beside it, written last, has their
@@ -13,9 +13,15 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
+
+from serlib import records
+
+KINDS = ("cnn", "layers", "layers_mean", "output_mean")
 
 
 class FeatureStore(Sequence):
@@ -85,3 +91,68 @@ def read(path: str | Path) -> FeatureStore | None:
         return FeatureStore(rows, about["lengths"])
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, another format
         return None
+
+
+def cache(
+    encoder: torch.nn.Module,
+    store: Sequence,
+    *,
+    root: str | Path | None = None,
+    key: str = "",
+    kind: str = "cnn",
+    dtype: str = "float32",
+    progress: bool = True,
+) -> FeatureStore:
+    """Features of a frozen encoder: computed at the first call, read at the next.
+
+    Each clip is computed alone, so padding cannot matter. A hash of encoder, audio, code and
+    arguments names the file; it is made anew if damaged. Processes that want the same one wait.
+
+    Args:
+        encoder: From ``encoders.load``.
+        store: The clips, a ``batching.WaveStore``.
+        root: Folder of the files; None takes $SERLIB_HOME/features.
+        key: Anything else the features depend on.
+        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc). "layers", all hidden states side
+            by side: (T, (L + 1) D). "layers_mean", each averaged over time: (L + 1, D).
+            "output_mean", the output averaged over time: (1, D).
+        dtype: "float32", or "float16": half the size, relative error up to 5e-4.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: Training would change the features, or float16 cannot hold them.
+    """
+    if kind not in KINDS or dtype not in ("float32", "float16"):
+        raise ValueError(f"{kind=}: one of {', '.join(KINDS)}; {dtype=}: float32 or float16")
+    if encoder.freeze not in (("all", "cnn") if kind == "cnn" else ("all",)):
+        raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
+    weights = encoder.digest("cnn" if kind == "cnn" else "all")
+    source = records.source_digest(("audio", "batching", "encoders", "features"))
+    name = records.digest([weights, store.digest(), source, key, kind, dtype], 24)
+    path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if (stored := read(path)) is None:
+            clips = (_alone(encoder, wave, kind) for wave in store)
+            bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
+            write(path, bar, dtype=dtype)
+            stored = read(path)
+    if stored is None:
+        raise OSError(f"{path} does not read back as written. Check the disk.")
+    return stored
+
+
+@torch.no_grad()
+def _alone(encoder: torch.nn.Module, wave: np.ndarray, kind: str) -> np.ndarray:
+    """Features (T, D) of one clip."""
+    x = torch.from_numpy(encoder.prepare(wave))[None].to(next(encoder.parameters()).device)
+    x, lengths = encoder.extract(x, torch.tensor([x.shape[1]]))  # (1, T, Dc)
+    if kind != "cnn":
+        encoded = encoder.contextualize(x, lengths)
+        if kind == "layers":
+            x = torch.cat(encoded.layers, -1)  # (1, T, (L + 1) D)
+        elif kind == "layers_mean":
+            x = torch.stack(encoded.layers, 1).mean(2)  # (1, L + 1, D)
+        else:
+            x = encoded.frames.mean(1, keepdim=True)  # (1, 1, D)
+    return x[0].float().cpu().numpy()

@@ -1,8 +1,9 @@
-"""From frames to an answer: pooling over time, the sum over layers, and the classifiers.
+"""From frames to answers: pooling over time, the sum over layers, classifiers, co-attention.
 
-Shapes: B batch, T frames, D width, L layers, C classes. `lengths` (B,) int64 counts the valid
-frames of each clip; the others are padding, and whatever they hold, NaN included, changes neither
-the result nor a gradient. Pooling runs in float32 even under autocast.
+Shapes: B batch, T frames, D width, H hidden width, L layers, C classes, V characters. `lengths`
+(B,) int64 counts the valid frames of each clip; the others are padding, and whatever they hold, NaN
+included, changes neither the result nor a gradient of pooling and co-attention. Pooling runs in
+float32 even under autocast.
 """
 
 from __future__ import annotations
@@ -128,19 +129,34 @@ class LayerSum(nn.Module):
     Interspeech 2021). w starts at zero, so that training starts from the plain average.
     """
 
-    def __init__(self, n_layers: int, *, softmax: bool = True, layer_norm: bool = False) -> None:
-        """Start from equal weights.
+    def __init__(
+        self,
+        n_layers: int,
+        *,
+        softmax: bool = True,
+        layer_norm: bool = False,
+        start: str = "equal",
+    ) -> None:
+        """Set the weights that learning starts from.
 
         Args:
             n_layers: L, the number of layers that will be given; an encoder with n transformer
                 layers gives n + 1.
-            softmax: False uses s = w directly, from 1 / L on: weights may become negative.
+            softmax: False uses s = w directly: weights may become negative.
             layer_norm: first normalize every frame of every layer to zero mean and unit variance,
                 so that the weights compare layers of equal size.
+            start: "equal": 1 / L each. "last" or "first": 0.9 for that layer, the others share the
+                rest; how far the end depends on the beginning tells how far it was learned.
         """
         super().__init__()
+        if start not in ("equal", "last", "first"):
+            raise ValueError(f"start={start!r}: choose equal, last or first")
         self.softmax, self.layer_norm = softmax, layer_norm
-        self.raw = nn.Parameter(torch.full((n_layers,), 0.0 if softmax else 1 / n_layers))
+        share = torch.full((n_layers,), 1 / n_layers)
+        if start != "equal" and n_layers > 1:
+            share[:] = 0.1 / (n_layers - 1)
+            share[-1 if start == "last" else 0] = 0.9
+        self.raw = nn.Parameter(share.log() - share.log().mean() if softmax else share)
 
     @property
     def weights(self) -> Tensor:
@@ -175,25 +191,136 @@ class LinearHead(nn.Linear):
 
 
 class MLPHead(nn.Sequential):
-    """Linear, LayerNorm, ReLU, Dropout, Linear: (B, D) to logits (B, C).
+    """Dropout, Linear, LayerNorm, ReLU, Dropout, Linear: (B, D) to logits (B, C).
 
     The head of the Interspeech 2025 challenge baseline (Naini et al.: hidden 1024, dropout 0.5, and
-    0.5 on its input as well), and the description in Wang et al. (2025, no sizes given).
+    0.5 on its input as well), and the two-layer branch of Wang et al. (2025), who give no sizes and
+    whose second layer we leave without norm and activation, since it gives the logits.
     """
 
-    def __init__(self, width: int, hidden: int, n_classes: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        n_classes: int,
+        dropout: float = 0.5,
+        *,
+        input_dropout: float = 0.0,
+    ) -> None:
         """Build the layers.
 
         Args:
             width: D.
-            hidden: width between the two linear layers.
+            hidden: width H between the two linear layers.
             n_classes: C.
             dropout: probability of zeroing a hidden unit in training.
+            input_dropout: probability of zeroing an input in training.
         """
         super().__init__(
+            nn.Dropout(input_dropout),
             nn.Linear(width, hidden),
             nn.LayerNorm(hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, n_classes),
         )
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The first layer: (..., D) to (..., H)."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (..., H) to logits (..., C)."""
+        return self[-1](hidden)
+
+
+class RecurrentHead(nn.Module):
+    """An LSTM over the frames, then an MLPHead at each: (B, T, D) to logits (B, T, V).
+
+    The branch for speech recognition in Wang et al. (2025, section 2.2), where neither the size nor
+    the direction of the LSTM is given. Ours has one layer of H units and runs forward, so that
+    padding behind a clip cannot reach its frames.
+    """
+
+    def __init__(self, width: int, hidden: int, n_characters: int, dropout: float = 0.1) -> None:
+        """D, H, V, and the dropout of the hidden layer."""
+        super().__init__()
+        self.lstm = nn.LSTM(width, hidden, batch_first=True)
+        self.mlp = MLPHead(hidden, hidden, n_characters, dropout)
+
+    def hidden(self, frames: Tensor) -> Tensor:
+        """All but the last linear layer: (B, T, D) to (B, T, H)."""
+        return self.mlp.hidden(self.lstm(frames)[0])
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (B, T, H) to logits (B, T, V)."""
+        return self.mlp.output(hidden)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, T, D) to logits (B, T, V)."""
+        return self.output(self.hidden(frames))
+
+
+class CoAttention(nn.Module):
+    """The emotion's features look at those of the auxiliary tasks and take in what fits.
+
+        q = W_0 h_emotion                                       k_j = W_j h_j for each task j
+        content: k_asr = Σ_t softmax_t(q · k_t / √d) k_t        over the frames of the clip
+        a = softmax_j(q · k_j / √d)                             over the tasks
+        output = [h_emotion; Σ_j a_j k_j]
+
+    Wang et al. (2025, section 2.3) say: projection of each branch to one dimension, a dot product
+    of the emotion's features with each task's separately, softmax, a weighted sum, combined with
+    the emotion's own. Not said, and our choice: d = H; scaled by √d; keys serve as values; one
+    softmax over the frames of the content and one over the tasks (a single softmax over all frames
+    and tasks would drown two vectors in hundreds of frames); combined by concatenation, or with
+    ``combine="sum"`` by adding W_0 h_emotion.
+    """
+
+    def __init__(self, hidden: int, tasks: Sequence[str], *, combine: str = "concat") -> None:
+        """Build the projections.
+
+        Args:
+            hidden: H, of every branch.
+            tasks: Names of the auxiliary tasks, at least one.
+            combine: "concat" or "sum".
+        """
+        super().__init__()
+        if not tasks or combine not in ("concat", "sum"):
+            raise ValueError(f"{tasks=}: at least one; {combine=}: concat or sum")
+        self.tasks, self.combine = tuple(tasks), combine
+        self.query = nn.Linear(hidden, hidden)
+        self.keys = nn.ModuleDict({task: nn.Linear(hidden, hidden) for task in tasks})
+        self.width = hidden * (2 if combine == "concat" else 1)
+
+    def forward(
+        self, emotion: Tensor, others: dict[str, Tensor], lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fuse one emotion vector per clip with the other tasks' features.
+
+        Args:
+            emotion: (B, H).
+            others: For each task (B, H), or (B, T, H) with a vector per frame.
+            lengths: (B,) valid frames.
+
+        Returns:
+            Fused features (B, 2 H) or (B, H), task weights (B, J) in the order of ``tasks``, and
+            frame weights (B, T), zero where padded, or None if no task has frames.
+        """
+        query = self.query(emotion)
+        scale, frame_weights, keys = query.shape[-1] ** -0.5, None, []
+        for task in self.tasks:
+            key = self.keys[task](others[task])
+            if key.ndim == 3:
+                key, mask, _ = _valid(key, lengths)
+                score = (key @ query.to(key.dtype)[:, :, None])[..., 0] * scale  # (B, T)
+                frame_weights = score.masked_fill(~mask[..., 0], -torch.inf).softmax(1)
+                key = (frame_weights[..., None] * key).sum(1)
+            keys.append(key.to(query.dtype))
+        stacked = torch.stack(keys, 1)  # (B, J, H)
+        weights = (stacked @ query[:, :, None])[..., 0].float().mul(scale).softmax(1)  # (B, J)
+        fused = (weights[..., None] * stacked).sum(1)
+        fused = torch.cat([emotion, fused], 1) if self.combine == "concat" else query + fused
+        return fused, weights, frame_weights

@@ -1,11 +1,13 @@
 """Speech emotion recognizers: encoder, pooling over time, heads, named outputs.
 
     batch -> encoder -> frames (B, T, D) -> pooling -> embedding (B, E) -> head -> logits (B, C)
+                                         -> head of "asr" -> logits (B, T, V)
 
 A model maps a ``Batch`` to a dictionary; losses and evaluation pick what they need from it by name,
-so that further heads (other tasks on the same embedding or frames) add names and change nothing.
+so that further tasks on the same embedding or frames add names and change nothing.
 
-Letters: B batch, N samples, T frames, D width, E width of the embedding, L layers, C classes.
+Letters: B batch, N samples, T frames, D width, E width of the embedding, L layers, C classes, V
+characters.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from serlib import encoders, heads
+from serlib import encoders, heads, text
 from serlib.batching import Batch
 
+TASKS = ("emotion", "gender", "speaker", "asr")
 POOLING = ("mean", "sum", "attentive")
 LAYERS = ("last", "weighted")
 HEADS = ("linear", "mlp")
@@ -32,13 +35,19 @@ class ModelConfig:
         encoder: Name or folder, see ``encoders.load``.
         n_classes: C.
         pooling: "mean", "sum" or "attentive" (mean and deviation with learned weights).
+        tasks: "emotion" first, then any of "gender", "speaker" and "asr".
         layers: "last" takes the encoder's output, "weighted" a learned average of all L + 1 hidden
-            states.
-        head: "linear", or "mlp" with one hidden layer.
-        hidden: Width of that layer.
+            states, shared by the tasks.
+        layer_softmax: False leaves the weights of that average free, see ``heads.LayerSum``.
+        layer_norm: Normalize each frame of each layer before the average.
+        layer_start: What its weights start from: "equal", "last" or "first".
+        head: "linear", or "mlp" with one hidden layer; "asr" then has an LSTM before it.
+        hidden: Width of that layer, and of the LSTM.
         dropout: Before the layer that gives the logits: of the embedding ("linear") or of the
             hidden layer ("mlp").
         input_dropout: Of the embedding, before an "mlp".
+        co_attention: "concat" or "sum" lets the emotion's hidden layer attend to those of the other
+            tasks, see ``heads.CoAttention``; "none" keeps the heads apart.
         freeze: What stays as pre-trained: "cnn", "all" or "none".
         encoder_dropout: One value for every dropout of the encoder; None keeps the checkpoint's.
         spec_augment: Share of frames hidden from the transformer in training, in spans; 0 is off.
@@ -52,12 +61,17 @@ class ModelConfig:
 
     encoder: str
     n_classes: int = 4
+    tasks: tuple[str, ...] = ("emotion",)
     pooling: str = "mean"
     layers: str = "last"
+    layer_softmax: bool = True
+    layer_norm: bool = False
+    layer_start: str = "equal"
     head: str = "linear"
     hidden: int = 256
     dropout: float = 0.0
     input_dropout: float = 0.0
+    co_attention: str = "none"
     freeze: str = "cnn"
     encoder_dropout: float | None = None
     spec_augment: float = 0.0
@@ -73,31 +87,47 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
         if self.n_classes < 2:
             raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
+            raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
+        if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
+            raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
+        if self.co_attention != "none" and len(self.tasks) < 2:
+            raise ValueError("co_attention needs another task beside the emotion.")
         if self.input_dropout and self.head == "linear":
             raise ValueError("input_dropout is for head='mlp'; with 'linear' set dropout instead.")
 
 
 class SER(nn.Module):
-    """A fine-tuned encoder with one embedding per clip and a head for its emotion.
+    """A fine-tuned encoder with one embedding per clip and a head per task.
 
     Attributes:
         config: The settings.
+        n_speakers: Talkers that the speaker head tells apart.
         encoder: From ``encoders.load``.
-        heads: One module per task, from the embedding (B, E) to its output.
+        heads: One module per task, from the embedding (B, E), for "asr" from the frames (B, T, D).
+        fusion: The co-attention between them, or None.
     """
 
     def __init__(
-        self, config: ModelConfig, *, seed: int = 0, encoder: encoders.Encoder | None = None
+        self,
+        config: ModelConfig,
+        *,
+        n_speakers: int = 0,
+        seed: int = 0,
+        encoder: encoders.Encoder | None = None,
     ) -> None:
         """Build the parts; the random state of the process is neither used nor changed.
 
         Args:
             config: The settings.
+            n_speakers: Talkers of the training set, for the task "speaker".
             seed: Of the heads' weights (and of the encoder's, with ``random_init``).
             encoder: Use this one instead of loading ``config.encoder``.
         """
         super().__init__()
-        self.config = config
+        if "speaker" in config.tasks and n_speakers < 2:
+            raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
+        self.config, self.n_speakers = config, n_speakers
         self.encoder = encoder or encoders.load(
             config.encoder,
             freeze=config.freeze,
@@ -110,31 +140,71 @@ class SER(nn.Module):
         width = self.encoder.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.layer_sum = (
-                heads.LayerSum(self.encoder.n_layers + 1) if config.layers == "weighted" else None
-            )
+            self.layer_sum = None
+            if config.layers == "weighted":
+                self.layer_sum = heads.LayerSum(
+                    self.encoder.n_layers + 1,
+                    softmax=config.layer_softmax,
+                    layer_norm=config.layer_norm,
+                    start=config.layer_start,
+                )
             self.pool = {
                 "mean": heads.MeanPool,
                 "sum": heads.SumPool,
                 "attentive": lambda: heads.AttentiveStatistics(width),
             }[config.pooling]()
             embedding = 2 * width if config.pooling == "attentive" else width
-            self.heads = nn.ModuleDict({"emotion": make_head(config, embedding)})
+            # The emotion's head comes first, so that it starts alike with and without the others.
+            outputs = {"emotion": config.n_classes, "gender": 2, "speaker": n_speakers}
+            self.heads = nn.ModuleDict(
+                {
+                    task: make_asr_head(config, width)
+                    if task == "asr"
+                    else make_head(config, embedding, outputs[task])
+                    for task in config.tasks
+                }
+            )
+            self.fusion = None
+            if config.co_attention != "none":
+                self.fusion = heads.CoAttention(
+                    config.hidden, config.tasks[1:], combine=config.co_attention
+                )
+                # The emotion's last linear layer takes the fused features.
+                self.heads["emotion"][-1] = heads.LinearHead(self.fusion.width, config.n_classes)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Named outputs of a batch of waves (B, N) or of stored CNN features (B, T, Dc).
+        """Named outputs of a batch, whose inputs are any that the encoder takes.
 
         Returns:
-            ``emotion``: logits (B, C); ``embedding`` (B, E); with a weighted sum of layers also
-            ``layer_weights`` (L + 1,).
+            Logits per task: ``emotion`` (B, C), ``gender`` (B, 2), ``speaker`` (B, n_speakers),
+            ``asr`` (B, T, V) with ``asr_lengths`` (B,); ``embedding`` (B, E). With a weighted sum
+            of layers also ``layer_weights`` (L + 1,), with co-attention ``task_weights`` (B, J)
+            and, if it attends to "asr", ``frame_weights`` (B, T).
         """
         frames, lengths = self.frames(batch)
         outputs = {"embedding": self.pool(frames, lengths)}
-        for task, head in self.heads.items():
-            outputs[task] = head(outputs["embedding"])
+        if self.fusion is None:
+            for task, head in self.heads.items():
+                outputs[task] = head(frames if task == "asr" else outputs["embedding"])
+        else:
+            outputs |= self._fused(frames, lengths, outputs["embedding"])
+        if "asr" in self.heads:
+            outputs["asr_lengths"] = lengths
         if self.layer_sum is not None:
             outputs["layer_weights"] = self.layer_sum.weights
         return outputs
+
+    def _fused(self, frames: Tensor, lengths: Tensor, embedding: Tensor) -> dict[str, Tensor]:
+        """Outputs with the co-attention between the two layers of each branch."""
+        hidden = {
+            task: head.hidden(frames if task == "asr" else embedding)
+            for task, head in self.heads.items()
+        }
+        others = {task: hidden[task] for task in self.config.tasks[1:]}
+        fused, weights, over_frames = self.fusion(hidden["emotion"], others, lengths)
+        outputs = {task: self.heads[task].output(h) for task, h in others.items()}
+        outputs |= {"emotion": self.heads["emotion"].output(fused), "task_weights": weights}
+        return outputs | ({} if over_frames is None else {"frame_weights": over_frames})
 
     def frames(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Frames (B, T, D) of the chosen layers, and how many of each clip are pooled (B,)."""
@@ -158,54 +228,18 @@ class SER(nn.Module):
         return (parameter for part, parameter in names if part != "encoder")
 
 
-class FrozenProbe(nn.Module):
-    """A linear head on vectors that a frozen encoder gave once per clip.
-
-    With ``n_layers`` the vectors are averages over time of all hidden states, (B, L + 1, D), and a
-    learned weighting of the layers comes first. Averaging over time and over layers commute, so
-    this is the weighted-sum probe of SUPERB (Yang et al. 2021) with mean pooling, at the cost of
-    its head alone.
-    """
-
-    def __init__(
-        self, width: int, n_classes: int, *, n_layers: int | None = None, seed: int = 0
-    ) -> None:
-        """Build the head.
-
-        Args:
-            width: D.
-            n_classes: C.
-            n_layers: Hidden states per clip, L + 1; None for one vector (B, D).
-            seed: Of the weights; the random state of the process is neither used nor changed.
-        """
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            self.layer_sum = heads.LayerSum(n_layers) if n_layers else None
-            self.heads = nn.ModuleDict({"emotion": heads.LinearHead(width, n_classes)})
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Outputs as those of ``SER``, from ``batch.inputs`` (B, D) or (B, L + 1, D)."""
-        embedding = batch.inputs.float()
-        if self.layer_sum is not None:  # a clip is one frame: (L + 1, B, 1, D)
-            embedding = self.layer_sum(embedding.transpose(0, 1)[:, :, None])[:, 0]
-        outputs = {task: head(embedding) for task, head in self.heads.items()}
-        if self.layer_sum is not None:
-            outputs["layer_weights"] = self.layer_sum.weights
-        return outputs | {"embedding": embedding}
-
-    def encoder_parameters(self) -> Iterator[nn.Parameter]:
-        """None: the encoder is not here."""
-        return iter(())
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """All parameters."""
-        return self.parameters()
-
-
-def make_head(config: ModelConfig, width: int) -> nn.Module:
-    """The head that a configuration asks for: (B, E) to (B, C)."""
+def make_head(config: ModelConfig, width: int, n_classes: int) -> nn.Module:
+    """The head of one label per clip that a configuration asks for: (B, E) to (B, C)."""
     if config.head == "linear":
-        return nn.Sequential(nn.Dropout(config.dropout), heads.LinearHead(width, config.n_classes))
-    mlp = heads.MLPHead(width, config.hidden, config.n_classes, config.dropout)
-    return nn.Sequential(nn.Dropout(config.input_dropout), mlp)
+        return nn.Sequential(nn.Dropout(config.dropout), heads.LinearHead(width, n_classes))
+    return heads.MLPHead(
+        width, config.hidden, n_classes, config.dropout, input_dropout=config.input_dropout
+    )
+
+
+def make_asr_head(config: ModelConfig, width: int) -> nn.Module:
+    """The head of one character per frame: (B, T, D) to (B, T, V)."""
+    n = len(text.ALPHABET)
+    if config.head == "linear":
+        return heads.LinearHead(width, n)
+    return heads.RecurrentHead(width, config.hidden, n, config.dropout)

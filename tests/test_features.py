@@ -1,4 +1,4 @@
-"""Features of frozen encoders, computed once: `batching.cache_features` and `features`."""
+"""Features of frozen encoders, computed once: `features.cache` and `features`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def expected_cnn(store, i):
 def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
     store, encoder = WaveStore(waves_of(LENGTHS)), Toy()
     for calls in (4, 4):  # the second time reads
-        cached = batching.cache_features(encoder, store, root=tmp_path, progress=False)
+        cached = features.cache(encoder, store, root=tmp_path, progress=False)
         assert encoder.calls == calls and len(cached) == 4
         for i in range(4):
             np.testing.assert_allclose(cached[i], expected_cnn(store, i), rtol=1e-5)
@@ -78,11 +78,11 @@ def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
 def test_layer_means(tmp_path):
     store = WaveStore(waves_of(LENGTHS))
     options = {"root": tmp_path, "progress": False}
-    means = batching.cache_features(Toy(), store, kind="layers_mean", **options)
+    means = features.cache(Toy(), store, kind="layers_mean", **options)
     for i in range(4):
         mean = expected_cnn(store, i).mean(0)
         np.testing.assert_allclose(means[i], [mean, mean + 1, mean * 2], rtol=1e-4)
-    batch = next(batching.Clips(means, list("abcd"), store.durations).batches([[0, 1, 2, 3]]))
+    (batch,) = batching.Clips(means, list("abcd"), store.durations).batches([[0, 1, 2, 3]])
     assert batch.inputs.shape == (4, 3, 2) and batch.padding == 0
 
 
@@ -91,7 +91,7 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
     options = {"root": tmp_path, "progress": False}
 
     def files(encoder, store, **changes):
-        batching.cache_features(encoder, store, **options | changes)
+        features.cache(encoder, store, **options | changes)
         return {path.name for path in tmp_path.glob("*.bin")}
 
     known = files(Toy(), store)
@@ -112,7 +112,7 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
 
 def test_default_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    batching.cache_features(Toy(), WaveStore(waves_of((8,))), progress=False)
+    features.cache(Toy(), WaveStore(waves_of((8,))), progress=False)
     assert len(list((tmp_path / "features").glob("cnn-*.bin"))) == 1
 
 
@@ -158,15 +158,15 @@ DAMAGES = [value for name, value in list(globals().items()) if name.startswith("
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_features_are_made_anew(tmp_path, damage):
     store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
-    batching.cache_features(Toy(), store, **options)
+    features.cache(Toy(), store, **options)
     (data,), (about,) = tmp_path.glob("*.bin"), tmp_path.glob("*.json")
     damage(data, about)
     encoder = Toy()
-    cached = batching.cache_features(encoder, store, **options)
+    cached = features.cache(encoder, store, **options)
     assert encoder.calls == 4
     for i in range(4):
         np.testing.assert_allclose(cached[i], expected_cnn(store, i), rtol=1e-5)
-    batching.cache_features(encoder, store, **options)
+    features.cache(encoder, store, **options)
     assert encoder.calls == 4
 
 
@@ -179,10 +179,10 @@ def test_a_killed_computation_leaves_nothing_that_counts(tmp_path):
 
     store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
     with pytest.raises(KeyboardInterrupt):
-        batching.cache_features(Killed(), store, **options)
+        features.cache(Killed(), store, **options)
     assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("*.json"))
     encoder = Toy()
-    assert len(batching.cache_features(encoder, store, **options)) == encoder.calls == 4
+    assert len(features.cache(encoder, store, **options)) == encoder.calls == 4
 
 
 def test_processes_wait_for_the_one_that_computes(tmp_path):
@@ -194,7 +194,7 @@ def test_processes_wait_for_the_one_that_computes(tmp_path):
     store, encoder = WaveStore(waves_of(LENGTHS)), Slow()
 
     def work():
-        batching.cache_features(encoder, store, root=tmp_path, progress=False)
+        features.cache(encoder, store, root=tmp_path, progress=False)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -206,26 +206,26 @@ def test_processes_wait_for_the_one_that_computes(tmp_path):
 
 def test_half_precision(tmp_path):
     store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
-    half = batching.cache_features(Toy(), store, dtype="float16", **options)
-    full = batching.cache_features(Toy(), store, **options)
+    half = features.cache(Toy(), store, dtype="float16", **options)
+    full = features.cache(Toy(), store, **options)
     assert half[0].dtype == torch.float16
     for a, b in zip(half, full, strict=True):
         torch.testing.assert_close(a.float(), b, rtol=5e-4, atol=1e-7)
     with pytest.raises(ValueError, match="not finite in float16"):
-        batching.cache_features(Toy(scale=1e6), store, dtype="float16", **options)
+        features.cache(Toy(scale=1e6), store, dtype="float16", **options)
     with pytest.raises(ValueError, match="not finite in float32"):
-        batching.cache_features(Toy(scale=float("inf")), store, **options)
+        features.cache(Toy(scale=float("inf")), store, **options)
 
 
 def test_features_that_training_changes_are_refused(tmp_path):
     store = WaveStore(waves_of((8,)))
     for freeze, kind in (("none", "cnn"), ("none", "layers_mean"), ("cnn", "layers_mean")):
         with pytest.raises(ValueError, match="changes in training"):
-            batching.cache_features(Toy(freeze), store, root=tmp_path, kind=kind)
-    batching.cache_features(Toy("cnn"), store, root=tmp_path, progress=False)
-    for options in ({"kind": "layers"}, {"dtype": "bfloat16"}):
+            features.cache(Toy(freeze), store, root=tmp_path, kind=kind)
+    features.cache(Toy("cnn"), store, root=tmp_path, progress=False)
+    for options in ({"kind": "frames"}, {"dtype": "bfloat16"}):
         with pytest.raises(ValueError, match="kind"):
-            batching.cache_features(Toy(), store, root=tmp_path, **options)
+            features.cache(Toy(), store, root=tmp_path, **options)
 
 
 def test_feature_files_refuse_nothing_and_uneven_widths(tmp_path):
@@ -271,7 +271,7 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
     encoder = encoders.load(tmp_path)
     store = WaveStore(waves_of((9_000, 300, 16_000)))
-    stored = batching.cache_features(encoder, store, root=tmp_path, progress=False)
+    stored = features.cache(encoder, store, root=tmp_path, progress=False)
     plan, keys = [[2, 0, 1]], list("abc")
     waves = batching.Clips(store, keys, store.durations, prepare=encoder.prepare)
     (a,) = waves.batches(plan, quantum=4_000)
@@ -283,7 +283,7 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     n = min(from_waves.frames.shape[1], from_store.frames.shape[1])
     assert (from_waves.frames[:, :n] - from_store.frames[:, :n]).abs().max() < 1e-5
     frozen = encoders.load(tmp_path, freeze="all")
-    means = batching.cache_features(
+    means = features.cache(
         frozen, store, root=tmp_path, kind="layers_mean", progress=False
     )
     valid = from_waves.frames[1, : int(from_waves.lengths[1])]

@@ -238,7 +238,7 @@ def test_heads_by_hand():
     assert linear(torch.tensor([[1.0, 3.0]])).tolist() == [[2, 7, 5]]
 
     mlp = heads.MLPHead(2, 2, 1, dropout=0.9).eval()
-    first, norm, _, _, last = mlp
+    _, first, norm, _, _, last = mlp
     first.weight.data, first.bias.data = torch.eye(2), torch.zeros(2)
     norm.bias.data = torch.tensor([0.5, 0.5])
     last.weight.data, last.bias.data = torch.tensor([[10.0, 1.0]]), torch.tensor([0.25])

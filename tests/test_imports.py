@@ -14,12 +14,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
 # the modules of a subpackage.
 TIERS = (
-    {"audio", "metrics", "losses", "heads", "records", "tables", "notebooks"},
+    {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features"},
     {"demo.plan", "demo.speech"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
-    {"model", "evaluation"},
+    {"model", "tasks"},
+    {"evaluation"},
     {"bookkeeping"},
     {"training"},
     {"recipes"},

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import encoders, evaluation, heads, losses, training
+from serlib import encoders, evaluation, losses, training
 from serlib.batching import Batch, Item, collate
-from serlib.model import SER, FrozenProbe, ModelConfig
+from serlib.model import SER, ModelConfig
 
 RATE = 16_000
 
@@ -279,47 +279,3 @@ def test_eight_clips_are_learned_by_heart(folder, options):
     training.fit(model, loss, lambda epoch: batches, evaluate, config, progress=False)
     scores = evaluate(model)
     assert scores["wa"] == 1.0 and scores["n"] == 8
-
-
-# ------------------------------------------------------------------ probe on stored vectors
-
-
-def vectors(inputs: torch.Tensor, emotion: torch.Tensor) -> Batch:
-    n = len(inputs)
-    keys = [f"clip{i}" for i in range(n)]
-    lengths = torch.full((n,), inputs.shape[1])
-    return Batch(inputs, lengths, emotion, keys, torch.arange(n), seconds=float(n))
-
-
-def test_a_probe_learns_and_counts_no_padding():
-    torch.manual_seed(0)
-    emotion = torch.arange(40) % 2
-    batch = vectors(torch.randn(40, 6) + 2.0 * emotion[:, None], emotion)
-    probe = FrozenProbe(6, 2, seed=1)
-    config = training.TrainConfig(epochs=40, lr_head=0.1)
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        return evaluation.score(evaluation.predict(model, [batch]), 2)
-
-    history = training.fit(probe, loss, lambda epoch: [batch], evaluate, config, progress=False)
-    assert history["dev_ua"].max() > 0.9 and (history["padding"] == 0).all()
-    assert list(probe.encoder_parameters()) == []
-
-
-def test_a_probe_on_means_of_layers_equals_the_weighted_model(folder):
-    # Averaging over time and weighting layers commute: the probe is the model, only cheaper.
-    config = ModelConfig(folder("wavlm", "group"), layers="weighted", freeze="all")
-    model = SER(config).eval()
-    batch = clips(model, range(4))
-    encoded = model.encoder(batch.inputs, batch.lengths)
-    pool = heads.MeanPool()
-    means = torch.stack([pool(layer, encoded.lengths) for layer in encoded.layers], dim=1)
-    probe = FrozenProbe(24, 4, n_layers=3)
-    with torch.no_grad():
-        raw = torch.tensor([0.5, -1.0, 2.0])
-        model.layer_sum.raw.copy_(raw)
-        probe.layer_sum.raw.copy_(raw)
-        probe.heads["emotion"].load_state_dict(model.heads["emotion"][1].state_dict())
-        expected, found = model(batch), probe(vectors(means.detach(), batch.emotion))
-    for name in ("emotion", "embedding", "layer_weights"):
-        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-5)

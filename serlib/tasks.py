@@ -1,0 +1,259 @@
+"""The four tasks: what each asks of an utterance, how it is trained, how its answers are scored.
+
+========  ==================  ==========================  =====================================
+task      target              loss                        answers
+========  ==================  ==========================  =====================================
+emotion   class number        cross-entropy or focal      class, probabilities
+gender    0 female, 1 male    cross-entropy               ``gender``
+speaker   talker of training  cross-entropy               ``speaker_id``
+asr       characters          CTC                         ``hypothesis``, a text
+========  ==================  ==========================  =====================================
+
+A target that is unknown, for one task, leaves that task without this utterance and the others as
+they are. Letters: B batch, C classes, S characters, U utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from serlib import losses, metrics, text
+from serlib.batching import Batch
+from serlib.losses import IGNORE
+
+GENDERS = ("female", "male")
+WEIGHTS = ("none", "inverse_frequency", "effective_number")
+SPEAKER_LABELS = ("true", "prefix", "shuffled")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The total loss; terms of weight 0 are not computed.
+
+        added:   L = L_emotion + Σ_k α_k L_k                    (Cai 2021, MTLSER 2025)
+        shared:  L = (1 - Σ_k α_k) L_emotion + Σ_k α_k L_k      (Wang 2025, eq. 1)
+
+    Attributes:
+        gamma: Focusing parameter of the emotion's loss; 0 is cross-entropy.
+        weights: Class weights from the training counts: "none", "inverse_frequency" N / (C n_c),
+            or "effective_number" (Cui et al., 2019).
+        beta: Of the effective number.
+        alpha: α of every task but the emotion.
+        alpha_speaker: α of "speaker"; None takes ``alpha``.
+        total: "added" or "shared".
+        ctc: What ``losses.ctc`` reduces by: "sum", "clips" or "characters".
+    """
+
+    gamma: float = 0.0
+    weights: str = "none"
+    beta: float = 0.999
+    alpha: float = 0.0
+    alpha_speaker: float | None = None
+    total: str = "added"
+    ctc: str = "clips"
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist and negative weights."""
+        for name, known in (
+            ("weights", WEIGHTS), ("total", ("added", "shared")),
+            ("ctc", ("sum", "clips", "characters")),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
+        if self.alpha < 0 or (self.alpha_speaker or 0) < 0:
+            raise ValueError(f"{self.alpha=}, {self.alpha_speaker=}: weights are not negative.")
+
+    def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
+        """The weight of each task's loss.
+
+        Raises:
+            ValueError: The shares leave nothing to the emotion (Wang's three tasks bound α by 1/3).
+
+        >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
+        {'emotion': 0.8, 'gender': 0.1, 'asr': 0.1}
+        """
+        weights = {task: self.alpha for task in tasks if task != "emotion"}
+        if "speaker" in weights and self.alpha_speaker is not None:
+            weights["speaker"] = self.alpha_speaker
+        if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
+            return dict.fromkeys(tasks, 1.0)
+        rest = 1 - sum(weights.values()) if self.total == "shared" else 1.0
+        if rest <= 0:
+            raise ValueError(
+                f"shares {weights} leave {rest:.3g} to the emotion: with {len(weights)} tasks of "
+                f"one alpha, alpha must be below 1/{len(weights)}"
+            )
+        return {"emotion": rest, **weights}
+
+
+def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
+    """What counts as the speaker of each row; None where unknown.
+
+    Args:
+        table: A manifest.
+        labels: "true": the talker. "prefix": the first part of the utterance's name, as in MTLSER's
+            code; on IEMOCAP it says who wore the markers. "shuffled": the talkers, dealt to the
+            rows at random: a control with the same counts and no information.
+        seed: Of the shuffling.
+    """
+    if labels not in SPEAKER_LABELS:
+        raise ValueError(f"speaker_labels={labels!r}, expected one of {SPEAKER_LABELS}.")
+    if labels == "prefix":
+        return table["utt_id"].str.split("_").str[0]
+    names = table["speaker"].astype(object).where(table["speaker"].notna(), None)
+    if labels == "shuffled":
+        names = pd.Series(np.random.default_rng(seed).permutation(names), index=table.index)
+    return names
+
+
+def targets(
+    table: pd.DataFrame, tasks: tuple[str, ...], speaker_labels: str = "true", seed: int = 0
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Targets of all tasks but the emotion, one per row, and the names of the known speakers.
+
+    Args:
+        table: A manifest with a column ``role``; speakers get their numbers from its train rows.
+        tasks: See ``model.TASKS``.
+        speaker_labels: See ``speaker_names``.
+        seed: Of the shuffled ones.
+
+    Returns:
+        ``gender`` (U,), ``speaker`` (U,), both IGNORE where unknown; ``tokens`` (U, S) and
+        ``n_tokens`` (U,), 0 where there is no usable transcript. Speakers who are not trained on
+        are unknown.
+    """
+    found, names = {}, []
+    if "gender" in tasks:
+        number = {name: i for i, name in enumerate(GENDERS)}
+        found["gender"] = np.array([number.get(g, IGNORE) for g in table["gender"]])
+    if "speaker" in tasks:
+        speaker = speaker_names(table, speaker_labels, seed)
+        names = sorted(speaker[table["role"] == "train"].dropna().unique())
+        number = {name: i for i, name in enumerate(names)}
+        found["speaker"] = np.array([number.get(s, IGNORE) for s in speaker])
+    if "asr" in tasks:
+        found["tokens"], found["n_tokens"] = text.pad(table["text"].tolist())
+    return found, names
+
+
+def task_losses(
+    config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray
+) -> dict[str, Callable[[Mapping[str, Tensor], Batch], Tensor]]:
+    """Each task's loss, a function of a model's outputs and the batch.
+
+    Args:
+        config: The settings.
+        tasks: Which ones.
+        counts: (C,) training utterances per emotion, for class weights.
+    """
+    class_weight = {
+        "none": lambda: None,
+        "inverse_frequency": lambda: losses.inverse_frequency_weights(counts),
+        "effective_number": lambda: losses.class_balanced_weights(counts, config.beta),
+    }[config.weights]()
+
+    def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        logits = outputs["emotion"]
+        weight = None if class_weight is None else class_weight.to(logits.device)
+        if config.gamma:
+            return losses.focal(logits, batch.emotion, gamma=config.gamma, weight=weight)
+        return losses.cross_entropy(logits, batch.emotion, weight=weight)
+
+    def label(task: str):
+        return lambda outputs, batch: losses.cross_entropy(outputs[task], batch.extra[task])
+
+    def asr(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        tokens, n_tokens = batch.extra["tokens"], batch.extra["n_tokens"]
+        lengths = outputs["asr_lengths"]
+        return losses.ctc(outputs["asr"], lengths, tokens, n_tokens, reduction=config.ctc)
+
+    known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
+    return {task: known[task] for task in tasks}
+
+
+def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
+    """The loss of a batch: ``losses.weighted_sum`` of its tasks' losses, see ``LossConfig``."""
+    weights = config.task_weights(tasks)
+    terms = task_losses(config, tuple(task for task in tasks if weights[task]), counts)
+
+    def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return losses.weighted_sum({k: term(outputs, batch) for k, term in terms.items()}, weights)
+
+    return loss
+
+
+def answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
+    """Columns of the prediction table for the tasks beside the emotion, one value per clip."""
+    columns = {}
+    for task, column in (("gender", "gender"), ("speaker", "speaker_id")):
+        if task in outputs:
+            columns[column] = outputs[task].argmax(-1).tolist()
+            if task in batch.extra:
+                columns[f"{column}_truth"] = batch.extra[task].tolist()
+    if "asr" in outputs:
+        best, lengths = outputs["asr"].argmax(-1).cpu().numpy(), outputs["asr_lengths"].tolist()
+        heard = (text.collapse(row[:n]) for row, n in zip(best, lengths, strict=True))
+        columns["hypothesis"] = [text.decode(numbers) for numbers in heard]
+        if "tokens" in batch.extra:
+            tokens, n_tokens = batch.extra["tokens"].tolist(), batch.extra["n_tokens"].tolist()
+            said = (row[:n] for row, n in zip(tokens, n_tokens, strict=True))
+            columns["reference"] = [text.decode(numbers) for numbers in said]
+    return columns
+
+
+def scores(table: pd.DataFrame) -> dict[str, float]:
+    """Scores of the tasks beside the emotion that a table of predictions allows.
+
+    ``gender`` and ``speaker`` are accuracies over the known ones; ``wer`` and ``cer`` are over all
+    words and characters of the clips with a transcript.
+    """
+    found = {}
+    for column, name in (("gender", "gender"), ("speaker_id", "speaker")):
+        if f"{column}_truth" in table:
+            known = table[table[f"{column}_truth"] != IGNORE]
+            if len(known):
+                right = known[column] == known[f"{column}_truth"]
+                found[name] = float(right.mean())
+    if "reference" in table and (said := table[table["reference"] != ""]).size:
+        reference, heard = said["reference"].tolist(), said["hypothesis"].tolist()
+        found |= {"wer": metrics.wer(reference, heard), "cer": metrics.cer(reference, heard)}
+    return found
+
+
+def gradient_cosine(
+    model: torch.nn.Module,
+    terms: Mapping[str, Callable[[Mapping[str, Tensor], Batch], Tensor]],
+    batches: list[Batch],
+) -> dict[str, float]:
+    """Cosine between the gradients of the emotion's loss and of each other task's.
+
+    g_k is the gradient of L_k with respect to the encoder, summed over the batches, without
+    dropout. Near +1 the tasks pull the encoder the same way, near 0 they do not meet, below 0 a
+    step for one undoes the other. ``<task>_ratio`` is |g_k| / |g_emotion|, before any weight.
+    """
+    shared = [p for p in model.encoder_parameters() if p.requires_grad]
+    gradients = {task: [torch.zeros_like(p) for p in shared] for task in terms}
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.enable_grad():
+        for batch in batches:
+            batch = batch.to(device)
+            for task, term in terms.items():
+                value = term(model(batch), batch)
+                parts = torch.autograd.grad(value, shared, allow_unused=True)
+                for total, part in zip(gradients[task], parts, strict=True):
+                    total += 0 if part is None else part
+    model.train(training)
+    flat = {task: torch.cat([g.flatten() for g in parts]) for task, parts in gradients.items()}
+    base, found = flat.pop("emotion"), {}
+    for task, g in flat.items():
+        found[f"cosine_{task}"] = float(torch.nn.functional.cosine_similarity(base, g, dim=0))
+        found[f"{task}_ratio"] = float(g.norm() / base.norm())
+    return found
