@@ -178,39 +178,30 @@ def ccc(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(_ratio(2 * covariance, x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
-def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
+def eer(scores: np.ndarray, same: np.ndarray) -> float:
+    """Equal error rate of a verifier: the error where it accepts as many as it rejects wrongly.
 
-    Split at whitespace and compared as they are: fold case and drop punctuation first. Can exceed
-    1. Words heard where the reference is empty are insertions; NaN if all references are empty.
+    Over thresholds on the score, false rejections rise and false acceptances fall; the rate is
+    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials.
 
-    >>> wer(["a b c", ""], ["a x c", "d"])  # (1 + 1) / 3
-    0.6666666666666666
+    Args:
+        scores: (U,) one per trial, larger means more alike.
+        same: (U,) bool, whether the trial's two sides really are the same speaker.
+
+    >>> eer(np.array([0.9, 0.6, 0.7, 0.1]), np.array([True, True, False, False]))
+    0.5
     """
-    return _error_rate("words", references, hypotheses)
-
-
-def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Character error rate of a corpus: as `wer`, over characters; one space between words counts.
-
-    >>> cer(["ab cd"], ["ab  d"])  # the second space folds into the first
-    0.2
-    """
-    return _error_rate("characters", references, hypotheses)
-
-
-def _error_rate(unit: str, references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Edits over reference units, from jiwer's alignment."""
-    import jiwer
-
-    if isinstance(references, str) or len(references) != len(hypotheses):
-        raise ValueError("references and hypotheses must be two lists of texts of equal length")
-    clean = [[" ".join(text.split()) for text in texts] for texts in (references, hypotheses)]
-    if not any(clean[0]):
+    scores, same = np.asarray(scores, float), np.asarray(same, bool)
+    if scores.shape != same.shape or np.isnan(scores).any():
+        raise ValueError(f"scores {scores.shape} without NaN and same {same.shape} must agree")
+    if same.all() or not same.any():
         return math.nan
-    found = getattr(jiwer, f"process_{unit}")(*clean)
-    missed = found.substitutions + found.deletions
-    return (missed + found.insertions) / (missed + found.hits)
+    order = np.argsort(scores, kind="stable")
+    last = np.r_[np.diff(scores[order]) > 0, True]  # equal scores are rejected together
+    rejected = np.r_[0, np.cumsum(same[order])[last] / same.sum()]
+    accepted = np.r_[1, 1 - np.cumsum(~same[order])[last] / (~same).sum()]
+    best = np.abs(rejected - accepted).argmin()
+    return float((rejected[best] + accepted[best]) / 2)
 
 
 @dataclass(frozen=True)
@@ -292,6 +283,32 @@ def paired_bootstrap(
     return _interval(metric, tables, np.array([-1.0, 1.0]), n, seed, level)
 
 
+def bootstrap_ratio(
+    systems: Sequence[tuple[np.ndarray, np.ndarray]],
+    groups: np.ndarray,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Interval of a ratio of sums over utterances, such as WER: edits / words.
+
+    Resampling as in `bootstrap`. Two systems give the interval of second - first, paired.
+
+    Args:
+        systems: One or two pairs (numerators, denominators), each (U,) or (S, U).
+        groups: (U,) speaker of each utterance.
+        n: resamples.
+        seed: of the resampling.
+        level: coverage wanted.
+    """
+    parts = np.stack([np.stack([np.atleast_2d(x) for x in pair], -1) for pair in systems])
+    _, index = np.unique(np.asarray(groups), return_inverse=True)  # parts (K, S, U, 2)
+    tables = np.stack([parts[:, :, index == g].sum(2) for g in range(index.max() + 1)], 2)
+    sign = np.ones(1) if len(systems) == 1 else np.array([-1.0, 1.0])
+    return _interval(lambda t: _ratio(t[..., 0], t[..., 1]), tables, sign, n, seed, level)
+
+
 def _tables(truth: np.ndarray, systems: list, groups: np.ndarray, n_classes: int) -> np.ndarray:
     """Confusion counts (K systems, S, G, C, C), one matrix per system, seed and group."""
     truth, groups = _labels(truth, n_classes), np.asarray(groups)
@@ -312,17 +329,17 @@ def _tables(truth: np.ndarray, systems: list, groups: np.ndarray, n_classes: int
 def _interval(
     metric: Metric, tables: np.ndarray, sign: np.ndarray, n: int, seed: int, level: float
 ) -> Interval:
-    """Interval of Σ_k sign[k] metric(system k), from counts (K, S, G, C, C)."""
-    k, s, g, c, _ = tables.shape
+    """Interval of Σ_k sign[k] metric(system k), from counts (K, S, G, ...)."""
+    k, s, g, *cell = tables.shape
     value = float(sign @ metric(tables.sum(axis=2)).mean(axis=1))
-    flat = np.moveaxis(tables, 2, 0).reshape(g, k * s * c * c).astype(np.float64)
+    flat = np.moveaxis(tables, 2, 0).reshape(g, k * s * math.prod(cell)).astype(np.float64)
     rng = np.random.default_rng(seed)
     statistics = np.full(n, np.nan)
     for i in range(0, n if g > 1 else 0, 500):  # in blocks, to bound the memory
         size = min(500, n - i)
         speakers = rng.multinomial(g, np.full(g, 1 / g), size=size).astype(np.float64)  # (n, G)
         seeds = rng.multinomial(s, np.full(s, 1 / s), size=size)[:, None]  # (n, 1, S)
-        score = metric((speakers @ flat).reshape(size, k, s, c, c))  # (n, K, S)
+        score = metric((speakers @ flat).reshape(size, k, s, *cell))  # (n, K, S)
         statistics[i : i + size] = np.where(seeds > 0, seeds * score, 0).sum(axis=2) @ sign / s
     defined = statistics[~np.isnan(statistics)]
     tails = (1 - level) / 2, (1 + level) / 2

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from serlib import experiments, metrics, recipes, records
+from serlib import experiments, metrics, recipes, records, tasks
 
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
@@ -61,10 +61,23 @@ class Runs:
         return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
 
     def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
-        """Mean over seeds with its 95 % interval over talkers and seeds."""
+        """Mean over seeds with its 95 % interval over talkers and seeds.
+
+        Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio`.
+        """
+        if metric not in METRICS:
+            (speakers, parts) = self._ratio(name, metric, role)
+            return metrics.bootstrap_ratio([parts], speakers)
         truth, predictions, speakers = self.stacked(name, role)
         c = len(self.named(name).recipes[0].classes)
         return metrics.bootstrap(METRICS[metric], truth, predictions, speakers, n_classes=c)
+
+    def _ratio(self, name: str, metric: str, role: str):
+        """Talkers (U,), and numerators and denominators (S, U) of a ratio of sums."""
+        tables = [run.predictions(role) for run in self.named(name).runs]
+        self.stacked(name, role)  # refuses different utterances
+        parts = [tasks.ratio(table, metric) for table in tables]
+        return tables[0]["speaker"].to_numpy(), tuple(np.stack(x) for x in zip(*parts, strict=True))
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -82,6 +95,11 @@ class Runs:
 
         A system that ran once (a floor has no seeds) is compared with every seed of the other.
         """
+        if metric not in METRICS:
+            (speakers, first), (_, second) = (self._ratio(x, metric, role) for x in (a, b))
+            seeds = max(len(first[0]), len(second[0]))
+            pair = [tuple(np.resize(x, (seeds, x.shape[1])) for x in y) for y in (first, second)]
+            return metrics.bootstrap_ratio(pair, speakers)
         truth, first, speakers = self.stacked(a, role)
         _, second, _ = self.stacked(b, role)
         seeds = max(len(first), len(second))

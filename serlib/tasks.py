@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from serlib import losses, metrics, text
+from serlib import losses, text
 from serlib.batching import Batch
 from serlib.losses import IGNORE
 
@@ -207,23 +207,36 @@ def answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
     return columns
 
 
-def scores(table: pd.DataFrame) -> dict[str, float]:
-    """Scores of the tasks beside the emotion that a table of predictions allows.
+def ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators (U,) whose sums give a metric; (0, 0) where nothing is known.
 
-    ``gender`` and ``speaker`` are accuracies over the known ones; ``wer`` and ``cer`` are over all
-    words and characters of the clips with a transcript.
+    Args:
+        table: Predictions with the columns of ``answers``.
+        metric: "gender" and "speaker": right answers over known ones. "wer" and "cer": edits over
+            words and over characters of the reference.
+
+    Raises:
+        ValueError: The table lacks the columns.
     """
-    found = {}
-    for column, name in (("gender", "gender"), ("speaker_id", "speaker")):
-        if f"{column}_truth" in table:
-            known = table[table[f"{column}_truth"] != IGNORE]
-            if len(known):
-                right = known[column] == known[f"{column}_truth"]
-                found[name] = float(right.mean())
-    if "reference" in table and (said := table[table["reference"] != ""]).size:
-        reference, heard = said["reference"].tolist(), said["hypothesis"].tolist()
-        found |= {"wer": metrics.wer(reference, heard), "cer": metrics.cer(reference, heard)}
-    return found
+    if metric in ("wer", "cer") and "reference" in table:
+        unit = "words" if metric == "wer" else "characters"
+        pairs = zip(table["reference"], table["hypothesis"], strict=True)
+        counts = np.array([text.edits(unit, *pair) if pair[0] else (0, 0) for pair in pairs])
+        return counts[:, 0], counts[:, 1]
+    column = {"gender": "gender", "speaker": "speaker_id"}.get(metric)
+    if f"{column}_truth" not in table:
+        raise ValueError(f"no answers for {metric!r} in columns {', '.join(table.columns)}")
+    known = table[f"{column}_truth"] != IGNORE
+    right = known & (table[column] == table[f"{column}_truth"])
+    return right.to_numpy(int), known.to_numpy(int)
+
+
+def scores(table: pd.DataFrame) -> dict[str, float]:
+    """Every metric of ``ratio`` that a table of predictions allows."""
+    needs = dict.fromkeys(("wer", "cer"), "reference")
+    needs |= {"gender": "gender_truth", "speaker": "speaker_id_truth"}
+    sums = {m: np.sum(ratio(table, m), 1) for m, column in needs.items() if column in table}
+    return {m: float(right / known) for m, (right, known) in sums.items() if known}
 
 
 def gradient_cosine(

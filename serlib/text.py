@@ -9,6 +9,7 @@ Letters: S characters of a transcript, T frames, V size of the alphabet.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -96,3 +97,54 @@ def pad(texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     for row, numbers in zip(padded, encoded, strict=True):
         row[: len(numbers)] = numbers
     return padded, lengths
+
+
+def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions of one clip, and the units of its reference.
+
+    Args:
+        unit: "words" or "characters".
+        reference: What was said.
+        hypothesis: What was heard.
+
+    >>> edits("words", "a b c", "a x c d")
+    (2, 3)
+    """
+    import jiwer
+
+    reference, hypothesis = (" ".join(text.split()) for text in (reference, hypothesis))
+    found = getattr(jiwer, f"process_{unit}")(reference, hypothesis)
+    missed = found.substitutions + found.deletions
+    return missed + found.insertions, missed + found.hits
+
+
+def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
+
+    Split at whitespace and compared as they are: fold case and drop punctuation first. Can exceed
+    1. Words heard where the reference is empty are insertions; NaN if all references are empty.
+
+    >>> wer(["a b c", ""], ["a x c", "d"])  # (1 + 1) / 3
+    0.6666666666666666
+    """
+    return _error_rate("words", references, hypotheses)
+
+
+def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Character error rate of a corpus: as `wer`, over characters; one space between words counts.
+
+    >>> cer(["ab cd"], ["ab  d"])  # the second space folds into the first
+    0.2
+    """
+    return _error_rate("characters", references, hypotheses)
+
+
+def _error_rate(unit: str, references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Edits over reference units, from jiwer's alignments."""
+    if isinstance(references, str) or len(references) != len(hypotheses):
+        raise ValueError("references and hypotheses must be two lists of texts of equal length")
+    if not any(text.split() for text in references):
+        return math.nan
+    pairs = zip(references, hypotheses, strict=True)
+    wrong, units = np.sum([edits(unit, *pair) for pair in pairs], axis=0)
+    return float(wrong / units)

@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from serlib import metrics
+from serlib import text as transcripts
 
 MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
 
@@ -192,8 +193,8 @@ def test_error_rates_against_an_edit_distance_and_jiwer():
     text = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(30)] for _ in range(2)]
     references, hypotheses = text
     for function, split, oracle in (
-        (metrics.wer, str.split, jiwer.wer),
-        (metrics.cer, list, jiwer.cer),
+        (transcripts.wer, str.split, jiwer.wer),
+        (transcripts.cer, list, jiwer.cer),
     ):
         edits = sum(map(edit_distance, map(split, references), map(split, hypotheses)))
         expected = edits / sum(len(split(r)) for r in references)
@@ -202,20 +203,20 @@ def test_error_rates_against_an_edit_distance_and_jiwer():
 
 
 def test_error_rates_are_of_the_corpus_not_means_of_utterances():
-    assert metrics.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
+    assert transcripts.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
 
 
 def test_error_rate_conventions():
-    assert metrics.wer(["a b"], [""]) == 1
-    assert metrics.wer(["a"], ["b c d"]) == 3  # can exceed 1
-    assert metrics.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
-    assert math.isnan(metrics.wer(["", " "], ["a", ""])) and math.isnan(metrics.cer([], []))
-    assert metrics.wer([" a   b "], ["a b"]) == metrics.cer([" a   b "], ["a b"]) == 0
-    assert metrics.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
+    assert transcripts.wer(["a b"], [""]) == 1
+    assert transcripts.wer(["a"], ["b c d"]) == 3  # can exceed 1
+    assert transcripts.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
+    assert math.isnan(transcripts.wer(["", " "], ["a", ""])) and math.isnan(transcripts.cer([], []))
+    assert transcripts.wer([" a   b "], ["a b"]) == transcripts.cer([" a   b "], ["a b"]) == 0
+    assert transcripts.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
     with pytest.raises(ValueError, match="equal length"):
-        metrics.wer(["a"], ["a", "b"])
+        transcripts.wer(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="lists"):
-        metrics.wer("a b", "a b")
+        transcripts.wer("a b", "a b")
 
 
 # ---- intervals ----------------------------------------------------------------------------------
