@@ -159,7 +159,7 @@ def test_rater_consensus_against_a_simulation():
 def test_word_likelihoods_by_hand():
     words, p = oracle.word_likelihood(plan.INTERJECTIONS)
     assert p.sum(1) == pytest.approx(np.ones(8)) and len(words) == len(set(words)) == 40
-    own, other = 0.5 / 5 + 0.5 / 40, 0.5 / 40
+    own, other = 0.65 / 5 + 0.35 / 40, 0.35 / 40
     assert p[0, words.index("enough")] == pytest.approx(own)
     assert p[0, words.index("gosh")] == pytest.approx(other)
 
@@ -196,8 +196,8 @@ def test_posterior_by_hand():
     joint = []
     for i, c in enumerate(plan.CLASSES):
         density = np.exp(-0.5 * (1.0 - plan.MEANS[i, 0]) ** 2)
-        said = [0.5 / 5 * (c == "surprise") + 0.5 / 40,
-                0.5 / 8 * (c == "disgust") + 0.5 / 64]  # fmt: skip
+        said = [0.65 / 5 * (c == "surprise") + 0.35 / 40,
+                0.65 / 8 * (c == "disgust") + 0.35 / 64]  # fmt: skip
         joint.append(plan.PRIOR[i] * density * said[0] * said[1])
     expected = np.array(joint) / np.sum(joint) @ oracle.consensus_confusion()
     assert oracle.posterior(row, ("pitch", "words"))[0] == pytest.approx(expected)

@@ -1,7 +1,7 @@
 """What is planted in the demo corpus: every strength, every word, every error rate.
 
 The numbers below are our choice. They are set so that prosody with voice quality, and words, each
-carry about half of what there is to know, and neither is enough alone.
+carry about as much, words somewhat more, and neither is enough alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TREMOR_REST = 0.15
 # Words: an interjection and an adjective, each from the class's own list with probability OWN,
 # otherwise from all lists alike. The lists were picked from longer ones such that averages over a
 # clip (of pitch, energy, MFCCs) are nearly alike for all classes and tell little of the words.
-OWN = 0.5
+OWN = 0.65
 INTERJECTIONS = dict(
     anger=("come on", "enough", "no more", "hey listen", "I've had it"),
     sadness=("if only", "too late", "ah well", "sadly", "what now"),
