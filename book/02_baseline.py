@@ -40,7 +40,7 @@
 profile = "demo"
 corpus = ""
 data_root = ""
-seeds = [0, 1, 2]
+seeds = [0, 1]
 
 # %% tags=["hide-input"]
 import inspect
