@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, jiwer and hand calculation; intervals against a slow loop."""
+"""Metrics against scikit-learn and hand calculation; intervals against a slow loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import collections
 import math
 import time
 
-import jiwer
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
 from serlib import metrics
-from serlib import text as transcripts
 
 MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
 
@@ -173,50 +171,6 @@ def test_ccc_degenerate_input():
     assert metrics.ccc([1.0, 2.0, 3.0], [0.1] * 3) == pytest.approx(0)
     with pytest.raises(ValueError, match=r"\(U,\)"):
         metrics.ccc([1, 2], [1, 2, 3])
-
-
-# ---- word and character errors ------------------------------------------------------------------
-
-
-def edit_distance(a: list, b: list) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        row, above = [i], row
-        for j, y in enumerate(b, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
-    return row[-1]
-
-
-def test_error_rates_against_an_edit_distance_and_jiwer():
-    rng = np.random.default_rng(6)
-    words = ["a", "bee", "sea", "dee"]
-    text = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(30)] for _ in range(2)]
-    references, hypotheses = text
-    for function, split, oracle in (
-        (transcripts.wer, str.split, jiwer.wer),
-        (transcripts.cer, list, jiwer.cer),
-    ):
-        edits = sum(map(edit_distance, map(split, references), map(split, hypotheses)))
-        expected = edits / sum(len(split(r)) for r in references)
-        assert function(references, hypotheses) == pytest.approx(expected)
-        assert function(references, hypotheses) == pytest.approx(oracle(references, hypotheses))
-
-
-def test_error_rates_are_of_the_corpus_not_means_of_utterances():
-    assert transcripts.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
-
-
-def test_error_rate_conventions():
-    assert transcripts.wer(["a b"], [""]) == 1
-    assert transcripts.wer(["a"], ["b c d"]) == 3  # can exceed 1
-    assert transcripts.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
-    assert math.isnan(transcripts.wer(["", " "], ["a", ""])) and math.isnan(transcripts.cer([], []))
-    assert transcripts.wer([" a   b "], ["a b"]) == transcripts.cer([" a   b "], ["a b"]) == 0
-    assert transcripts.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
-    with pytest.raises(ValueError, match="equal length"):
-        transcripts.wer(["a"], ["a", "b"])
-    with pytest.raises(ValueError, match="lists"):
-        transcripts.wer("a b", "a b")
 
 
 # ---- intervals ----------------------------------------------------------------------------------
