@@ -312,9 +312,12 @@ class CoAttention(nn.Module):
         query = self.query(emotion)
         scale, frame_weights, keys = query.shape[-1] ** -0.5, None, []
         for task in self.tasks:
-            key = self.keys[task](others[task])
-            if key.ndim == 3:
+            key = others[task]
+            if key.ndim == 2:
+                key = self.keys[task](key)
+            else:  # masked before the projection, whose gradient would be NaN · 0 otherwise
                 key, mask, _ = _valid(key, lengths)
+                key = self.keys[task](key).to(key.dtype)
                 score = (key @ query.to(key.dtype)[:, :, None])[..., 0] * scale  # (B, T)
                 frame_weights = score.masked_fill(~mask[..., 0], -torch.inf).softmax(1)
                 key = (frame_weights[..., None] * key).sum(1)
