@@ -196,8 +196,9 @@ class Encoder(nn.Module):
         """
         if inputs.ndim == 4:
             lengths = _checked(inputs, lengths, 4, 1, "frames")
-            layers = tuple(x.to(self.model.dtype) for x in inputs.unbind(2))
             padded = ~frame_mask(lengths, inputs.shape[1]).to(inputs.device)
+            inputs = inputs.to(self.model.dtype).masked_fill(padded[..., None, None], 0)
+            layers = inputs.unbind(2)
             return Encoded(self._last(layers).masked_fill(padded[..., None], 0), lengths, layers)
         if inputs.ndim == 2:
             inputs, lengths = self.extract(inputs, lengths)
