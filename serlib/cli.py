@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="run again even if finished")
     run.add_argument("--timeout", type=float, metavar="S", help="seconds that one cell may take")
 
+    predict = add("predict", _predict, "Let a trained run answer for recordings.")
+    predict.add_argument("run", help="its folder, or the beginning of its name")
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio of any rate")
+    predict.add_argument("--json", action="store_true", help="one JSON object per line")
+
     book = add("book", _book, "Execute every chapter, then render the site.")
     profile(book)
     book.add_argument("--force", action="store_true", help="run finished chapters again")
@@ -105,6 +110,25 @@ def _show(run) -> None:
     print(f"{run.chapter} ({run.profile}): {state} {took}", flush=True)
     if not run.ok:
         print(f"{run.error}\n{run.chapter} as far as it came: {run.notebook}", file=sys.stderr)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from serlib import audio, inference
+
+    recognizer = inference.Recognizer(inference.find(arguments.run))
+    for file in arguments.files:
+        answer = recognizer(audio.load(file))
+        if arguments.json:
+            print(json.dumps({"file": str(file)} | dataclasses.asdict(answer)), flush=True)
+            continue
+        print(file)
+        ranked = ", ".join(f"{name} {p:.2f}" for name, p in list(answer.probabilities.items())[:3])
+        for name in ("emotion", "gender", "speaker", "transcript"):
+            if (value := getattr(answer, name)) is not None:
+                print(f"  {name:10s} {value}" + (f"  ({ranked})" if name == "emotion" else ""))
 
 
 def _book(arguments: argparse.Namespace) -> int:

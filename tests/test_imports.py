@@ -25,7 +25,7 @@ TIERS = (
     {"training"},
     {"recipes"},
     {"experiments"},
-    {"sweep"},
+    {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
     {"publish", "demo.card"},
     {"cli"},
