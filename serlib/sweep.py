@@ -47,23 +47,26 @@ class Runs:
         """The names, each once, in order."""
         return list(dict.fromkeys(r.name for r in self.recipes))
 
-    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,).
+    def predictions(self, name: str, role: str = "test") -> list[pd.DataFrame]:
+        """The tables of predictions of one name, one per seed.
 
         Raises:
             ValueError: If the runs were scored on different utterances.
         """
-        tables = self._tables(name, role=role)
-        predictions = np.stack([t["prediction"].to_numpy() for t in tables])
-        return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
+        return self._tables(name, role=role)
 
     def _tables(self, *names: str, role: str) -> list[pd.DataFrame]:
-        """Predictions of all runs of some names, which must be of the same utterances."""
+        """The tables of several names, which must be of the same utterances."""
         tables = [run.predictions(role) for name in names for run in self.named(name).runs]
-        for table in tables[1:]:
-            if list(table.index) != list(tables[0].index):
-                raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
+        if any(list(table.index) != list(tables[0].index) for table in tables[1:]):
+            raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
         return tables
+
+    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,)."""
+        tables = self.predictions(name, role)
+        predictions = np.stack([t["prediction"].to_numpy() for t in tables])
+        return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
 
     def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
         """Mean over seeds with its 95 % interval over talkers and seeds.
@@ -80,7 +83,7 @@ class Runs:
         """Numerators and denominators (S, U) of each name's ratio of sums, and talkers (U,)."""
         systems = []
         for name in names:
-            parts = [tasks.ratio(table, metric) for table in self._tables(name, role=role)]
+            parts = [tasks.ratio(table, metric) for table in self.predictions(name, role)]
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
         return systems, self._tables(*names, role=role)[0]["speaker"].to_numpy()
 
