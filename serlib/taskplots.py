@@ -174,15 +174,15 @@ def attention(
     seconds = np.arange(len(wave)) / audio.SAMPLE_RATE
     top = max(float(np.max(weights)), 1e-9) * 1.3
     loud = max(float(np.abs(wave).max()), 1e-9)
-    ax.plot(seconds, (0.42 * wave / loud + 0.42) * top, lw=0.4, color="#999999")
+    ax.plot(seconds, (0.42 * wave / loud + 0.42) * top, lw=0.4, color="#B0B0B0")
     edges = np.arange(len(weights) + 1) * stride
-    ax.stairs(weights, edges, color=PALETTE[1], lw=2, label="attention")
+    ax.stairs(weights, edges, color=PALETTE[1], lw=2, zorder=3, label="attention")
     ax.hlines(
         1 / len(weights), 0, edges[-1], color="#000000", lw=1, ls=(0, (5, 2)), label="uniform"
     )
     for word, start, end, cue in words:
         if cue:
-            ax.axvspan(start, end, color=PALETTE[4], alpha=0.28, lw=0)
+            ax.axvspan(start, end, color=PALETTE[4], alpha=0.28, lw=0, zorder=0)
         ax.text((start + end) / 2, top * 0.985, word, ha="center", va="top", fontsize=9,
                 weight="bold" if cue else "normal")  # fmt: skip
     ax.set(xlim=(0, max(seconds[-1], edges[-1])), ylim=(0, top), ylabel="weight", title=title)
