@@ -176,7 +176,7 @@ def attention(
     loud = max(float(np.abs(wave).max()), 1e-9)
     ax.plot(seconds, (0.42 * wave / loud + 0.42) * top, lw=0.4, color="#B0B0B0")
     edges = np.arange(len(weights) + 1) * stride
-    ax.stairs(weights, edges, color=PALETTE[1], lw=2, zorder=3, label="attention")
+    ax.stairs(weights, edges, color=PALETTE[1], lw=2, baseline=None, zorder=3, label="attention")
     ax.hlines(
         1 / len(weights), 0, edges[-1], color="#000000", lw=1, ls=(0, (5, 2)), label="uniform"
     )
