@@ -247,7 +247,9 @@ def load(
         masked_group_norm: False lets padding into a clip's features, as the stock models do.
         freeze: What is not trained: the "cnn" (as in the papers), "all" or "none".
         dropout: Replaces all of the checkpoint's rates; None keeps them.
-        spec_augment: Share of frames hidden in training, in spans (drawn from numpy's RNG).
+        spec_augment: Share of frames hidden in training, in spans (drawn from numpy's RNG). The
+            checkpoint sets the spans' length and their least number: as a rule 2 of 10 frames,
+            which hide 0.4 s of every clip however small the share.
         random_init: Load the architecture only and draw the weights.
         seed: Decides weights that are drawn; torch's global state is left alone.
         n_layers: Keep the first layers only. A final LayerNorm stays.
