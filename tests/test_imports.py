@@ -27,6 +27,7 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
+    {"taskplots"},
     {"publish", "demo.card"},
     {"cli"},
 )
@@ -34,7 +35,7 @@ TIERS = (
 ONLY = {
     "transformers": {"encoders", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots"},
+    "matplotlib": {"plots", "taskplots"},
     "seaborn": {"plots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
