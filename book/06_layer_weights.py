@@ -40,7 +40,7 @@ corpus = ""
 data_root = ""
 seeds = [0, 1, 2]
 tuned_seeds = [0, 1]
-frozen_epochs = 4
+frozen_epochs = 3
 probe_rows = 4000
 
 # %% tags=["hide-input"]
@@ -75,6 +75,7 @@ from serlib.sweep import Runs, sweep
 plots.style(profile)
 if profile == "smoke":
     seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
+workers = 1 if profile == "smoke" else None  # small runs are over before a second process has started
 publish.cost("06_layer_weights")
 
 # %% [markdown]
@@ -151,7 +152,7 @@ def states(encoder: encoders.Encoder, rows: np.ndarray) -> torch.Tensor:
 
 
 some = data.rows("train")
-some = some[:: max(1, len(some) // 30)]
+some = some[:: max(1, len(some) // 20)]
 h = {"pre-trained": states(encoder, some), "random": states(random_encoder, some)}
 norms = {name: x.norm(dim=-1).mean(1).numpy() for name, x in h.items()}
 unit = torch.nn.functional.normalize(h["pre-trained"], dim=-1)
@@ -159,6 +160,7 @@ cosines = pd.DataFrame(torch.einsum("ltd,mtd->lm", unit, unit).numpy() / unit.sh
 axes = plots.panels(2, size=(10, 3.6))
 plots.curves({name: (range(n_states), y) for name, y in norms.items()}, xlabel="layer", ylabel="mean norm of a frame", ax=axes[0])
 ax = plots.heat(cosines, label="cosine", xlabel="layer", ylabel="layer", ax=axes[1])
+ax.tick_params(axis="x", rotation=0)
 
 # %% [markdown]
 # Read the right panel as a warning too. Where neighbors are nearly parallel, the sum hardly changes when weight passes from one to the other. Then training has little reason to prefer
@@ -191,6 +193,8 @@ known if profile != "full" else "the card is about the demo encoder"
 # - **talker**, which needs talkers that it has met: here the *dialogues* are unseen. This split leaks talkers on purpose (`allow_leaks=True`), for this question only;
 # - **pitch** and **speaking rate**, of unseen talkers: the values that were planted, on the demo tier only;
 # - **characters**: no average over time, but a linear layer on every frame, trained with CTC.
+#
+# Two rules, fixed before the runs. A layer *beats its random copy* if its interval lies wholly above that of the copy. The best layer, chosen on dev, is an *upper* one if it lies above the middle.
 #
 # ```{admonition} Predict first
 # :class: important
@@ -278,7 +282,7 @@ single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in asked}
 control = {k: r.change(name=f"random, layer {k}", random_init=True) for k, r in single.items() if k in (0, n_states - 1)}
 if profile == "smoke":
     control = {}
-letters = sweep([*single.values(), *control.values()])
+letters = sweep([*single.values(), *control.values()], workers=workers)
 nothing = metrics.Interval(np.nan, np.nan, np.nan, 0.95)
 
 
@@ -347,6 +351,8 @@ questions = {  # task: the probe that asks the same, the dev score that chooses 
     "emotion": ("emotion", "ua", "ua"), "gender": ("gender", "gender", "gender"),
     "speaker": ("talker", "speaker", "speaker"), "asr": ("characters", "-cer", "cer"),
 }
+if profile == "smoke":
+    del questions["speaker"]  # its split is another slice of the corpus, to be encoded anew
 
 
 def one_task(task: str, name: str, **changes) -> recipes.Recipe:
@@ -358,7 +364,7 @@ def one_task(task: str, name: str, **changes) -> recipes.Recipe:
 cases = [r for task in questions for r in one_task(task, task).vary(seed=seeds)]
 for name, changes in {"last": {"layers": "last"}, "average": {"layer_speed": 0.0}}.items():
     cases += one_task("emotion", name, **changes).vary(seed=seeds)
-learned = sweep(cases)
+learned = sweep(cases, workers=workers)
 
 
 def weights_of(runs: Runs, name: str) -> np.ndarray:
@@ -377,16 +383,14 @@ pd.DataFrame({
     } for task, w in weights.items()
 }).T
 
-# %% mystnb={"image": {"alt": "Two rows of four panels. Top: learned weight of each layer for emotion, gender, speaker and speech recognition, with seeds as small dots, and the weight times the norm of the layer. Bottom: score of a probe on each layer alone"}, "figure": {"caption": "Top: learned weights, mean and range over seeds, and each layer's share of the sum's length (weight × norm). Bottom: what a probe on that layer alone scores on test.", "name": "fig-06-weights"}}
+# %% mystnb={"image": {"alt": "Two rows of four panels. Top: learned weight of each layer for emotion, gender, speaker and speech recognition, with seeds as small dots, and the weight times the norm of the layer. Bottom: score of a probe on each layer alone"}, "figure": {"caption": "Top: learned weights, mean and range over seeds, and each layer's share of the sum's length (weight times norm). Bottom: what a probe on that layer alone scores on test.", "name": "fig-06-weights"}}
 size = norms["pre-trained"]
-axes = plots.panels(8, rows=2, size=(13, 6.2))
-for top, bottom, (task, w) in zip(axes[:4], axes[4:], weights.items(), strict=True):
+axes = plots.panels(2 * len(weights), rows=2, size=(3.3 * len(weights), 6.2))
+for top, bottom, (task, w) in zip(axes[: len(weights)], axes[len(weights) :], weights.items(), strict=True):
     share = w * size / (w * size).sum(1, keepdims=True)
-    taskplots.layer_weights({"weight": w, "weight × norm": share}, ax=top, title=task)
+    taskplots.layer_weights({"weight": w, "weight × norm": share}, ax=top, title=task, ylabel="share" if top is axes[0] else "")
     question = questions[task][0]
     taskplots.by_layer({"pre-trained": scores[question]["pre-trained"]}, ylabel=f"{question}, {units[question][0]}", ax=bottom)
-    if top is not axes[0]:
-        top.get_legend().remove()
 ax = axes[0]
 
 # %% [markdown]
@@ -461,7 +465,7 @@ if profile == "smoke":
 asked_ways = [one_task(task, f"{task}, {name}", **c, seed=seeds[0]) for (task, name), c in grid.items()]
 asked_ways += [one_task(task, f"{task}, as above", seed=seeds[0]) for task in ("emotion", "asr")]
 asked_ways.append(one_task("emotion", "emotion, last", layers="last", seed=seeds[0]))
-other = sweep(asked_ways)
+other = sweep(asked_ways, workers=workers)
 ends = {r.name: weights_of(other, r.name)[0] for r in other.recipes if r.model.layers == "weighted"}
 
 
@@ -523,11 +527,13 @@ reach_table.style.format({"steps": "{:,}", "reach: η × steps": "{:.3f}", "larg
 #
 # A larger learning rate for these 25 numbers alone would remove the doubt.
 
-# %% mystnb={"image": {"alt": "Largest possible softmax weight of one of 25 layers against the epoch, for learning rates of 1e-5, 1e-4 and 1e-3, on a logarithmic time axis"}, "figure": {"caption": "Upper bound on the largest of 25 layer weights after so many epochs of Wang's training, if every step pushed the same way. The dotted curve is a random walk at the paper's rate.", "name": "fig-06-reach"}}
+# %% mystnb={"image": {"alt": "Largest possible softmax weight of one of 25 layers against the epoch, for learning rates of 1e-5, 1e-4 and 1e-3, on a logarithmic time axis"}, "figure": {"caption": "Upper bound on the largest of 25 layer weights after so many epochs of Wang's training, if every step pushed the same way. The dotted curve, flat at 4 %, is a random walk at the paper's rate.", "name": "fig-06-reach"}}
 epochs = np.geomspace(0.1, 60, 60)
 lines = {f"η = {r:g}": (epochs, largest_share(r * per_epoch * epochs, n_wang)) for r in (1e-5, 1e-4, 1e-3)}
 lines["η = 1e-05, random walk"] = (epochs, largest_share(rate * np.sqrt(per_epoch * epochs), n_wang))
 ax = plots.curves(lines, xlabel="epoch", ylabel="largest share possible", log="x", marks=False, source="arithmetic, no speech")
+ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
+ax.set(xticks=[0.1, 1, 10, 60], xticklabels=["0.1", "1", "10", "60"])
 
 # %% [markdown]
 # So every comparison of "last" with "learnable" needs a third system: **the average, not learned**. And every figure of learned weights should say how far they could have moved. Ours do, in the next section.
@@ -549,7 +555,7 @@ systems = {
     "average": proposed.change(layer_speed=0.0),
     "learnable": proposed,
 }
-tuned = sweep([r.change(name=name, seed=seed) for name, r in systems.items() for seed in tuned_seeds])
+tuned = sweep([r.change(name=name, seed=seed) for name, r in systems.items() for seed in tuned_seeds], workers=workers)
 tuned.summary()
 
 # %% mystnb={"image": {"alt": "Three panels with paired differences in WA, UA and macro-F1: average minus last, learnable minus average, and learnable minus last, with 95 percent intervals and a line at zero"}, "figure": {"caption": "Fine-tuned four-task system: what averaging adds to the last state, what learning adds to averaging, and the two together, which is Table 4's comparison. Paired differences on test, 95 % intervals over talkers and seeds.", "name": "fig-06-table4"}}
@@ -605,7 +611,8 @@ moved.style.format({"steps": "{:.0f}", "reach (logits)": "{:.2f}", "used": "{:.2
 #
 # ## Against what was expected
 #
-# The rules were given above, before the runs; here they are applied. *Expected* holds for the demo tier only.
+# The rules were given above, before the runs; here they are applied. *Expected* follows from the card and holds for the demo tier only; *open* is what the card cannot say: whether weights follow where layers do differ, and whether
+# the loss holds them to one place although neighbors are nearly parallel.
 
 # %%
 
@@ -622,9 +629,10 @@ marks.append(("emotion: the best layer beats the last one", "cannot tell", f"{ve
 for name in ("talker", "characters"):
     marks.append((f"{name}: an upper layer (above the middle) is best on dev", "yes", "yes" if best[name] > last / 2 else f"no, layer {best[name]}"))
 for task in questions:
-    marks.append((f"{task}: learned weights follow the probes", "cannot tell", follow[task]["weight"]))
+    sure = "cannot tell" if task in ("emotion", "gender") else "open"
+    marks.append((f"{task}: learned weights follow the probes", sure, follow[task]["weight"]))
 for name, row in starts.items():
-    marks.append((f"{name}: same end", "yes", f"{row['same place']}: {row['distance at the end']} apart"))
+    marks.append((f"{name}: same end", "open", f"{row['same place']}: {row['distance at the end']} apart"))
 for name, d in effects["macro_f1"].items():
     marks.append((f"fine-tuned, {name} in macro-F1 is above zero", "cannot tell", f"{verdict(d)}: {d}"))
 pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="index")
@@ -676,8 +684,8 @@ pd.DataFrame(claims, columns=["paper", "claim", "printed", "finding"]).style.hid
 
 # %% [markdown]
 # One more thing can be said of the first row without any data. On MSP-Podcast accuracy rises by 0.75 points: 24 of 3,200 utterances. Let $b$ be the utterances that only the new system gets right and $c$ those that only
-# the old one does. Then $b - c = 24$, and the sign test asks whether $(b-c)/\sqrt{b+c}$ exceeds 1.96. It does only if $b + c < (24/1.96)^2 \approx 150$: if the two systems differ in correctness on fewer than 4.7 % of the utterances. Chapter 02's
-# seeds of *one* recipe may differ on more than that; the next cell counts it here. And this test is generous, for it takes utterances of one talker as independent.
+# the old one does. Then $b - c = 24$, and the sign test asks whether $(b-c)/\sqrt{b+c}$ exceeds 1.96. It does only if $b + c < (24/1.96)^2 \approx 150$: if the two systems differ in correctness on fewer than 4.7 % of the utterances. Two seeds of *one*
+# recipe may well differ on more than that; the next cell counts it on our test set. And this test is generous, for it takes utterances of one talker as independent.
 
 # %%
 disagree = {}

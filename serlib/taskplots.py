@@ -77,9 +77,13 @@ def layer_weights(
         ax.annotate("equal", (1.0, 1 / w.shape[1]), xycoords=("axes fraction", "data"), ha="right",
                     va="bottom", fontsize=8.5, color=NOTE)  # fmt: skip
     ax.set(xlabel="layer", ylabel=ylabel, title=title, xticks=range(w.shape[1]))
+    highest = max(np.max(w) for w in weights.values())
+    ax.set_ylim(top=1.45 * highest)  # room for the names
+    if min(np.min(w) for w in weights.values()) >= 0:
+        ax.set_ylim(bottom=0)  # so that a small difference looks small
     ax.grid(axis="x", visible=False)
     if len(weights) > 1:
-        ax.legend()
+        ax.legend(ncols=len(weights), loc="upper center", columnspacing=1, handletextpad=0.2)
     return passport(ax)
 
 
@@ -97,7 +101,7 @@ def weight_paths(
     """
     ax = ax or plt.subplots(figsize=(5, 3.4))[1]
     columns = [name for name in histories[0] if str(name).startswith("dev_layer_")]
-    shades = plt.get_cmap("viridis_r")(np.linspace(0.15, 1, len(columns)))
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.25, 1, len(columns)))
     ends = {}
     for i, (column, shade) in enumerate(zip(columns, shades, strict=True)):
         before = [] if start is None else [start[i]]
@@ -117,8 +121,12 @@ def weight_paths(
 def _label_ends(ax: Axes, ends: Mapping[int, float], colors: Sequence) -> None:
     """Write each line's number at its right end, pushed apart where they would overlap."""
     low, high = ax.get_ylim()
-    step, previous = 0.075 * (high - low), -np.inf
-    for i in sorted(ends, key=ends.get):
-        previous = max(ends[i], previous + step)
-        ax.annotate(f"layer {i}", (1.01, previous), xycoords=("axes fraction", "data"),
+    step, order, at = 0.075 * (high - low), sorted(ends, key=ends.get), {}
+    for previous, i in zip([None, *order], order, strict=False):  # upward where they overlap
+        at[i] = ends[i] if previous is None else max(ends[i], at[previous] + step)
+    limit = high
+    for i in reversed(order):  # and down again from the top
+        at[i] = min(at[i], limit)
+        limit = at[i] - step
+        ax.annotate(f"layer {i}", (1.01, at[i]), xycoords=("axes fraction", "data"),
                     fontsize=8.5, va="center", color=colors[i])  # fmt: skip

@@ -70,5 +70,19 @@ def test_weight_paths_begin_at_the_start_and_name_every_layer_apart():
     assert len(heights) == 3 and np.diff(heights).min() > 0.02
 
 
+def test_labels_of_lines_that_end_together_stay_apart_and_inside():
+    crowd = pd.DataFrame({"epoch": [1, 2]} | {f"dev_layer_{i}": [0.1, 0.5] for i in range(5)})
+    crowd["dev_layer_5"] = [0.1, 0.0]
+    ax = taskplots.weight_paths([crowd])
+    heights = sorted(t.xy[1] for t in ax.texts)
+    assert np.diff(heights).min() > 0.03 and heights[-1] <= ax.get_ylim()[1]
+
+
+def test_free_weights_below_zero_are_seen():
+    low, high = taskplots.layer_weights({"free": np.array([[-0.5, 1.5]])}).get_ylim()
+    assert low < -0.5 and high > 1.5
+    assert FIGURES["layer_weights"]().get_ylim()[0] == 0
+
+
 def test_weights_of_one_epoch_and_seed_can_be_drawn():
     assert taskplots.weight_paths([paths(epochs=1)]).lines
