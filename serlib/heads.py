@@ -138,6 +138,7 @@ class LayerSum(nn.Module):
         softmax: bool = True,
         layer_norm: bool = False,
         start: str = "equal",
+        speed: float = 1.0,
     ) -> None:
         """Set the weights that learning starts from.
 
@@ -149,21 +150,27 @@ class LayerSum(nn.Module):
                 so that the weights compare layers of equal size.
             start: "equal": 1 / L each. "last" or "first": 0.9 for that layer, the others share the
                 rest; how far the end depends on the beginning tells how far it was learned.
+            speed: Factor on every move of w. Under Adam, whose steps do not depend on the size of
+                the gradient, a factor on the learning rate of w alone; 0 keeps it where it starts.
         """
         super().__init__()
         if start not in self.STARTS:
             raise ValueError(f"start={start!r}: choose equal, last or first")
-        self.softmax, self.layer_norm = softmax, layer_norm
+        self.softmax, self.layer_norm, self.speed = softmax, layer_norm, speed
         share = torch.full((n_layers,), 1 / n_layers)
         if start != "equal" and n_layers > 1:
             share[:] = 0.1 / (n_layers - 1)
             share[-1 if start == "last" else 0] = 0.9
         self.raw = nn.Parameter(share.log() - share.log().mean() if softmax else share)
+        self.register_buffer("start", self.raw.detach().clone(), persistent=False)
 
     @property
     def weights(self) -> Tensor:
         """The weights s (L,), differentiable."""
-        return self.raw.softmax(dim=0) if self.softmax else self.raw
+        w = self.raw
+        if self.speed != 1:
+            w = self.start + self.speed * (w - self.start)
+        return w.softmax(dim=0) if self.softmax else w
 
     def forward(self, layers: Tensor | Sequence[Tensor]) -> Tensor:
         """Layers (L, B, T, D), a tensor or L tensors (B, T, D), to (B, T, D) float32.

@@ -37,10 +37,12 @@ class ModelConfig:
         pooling: "mean", "sum" or "attentive" (mean and deviation with learned weights).
         tasks: "emotion" first, then any of "gender", "speaker" and "asr".
         layers: "last" takes the encoder's output, "weighted" a learned average of all L + 1 hidden
-            states, shared by the tasks.
+            states, shared by the tasks; a number such as "0" takes that hidden state alone, without
+            the final LayerNorm that the output of a pre-norm encoder has.
         layer_softmax: False leaves the weights of that average free, see ``heads.LayerSum``.
         layer_norm: Normalize each frame of each layer before the average.
         layer_start: What its weights start from: "equal", "last" or "first".
+        layer_speed: How fast they may move against the heads, 0 not at all, see ``heads.LayerSum``.
         head: "linear", or "mlp" with one hidden layer; "asr" then has an LSTM before it.
         hidden: Width of that layer, and of the LSTM.
         dropout: Before the layer that gives the logits: of the embedding ("linear") or of the
@@ -67,6 +69,7 @@ class ModelConfig:
     layer_softmax: bool = True
     layer_norm: bool = False
     layer_start: str = "equal"
+    layer_speed: float = 1.0
     head: str = "linear"
     hidden: int = 256
     dropout: float = 0.0
@@ -87,7 +90,8 @@ class ModelConfig:
             ("layer_start", heads.LayerSum.STARTS),
             ("co_attention", ("none", *heads.CoAttention.COMBINE)),
         ):  # fmt: skip
-            if getattr(self, name) not in known:
+            one_layer = name == "layers" and self.layers.isdigit()
+            if getattr(self, name) not in known and not one_layer:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
         if self.n_classes < 2:
             raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
@@ -143,6 +147,8 @@ class SER(nn.Module):
             random_init=config.random_init,
             seed=seed,
         )
+        if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
+            raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -153,6 +159,7 @@ class SER(nn.Module):
                     softmax=config.layer_softmax,
                     layer_norm=config.layer_norm,
                     start=config.layer_start,
+                    speed=config.layer_speed,
                 )
             self.pool = {
                 "mean": heads.MeanPool,
@@ -218,7 +225,11 @@ class SER(nn.Module):
         if not self.config.masked_encoder:
             lengths = torch.full_like(lengths, batch.inputs.shape[1])
         encoded = self.encoder(batch.inputs, lengths)
-        frames = encoded.frames if self.layer_sum is None else self.layer_sum(encoded.layers)
+        if self.layer_sum is not None:
+            frames = self.layer_sum(encoded.layers)
+        else:
+            layer = self.config.layers
+            frames = encoded.frames if layer == "last" else encoded.layers[int(layer)]
         if not self.config.masked_pooling:
             return frames, torch.full_like(batch.lengths, frames.shape[1])
         waves = batch.inputs.ndim == 2

@@ -213,6 +213,25 @@ def test_layer_norm_makes_layers_of_any_size_equal():
     torch.testing.assert_close(normed(layers), by_hand.mean(0), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+def test_speed_scales_every_move_of_the_layer_weights_and_zero_holds_them(softmax):
+    def after_one_step(speed):
+        module = heads.LayerSum(3, softmax=softmax, start="last", speed=speed)
+        before = module.weights.detach().clone()
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+        module(torch.arange(3.0).reshape(3, 1, 1, 1)).sum().backward()
+        optimizer.step()
+        move = module.weights.log() if softmax else module.weights
+        start = before.log() if softmax else before
+        return before, (move - start).detach()
+
+    (start, one), (same, ten), (_, none) = (after_one_step(speed) for speed in (1, 10, 0))
+    torch.testing.assert_close(start, same)
+    centered = [x - x.mean() if softmax else x for x in (one, ten)]
+    torch.testing.assert_close(10 * centered[0], centered[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(none, torch.zeros(3))
+
+
 def test_layer_sum_adds_half_precision_layers_in_float32():
     layers = torch.full((8, 1, 1, 1), 257.0).bfloat16()  # 256 in bfloat16; sums stay exact
     layers[0] = 1.0

@@ -27,16 +27,15 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
-    {"taskplots"},
-    {"publish", "demo.card"},
+    {"publish", "demo.card", "taskplots", "layerplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
     "transformers": {"encoders", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots", "taskplots"},
-    "seaborn": {"plots"},
+    "matplotlib": {"plots", "taskplots", "layerplots"},
+    "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
     "jupytext": {"notebooks"},

@@ -204,6 +204,19 @@ def test_a_frozen_encoder_has_no_dropout_in_training(folder):
     assert not torch.equal(other(batch)["embedding"], other(batch)["embedding"])
 
 
+def test_one_layer_alone_is_that_hidden_state(folder):
+    models = {layer: SER(ModelConfig(folder(), layers=layer)).eval() for layer in ("0", "1")}
+    for layer, model in models.items():
+        batch = clips(model, range(2))
+        frames, _ = model.frames(batch)
+        encoded = model.encoder(batch.inputs, batch.lengths)
+        torch.testing.assert_close(frames, encoded.layers[int(layer)])
+    with pytest.raises(ValueError, match="the last is"):
+        SER(ModelConfig(folder(), layers="99"))
+    with pytest.raises(ValueError, match="expected one of"):
+        ModelConfig("any", layers="first")
+
+
 @pytest.mark.parametrize("freeze", ["cnn", "all"])
 def test_layer_weights_get_gradients(folder, freeze):
     model = SER(ModelConfig(folder(), layers="weighted", freeze=freeze))
