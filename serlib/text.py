@@ -118,6 +118,28 @@ def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
     return missed + found.insertions, missed + found.hits
 
 
+def words_heard(reference: str, hypothesis: str) -> list[bool]:
+    """Which words of a reference the hypothesis has in their place.
+
+    "In their place" is an alignment with the fewest errors, that of `wer`; where several are as
+    good, the last word of a run of equal ones may count instead of the first.
+
+    >>> words_heard("a b c", "a x c d")
+    [True, False, True]
+    """
+    import jiwer
+
+    words = reference.split()
+    heard = [False] * len(words)
+    if words:
+        found = jiwer.process_words(" ".join(words), " ".join(hypothesis.split()))
+        for chunk in found.alignments[0]:
+            if chunk.type == "equal":
+                for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
+                    heard[i] = True
+    return heard
+
+
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
 

@@ -27,15 +27,15 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
-    {"publish", "demo.card"},
+    {"publish", "demo.card", "taskplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
     "transformers": {"encoders", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots"},
-    "seaborn": {"plots"},
+    "matplotlib": {"plots", "taskplots"},
+    "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
     "jupytext": {"notebooks"},
