@@ -228,7 +228,7 @@ tuned = sweep([
 single, double = "α = 0", "α = 0.1"
 tuned.summary((*METRICS, "wer"))
 
-# %% mystnb={"image": {"alt": "Four panels against alpha from zero to one: WA, UA, macro-F1 and WER on test with intervals, the paper's printed accuracy and WER as hollow diamonds, and dashed lines for the best scores of listeners to sound and to everything"}, "figure": {"caption": "Scores on test against \u03b1, with 95 % intervals over talkers and seeds. Hollow: what Cai et al. print for IEMOCAP, other speech with four classes, so compare the shape and not the height. Dashed: best possible scores without and with words.", "name": "fig-03-alpha"}}
+# %% mystnb={"image": {"alt": "Four panels against alpha from zero to one: WA, UA, macro-F1 and WER on test with intervals, the paper's printed accuracy and WER as hollow diamonds, and dashed lines for the best scores of listeners to sound and to everything"}, "figure": {"caption": "Scores on test against alpha, with 95 % intervals over talkers and seeds. Hollow: what Cai et al. print for IEMOCAP, other speech with four classes, so compare the shape and not the height. Dashed: best possible scores without and with words.", "name": "fig-03-alpha"}}
 PRINTED = {
     "0": (0.7166, 0.9981), "0.001": (0.7397, 0.2233), "0.01": (0.7634, 0.2007),
     "0.1": (0.7815, 0.1929), "1": (0.7735, 0.1877),
@@ -258,7 +258,7 @@ gains = pd.DataFrame.from_dict({
 }, orient="index")
 bold(gains, "Difference to α = 0 on test with its 95 % interval; bold where zero is outside")
 
-# %% mystnb={"image": {"alt": "Two panels with the paired difference to alpha zero in WA and UA, one point with a 95 percent interval for each alpha, and a vertical line at zero"}, "figure": {"caption": "Paired difference to the single-task model. An \u03b1 helps if its whole interval is right of zero.", "name": "fig-03-gains"}}
+# %% mystnb={"image": {"alt": "Two panels with the paired difference to alpha zero in WA and UA, one point with a 95 percent interval for each alpha, and a vertical line at zero"}, "figure": {"caption": "Paired difference to the single-task model. An alpha helps if its whole interval is right of zero.", "name": "fig-03-gains"}}
 fig, axes = plt.subplots(1, 2, figsize=(11, 0.5 * len(gains) + 1.8), sharey=True)
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
     plots.intervals(gains[metric].to_dict(), xlabel=f"difference in {metric.upper()} on test", ax=ax, zero=True)
@@ -284,7 +284,7 @@ pd.DataFrame(answers, columns=["question (rules 1 and 5)", "answer"]).style.hide
 #
 # Does emotion wait for the words? One curve per task, one color per α:
 
-# %% mystnb={"image": {"alt": "Two panels against epoch, dev UA on the left and dev WER on the right, thin lines per seed and thick means for each alpha"}, "figure": {"caption": "Emotion (left) and transcription (right) on dev after each epoch. Thin lines are seeds. The WER of \u03b1 = 0 is that of a head that is never trained.", "name": "fig-03-dynamics"}}
+# %% mystnb={"image": {"alt": "Two panels against epoch, dev UA on the left and dev WER on the right, thin lines per seed and thick means for each alpha"}, "figure": {"caption": "Emotion (left) and transcription (right) on dev after each epoch. Thin lines are seeds. The WER of alpha = 0 is that of a head that is never trained.", "name": "fig-03-dynamics"}}
 fig, axes = plt.subplots(1, 2, figsize=(12, 4.4))
 curves = {name: tuned.histories(name) for name in tuned.names()}
 plots.learning_curves(curves, "dev_ua", ylabel="UA on dev", ax=axes[0])
@@ -765,7 +765,7 @@ watched = sweep([
     cai(a, seed=seeds[0], diagnose=True) for a in ([0.1, 1.0] if profile != "smoke" else [0.1])
 ])
 
-# %% mystnb={"image": {"alt": "Two panels against epoch for alpha 0.1 and 1: the cosine between the gradients of emotion and transcription, and the length of the weighted transcription gradient relative to that of emotion, on a logarithmic axis"}, "figure": {"caption": "Left: cosine between the gradients of the two losses with respect to the encoder, on dev after each epoch. Right: \u03b1 times the length of CTC's gradient, in units of the emotion's; above 1 transcription decides where the encoder goes.", "name": "fig-03-cosine"}}
+# %% mystnb={"image": {"alt": "Two panels against epoch for alpha 0.1 and 1: the cosine between the gradients of emotion and transcription, and the length of the weighted transcription gradient relative to that of emotion, on a logarithmic axis"}, "figure": {"caption": "Left: cosine between the gradients of the two losses with respect to the encoder, on dev after each epoch. Right: alpha times the length of CTC's gradient, in units of the emotion's; above 1 transcription decides where the encoder goes.", "name": "fig-03-cosine"}}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8))
 histories = {
     r.name: [run.history().assign(pull=lambda h, a=r.loss.alpha: a * h["dev_asr_ratio"])]

@@ -119,10 +119,9 @@ def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
 
 
 def words_heard(reference: str, hypothesis: str) -> list[bool]:
-    """Which words of a reference the hypothesis has in their place.
+    """For each word of a reference, whether the hypothesis has it in its place.
 
-    "In their place" is an alignment with the fewest errors, that of `wer`; where several are as
-    good, the last word of a run of equal ones may count instead of the first.
+    "In its place" is as the alignment of `wer` has it, which makes the fewest errors.
 
     >>> words_heard("a b c", "a x c d")
     [True, False, True]
