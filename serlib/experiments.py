@@ -35,7 +35,7 @@ from serlib.recipes import Recipe, RecipeError
 
 STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
-DIAGNOSED = 4  # batches of dev that the tasks' gradients are compared on
+DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
 SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
 
 
@@ -199,9 +199,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
     terms = tasks.task_losses(recipe.loss, wanted, data.counts)
 
-    def batches(role: str, epoch: int = 0) -> batching.Batches:
-        rows = data.rows(role)
-        return clips.batches([rows[batch] for batch in plan[role].epoch(epoch)], quantum)
+    def batches(role: str, epoch: int = 0, every: int = 1) -> batching.Batches:
+        rows, chosen = data.rows(role), plan[role].epoch(epoch)[::every]
+        return clips.batches([rows[batch] for batch in chosen], quantum)
 
     def predict(model, role: str) -> pd.DataFrame:
         return evaluation.predict(model, batches(role), precision=recipe.train.precision)
@@ -216,8 +216,8 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
             weights = model.layer_sum.weights.tolist()
             scores |= {f"layer_{i}": weight for i, weight in enumerate(weights)}
         if recipe.diagnose:
-            some = list(batches("dev"))[:: max(1, len(plan["dev"].epoch(0)) // DIAGNOSED)]
-            scores |= tasks.gradient_cosine(model, terms, some[:DIAGNOSED])
+            every = max(1, len(plan["dev"].epoch(0)) // DIAGNOSED)
+            scores |= tasks.gradient_cosine(model, terms, batches("dev", every=every))
         return scores
 
     training.fit(

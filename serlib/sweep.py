@@ -47,16 +47,20 @@ class Runs:
         """The names, each once, in order."""
         return list(dict.fromkeys(r.name for r in self.recipes))
 
-    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,).
+    def predictions(self, name: str, role: str = "test") -> list[pd.DataFrame]:
+        """The tables of predictions of one name, one per seed.
 
         Raises:
             ValueError: If the runs were scored on different utterances.
         """
         tables = [run.predictions(role) for run in self.named(name).runs]
-        for table in tables[1:]:
-            if list(table.index) != list(tables[0].index):
-                raise ValueError(f"the runs of {name!r} were scored on different utterances")
+        if any(list(table.index) != list(tables[0].index) for table in tables[1:]):
+            raise ValueError(f"the runs of {name!r} were scored on different utterances")
+        return tables
+
+    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,)."""
+        tables = self.predictions(name, role)
         predictions = np.stack([t["prediction"].to_numpy() for t in tables])
         return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
 
@@ -74,8 +78,7 @@ class Runs:
 
     def _ratio(self, name: str, metric: str, role: str):
         """Talkers (U,), and numerators and denominators (S, U) of a ratio of sums."""
-        tables = [run.predictions(role) for run in self.named(name).runs]
-        self.stacked(name, role)  # refuses different utterances
+        tables = self.predictions(name, role)
         parts = [tasks.ratio(table, metric) for table in tables]
         return tables[0]["speaker"].to_numpy(), tuple(np.stack(x) for x in zip(*parts, strict=True))
 

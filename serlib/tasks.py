@@ -15,7 +15,7 @@ they are. Letters: B batch, C classes, S characters, U utterances.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -242,7 +242,7 @@ def scores(table: pd.DataFrame) -> dict[str, float]:
 def gradient_cosine(
     model: torch.nn.Module,
     terms: Mapping[str, Callable[[Mapping[str, Tensor], Batch], Tensor]],
-    batches: list[Batch],
+    batches: Iterable[Batch],
 ) -> dict[str, float]:
     """Cosine between the gradients of the emotion's loss and of each other task's.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import audio, manifest, metrics
+from serlib import audio, floors, manifest, metrics
 from serlib.demo import corpus, oracle, plan, speech
 
 VOICE = speech.Voice("en-us", 100, 95, 40, 170)
@@ -20,10 +20,10 @@ def table():
 def test_a_recipe_gives_the_same_samples_whatever_was_said_before():
     say = lambda text, voice: speech.render(text, voice, noise_seed=3)[0]  # noqa: E731
     other = speech.Voice("en-gb-x-rp", 115, 180, 90, 220)
-    first = say("Come on, the garden was outrageous.", VOICE)
-    say("Oh help, this ticket looks dangerous to me.", other)
+    first = say("Come on, the garden was unacceptable.", VOICE)
+    say("Oh no, this ticket looks alarming to me.", other)
     say("Okay.", VOICE)
-    np.testing.assert_array_equal(say("Come on, the garden was outrageous.", VOICE), first)
+    np.testing.assert_array_equal(say("Come on, the garden was unacceptable.", VOICE), first)
 
 
 def test_a_voice_is_what_it_says():
@@ -158,20 +158,46 @@ def test_rater_consensus_against_a_simulation():
 
 def test_word_likelihoods_by_hand():
     words, p = oracle.word_likelihood(plan.INTERJECTIONS)
-    assert p.sum(1) == pytest.approx(np.ones(8)) and len(words) == len(set(words)) == 16
-    own, other = plan.OWN / 2 + (1 - plan.OWN) / 16, (1 - plan.OWN) / 16
+    assert p.sum(1) == pytest.approx(np.ones(8)) and len(words) == len(set(words)) == 40
+    own, other = 0.65 / 5 + 0.35 / 40, 0.35 / 40
     assert p[0, words.index("enough")] == pytest.approx(own)
-    assert p[0, words.index("wow")] == pytest.approx(other)
+    assert p[0, words.index("gosh")] == pytest.approx(other)
+
+
+def test_no_word_is_planted_twice_or_hides_in_another():
+    """A chapter exchanges words by replacing text, so each must be found once."""
+    cues = [w for lists in (plan.INTERJECTIONS, plan.ADJECTIVES) for c in lists.values() for w in c]
+    assert len(cues) == len(set(cues)) and not set(cues) & set(plan.TOPICS)
+    adjectives = [w for c in plan.ADJECTIVES.values() for w in c]
+    rest = [*plan.FRAMES, *plan.TOPICS, *(w for c in plan.INTERJECTIONS.values() for w in c)]
+    assert not [(a, text) for a in adjectives for text in rest if a in text]
+
+
+def test_functionals_tell_little_of_the_words(monkeypatch):
+    """All prosody neutral and every word from its class's list: a listener to words is perfect."""
+    monkeypatch.setattr(plan, "MEANS", np.zeros_like(plan.MEANS))
+    monkeypatch.setattr(plan, "PRIOR", np.full(8, 1 / 8))
+    monkeypatch.setattr(plan, "OWN", 1.0)
+    spoken = corpus.compose()
+    part = {}
+    for split, n in (("train", 24), ("dev", 8), ("test", 24)):
+        rows = spoken[spoken["split"] == split].groupby("intended").head(n)
+        waves = (audio.from_int16(corpus.render(r)[0]) for r in rows.to_dict("records"))
+        labels = rows["intended"].map(plan.CLASSES.index).to_numpy()
+        part[split] = np.stack([audio.functionals(w) for w in waves]), labels
+    heard, truth = part["test"]
+    scores, _ = floors.svm(part["train"], part["dev"], heard, 8)
+    assert metrics.ua(metrics.confusion(truth, scores.argmax(1), 8)) < 0.4  # chance: 0.125
 
 
 def test_posterior_by_hand():
     """One cue and one word, multiplied out with plain numbers."""
-    row = pd.DataFrame([{"cue_pitch": 1.0, "interjection": "wow", "adjective": "rotten"}])
+    row = pd.DataFrame([{"cue_pitch": 1.0, "interjection": "gosh", "adjective": "slimy"}])
     joint = []
     for i, c in enumerate(plan.CLASSES):
         density = np.exp(-0.5 * (1.0 - plan.MEANS[i, 0]) ** 2)
-        said = [(plan.OWN / 2) * (c == "surprise") + (1 - plan.OWN) / 16,
-                (plan.OWN / 3) * (c == "disgust") + (1 - plan.OWN) / 24]  # fmt: skip
+        said = [0.65 / 5 * (c == "surprise") + 0.35 / 40,
+                0.65 / 8 * (c == "disgust") + 0.35 / 64]  # fmt: skip
         joint.append(plan.PRIOR[i] * density * said[0] * said[1])
     expected = np.array(joint) / np.sum(joint) @ oracle.consensus_confusion()
     assert oracle.posterior(row, ("pitch", "words"))[0] == pytest.approx(expected)

@@ -173,7 +173,7 @@ def _words(rng: np.random.Generator, c: int, topic: str) -> dict:
         chosen[slot] = vocabulary[rng.choice(len(vocabulary), p=likelihood[c])]
     frame = plan.FRAMES[rng.integers(len(plan.FRAMES))]
     text = frame.format(i=chosen["interjection"], t=topic, a=chosen["adjective"])
-    return dict(text=text.capitalize() + ".", topic=topic, **chosen)
+    return dict(text=text[0].upper() + text[1:] + ".", topic=topic, **chosen)
 
 
 def _raters(rng: np.random.Generator, c: int) -> dict:

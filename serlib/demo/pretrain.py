@@ -67,7 +67,10 @@ def model_config(architecture: str):
         num_hidden_layers=5, num_attention_heads=4, intermediate_size=432,
         num_conv_pos_embeddings=32, num_conv_pos_embedding_groups=16, layerdrop=0.0,
         hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0,
-        final_dropout=0.0, mask_time_prob=0.05, conv_bias=False, vocab_size=32,
+        final_dropout=0.0, conv_bias=False, vocab_size=32,
+        # SpecAugment of the user's: spans of 0.2 s, as 10 frames at 50 a second are. No least
+        # number of spans: the usual 2 would hide a third of a clip of two seconds.
+        mask_time_prob=0.05, mask_time_length=5, mask_time_min_masks=0,
     )  # fmt: skip
     if architecture == "wavlm":
         return transformers.WavLMConfig(
