@@ -129,6 +129,8 @@ class LayerSum(nn.Module):
     Interspeech 2021). w starts at zero, so that training starts from the plain average.
     """
 
+    STARTS = ("equal", "last", "first")
+
     def __init__(
         self,
         n_layers: int,
@@ -149,7 +151,7 @@ class LayerSum(nn.Module):
                 rest; how far the end depends on the beginning tells how far it was learned.
         """
         super().__init__()
-        if start not in ("equal", "last", "first"):
+        if start not in self.STARTS:
             raise ValueError(f"start={start!r}: choose equal, last or first")
         self.softmax, self.layer_norm = softmax, layer_norm
         share = torch.full((n_layers,), 1 / n_layers)
@@ -279,6 +281,8 @@ class CoAttention(nn.Module):
     ``combine="sum"`` by adding W_0 h_emotion.
     """
 
+    COMBINE = ("concat", "sum")
+
     def __init__(self, hidden: int, tasks: Sequence[str], *, combine: str = "concat") -> None:
         """Build the projections.
 
@@ -288,7 +292,7 @@ class CoAttention(nn.Module):
             combine: "concat" or "sum".
         """
         super().__init__()
-        if not tasks or combine not in ("concat", "sum"):
+        if not tasks or combine not in self.COMBINE:
             raise ValueError(f"{tasks=}: at least one; {combine=}: concat or sum")
         self.tasks, self.combine = tuple(tasks), combine
         self.query = nn.Linear(hidden, hidden)
@@ -312,9 +316,12 @@ class CoAttention(nn.Module):
         query = self.query(emotion)
         scale, frame_weights, keys = query.shape[-1] ** -0.5, None, []
         for task in self.tasks:
-            key = self.keys[task](others[task])
-            if key.ndim == 3:
+            key = others[task]
+            if key.ndim == 2:
+                key = self.keys[task](key)
+            else:  # masked before the projection, whose gradient would be NaN · 0 otherwise
                 key, mask, _ = _valid(key, lengths)
+                key = self.keys[task](key).to(key.dtype)
                 score = (key @ query.to(key.dtype)[:, :, None])[..., 0] * scale  # (B, T)
                 frame_weights = score.masked_fill(~mask[..., 0], -torch.inf).softmax(1)
                 key = (frame_weights[..., None] * key).sum(1)

@@ -303,8 +303,8 @@ def bootstrap_ratio(
         level: coverage wanted.
     """
     parts = np.stack([np.stack([np.atleast_2d(x) for x in pair], -1) for pair in systems])
-    _, index = np.unique(np.asarray(groups), return_inverse=True)  # parts (K, S, U, 2)
-    tables = np.stack([parts[:, :, index == g].sum(2) for g in range(index.max() + 1)], 2)
+    names, index = _speakers(np.asarray(groups))  # parts (K, S, U, 2)
+    tables = np.stack([parts[:, :, index == g].sum(2) for g in range(len(names))], 2)
     sign = np.ones(1) if len(systems) == 1 else np.array([-1.0, 1.0])
     return _interval(lambda t: _ratio(t[..., 0], t[..., 1]), tables, sign, n, seed, level)
 
@@ -317,13 +317,17 @@ def _tables(truth: np.ndarray, systems: list, groups: np.ndarray, n_classes: int
     shapes = [truth.shape, groups.shape, *(p.shape for p in predictions)]
     if shapes != [(truth.size,)] * 2 + [(s, truth.size)] * len(systems):
         raise ValueError(f"truth, groups, predictions {shapes}: need (U,), (U,) and equal (S, U)")
-    if any(group is None or group != group for group in groups.tolist()):
-        raise ValueError("a speaker is missing: name every utterance's speaker, or drop it")
-    names, index = np.unique(groups, return_inverse=True)
+    names, index = _speakers(groups)
     shape = len(systems), s, len(names), n_classes, n_classes
     table = np.arange(len(systems) * s).reshape(-1, s, 1) * len(names) + index  # (K, S, U)
     cell = (table * n_classes + truth) * n_classes + np.stack(predictions)
     return np.bincount(cell.ravel(), minlength=math.prod(shape)).reshape(shape)
+
+
+def _speakers(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if any(group is None or group != group for group in groups.tolist()):
+        raise ValueError("a speaker is missing: name every utterance's speaker, or drop it")
+    return np.unique(groups, return_inverse=True)
 
 
 def _interval(
@@ -333,8 +337,7 @@ def _interval(
     k, s, g, *cell = tables.shape
     value = float(sign @ metric(tables.sum(axis=2)).mean(axis=1))
     flat = np.moveaxis(tables, 2, 0).reshape(g, k * s * math.prod(cell)).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    statistics = np.full(n, np.nan)
+    rng, statistics = np.random.default_rng(seed), np.full(n, np.nan)
     for i in range(0, n if g > 1 else 0, 500):  # in blocks, to bound the memory
         size = min(500, n - i)
         speakers = rng.multinomial(g, np.full(g, 1 / g), size=size).astype(np.float64)  # (n, G)

@@ -82,13 +82,19 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist."""
-        for name, known in (("pooling", POOLING), ("layers", LAYERS), ("head", HEADS)):
+        for name, known in (
+            ("pooling", POOLING), ("layers", LAYERS), ("head", HEADS),
+            ("layer_start", heads.LayerSum.STARTS),
+            ("co_attention", ("none", *heads.CoAttention.COMBINE)),
+        ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
         if self.n_classes < 2:
             raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
             raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
+        if "emotion" in self.tasks[1:]:
+            raise ValueError(f"tasks={self.tasks}: the emotion comes first.")
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
             raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
         if self.co_attention != "none" and len(self.tasks) < 2:

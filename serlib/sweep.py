@@ -47,22 +47,23 @@ class Runs:
         """The names, each once, in order."""
         return list(dict.fromkeys(r.name for r in self.recipes))
 
-    def predictions(self, name: str, role: str = "test") -> list[pd.DataFrame]:
-        """The tables of predictions of one name, one per seed.
+    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,).
 
         Raises:
             ValueError: If the runs were scored on different utterances.
         """
-        tables = [run.predictions(role) for run in self.named(name).runs]
-        if any(list(table.index) != list(tables[0].index) for table in tables[1:]):
-            raise ValueError(f"the runs of {name!r} were scored on different utterances")
-        return tables
-
-    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,)."""
-        tables = self.predictions(name, role)
+        tables = self._tables(name, role=role)
         predictions = np.stack([t["prediction"].to_numpy() for t in tables])
         return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
+
+    def _tables(self, *names: str, role: str) -> list[pd.DataFrame]:
+        """Predictions of all runs of some names, which must be of the same utterances."""
+        tables = [run.predictions(role) for name in names for run in self.named(name).runs]
+        for table in tables[1:]:
+            if list(table.index) != list(tables[0].index):
+                raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
+        return tables
 
     def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
         """Mean over seeds with its 95 % interval over talkers and seeds.
@@ -70,17 +71,18 @@ class Runs:
         Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio`.
         """
         if metric not in METRICS:
-            (speakers, parts) = self._ratio(name, metric, role)
-            return metrics.bootstrap_ratio([parts], speakers)
+            return metrics.bootstrap_ratio(*self._ratios(metric, role, name))
         truth, predictions, speakers = self.stacked(name, role)
         c = len(self.named(name).recipes[0].classes)
         return metrics.bootstrap(METRICS[metric], truth, predictions, speakers, n_classes=c)
 
-    def _ratio(self, name: str, metric: str, role: str):
-        """Talkers (U,), and numerators and denominators (S, U) of a ratio of sums."""
-        tables = self.predictions(name, role)
-        parts = [tasks.ratio(table, metric) for table in tables]
-        return tables[0]["speaker"].to_numpy(), tuple(np.stack(x) for x in zip(*parts, strict=True))
+    def _ratios(self, metric: str, role: str, *names: str) -> tuple[list, np.ndarray]:
+        """Numerators and denominators (S, U) of each name's ratio of sums, and talkers (U,)."""
+        systems = []
+        for name in names:
+            parts = [tasks.ratio(table, metric) for table in self._tables(name, role=role)]
+            systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
+        return systems, self._tables(*names, role=role)[0]["speaker"].to_numpy()
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -98,14 +100,17 @@ class Runs:
 
         A system that ran once (a floor has no seeds) is compared with every seed of the other.
         """
+        seeds = max(len(self.named(a)), len(self.named(b)))
         if metric not in METRICS:
-            (speakers, first), (_, second) = (self._ratio(x, metric, role) for x in (a, b))
-            seeds = max(len(first[0]), len(second[0]))
-            pair = [tuple(np.resize(x, (seeds, x.shape[1])) for x in y) for y in (first, second)]
+            systems, speakers = self._ratios(metric, role, a, b)
+            pair = [
+                tuple(np.repeat(x, seeds, 0) if len(x) == 1 else x for x in parts)
+                for parts in systems
+            ]
             return metrics.bootstrap_ratio(pair, speakers)
+        self._tables(a, b, role=role)
         truth, first, speakers = self.stacked(a, role)
         _, second, _ = self.stacked(b, role)
-        seeds = max(len(first), len(second))
         pair = [np.repeat(p, seeds, 0) if len(p) == 1 else p for p in (first, second)]
         c = len(self.named(a).recipes[0].classes)
         return metrics.paired_bootstrap(METRICS[metric], truth, *pair, speakers, n_classes=c)

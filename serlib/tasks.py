@@ -96,10 +96,10 @@ def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
     """What counts as the speaker of each row; None where unknown.
 
     Args:
-        table: A manifest.
+        table: A manifest; for "shuffled" with a column ``role``.
         labels: "true": the talker. "prefix": the first part of the utterance's name, as in MTLSER's
-            code; on IEMOCAP it says who wore the markers. "shuffled": the talkers, dealt to the
-            rows at random: a control with the same counts and no information.
+            code; on IEMOCAP it says who wore the markers. "shuffled": the talkers of each role,
+            dealt to its rows at random: a control with the same counts and no information.
         seed: Of the shuffling.
     """
     if labels not in SPEAKER_LABELS:
@@ -108,7 +108,8 @@ def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
         return table["utt_id"].str.split("_").str[0]
     names = table["speaker"].astype(object).where(table["speaker"].notna(), None)
     if labels == "shuffled":
-        names = pd.Series(np.random.default_rng(seed).permutation(names), index=table.index)
+        rng = np.random.default_rng(seed)
+        names = names.groupby(table["role"].to_numpy()).transform(rng.permutation)
     return names
 
 
@@ -249,13 +250,17 @@ def gradient_cosine(
     g_k is the gradient of L_k with respect to the encoder, summed over the batches, without
     dropout. Near +1 the tasks pull the encoder the same way, near 0 they do not meet, below 0 a
     step for one undoes the other. ``<task>_ratio`` is |g_k| / |g_emotion|, before any weight.
+    Empty without the emotion, or if the encoder is frozen.
     """
     shared = [p for p in model.encoder_parameters() if p.requires_grad]
+    if not shared or "emotion" not in terms:
+        return {}
     gradients = {task: [torch.zeros_like(p) for p in shared] for task in terms}
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     device = next(model.parameters()).device
-    with torch.enable_grad():
+    # cuDNN's LSTM has no gradient in eval mode; torch's own has.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         for batch in batches:
             batch = batch.to(device)
             for task, term in terms.items():
@@ -263,7 +268,8 @@ def gradient_cosine(
                 parts = torch.autograd.grad(value, shared, allow_unused=True)
                 for total, part in zip(gradients[task], parts, strict=True):
                     total += 0 if part is None else part
-    model.train(training)
+    for module in training:
+        module.training = True
     flat = {task: torch.cat([g.flatten() for g in parts]) for task, parts in gradients.items()}
     base, found = flat.pop("emotion"), {}
     for task, g in flat.items():

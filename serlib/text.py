@@ -19,6 +19,7 @@ import numpy as np
 ALPHABET = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 BLANK, SPACE = 0, 4
 _NUMBER = {symbol: i for i, symbol in enumerate(ALPHABET)}
+_NOTES = re.compile(r"\[[^]]*\]|\{[^}]*\}|<[^>]*>")  # of the transcriber
 
 
 def normalize(text: str) -> str:
@@ -30,7 +31,7 @@ def normalize(text: str) -> str:
     >>> normalize("Well-- it’s a café, [LAUGHTER] isn't it?")
     "WELL IT'S A CAFE ISN'T IT"
     """
-    text = re.sub(r"\[[^]]*\]|\{[^}]*\}|<[^>]*>", " ", text.replace("’", "'"))
+    text = _NOTES.sub(" ", text.replace("’", "'"))
     text = unicodedata.normalize("NFKD", text).upper()
     text = "".join(c for c in text if not unicodedata.combining(c))
     words = (word.strip("'") for word in re.sub(r"[^A-Z']", " ", text).split())
@@ -46,7 +47,7 @@ def encode(text: str | None) -> list[int]:
     >>> encode("A b."), encode("Route 66"), encode("[NOISE]"), encode(None)
     ([7, 4, 24], [], [], [])
     """
-    if not isinstance(text, str) or any(c.isdigit() for c in text):
+    if not isinstance(text, str) or any(c.isnumeric() for c in _NOTES.sub("", text)):
         return []
     return [_NUMBER[c] for c in normalize(text).replace(" ", ALPHABET[SPACE])]
 

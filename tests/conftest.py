@@ -53,3 +53,9 @@ def steady(monkeypatch) -> None:
     from serlib import chapters
 
     monkeypatch.setattr(chapters, "state_digest", lambda: "steady")
+
+
+@pytest.fixture
+def on_cpu(monkeypatch) -> None:
+    """Train where bits do not depend on the machine."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")

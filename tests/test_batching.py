@@ -168,6 +168,25 @@ def test_clips_hold_targets_and_make_batches_in_order():
             batching.Clips(store, list(keys), store.durations, emotion=labels)
 
 
+def test_batches_are_counted_without_being_made_and_can_be_gone_over_again():
+    made = []
+
+    def prepare(wave):
+        made.append(len(wave))
+        return wave
+
+    store = WaveStore(waves_of((30, 10, 20, 40)))
+    clips = batching.Clips(store, list("abcd"), store.durations, prepare=prepare)
+    batches = clips.batches(iter([[0], [1, 2], [3]]))
+    assert len(batches) == 3 and made == []
+    first = iter(batches)
+    next(first)
+    assert len(made) <= 3  # itself and the next, not the whole plan
+    first.close()
+    once, again = ([batch.keys for batch in batches] for _ in range(2))
+    assert once == again == [["a"], ["b", "c"], ["d"]]
+
+
 def test_batches_report_errors_and_leave_no_thread_when_left_early():
     def prepare(wave):
         if len(wave) == 20:

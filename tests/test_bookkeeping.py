@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +10,11 @@ import torch
 from serlib import bookkeeping
 from serlib.batching import Batch
 from serlib.training import fit
-
-sys.path.insert(0, str(Path(__file__).parent))
-from training_toys import (  # noqa: E402, F401, I001
+from training_toys import (
     Toy,
     assert_same_weights,
     cross_entropy,
     dev_scores,
-    on_cpu,
     open_run,
     scripted,
     settings,
@@ -26,6 +22,8 @@ from training_toys import (  # noqa: E402, F401, I001
     toy_batch,
     toy_batches,
 )
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 # ------------------------------------------------------------------ what goes wrong

@@ -190,6 +190,35 @@ def test_masked_group_norm_by_hand_and_by_loop():
         assert not y[b, :, n:].any()
 
 
+@pytest.mark.parametrize("stable", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@torch.no_grad()
+def test_stored_hidden_states_give_what_the_waves_gave(folder, stable, dtype):
+    encoder = encoders.load(folder("wav2vec2", "layer", stable))
+    waves = [encoder.prepare(clip) for clip in clips_of((9_000, 4_000, 6_000))]
+    expected = encoder(*pad(waves))
+    stored = torch.stack(expected.layers, 2).to(dtype)  # (B, T, L + 1, D)
+    padded = torch.arange(stored.shape[1]) >= expected.lengths[:, None]
+    assert padded.any()
+    stored[padded] = torch.nan
+    found = encoder(stored, expected.lengths)
+    assert torch.equal(found.lengths, expected.lengths) and found.frames.dtype == torch.float32
+    assert len(found.layers) == encoder.n_layers + 1
+    if dtype == torch.float32:
+        assert torch.equal(states(found), states(expected))
+    else:
+        torch.testing.assert_close(states(found), states(expected), rtol=2e-3, atol=2e-3)
+    assert (states(found)[:, padded] == 0).all()
+
+
+def test_stored_hidden_states_need_fitting_lengths(folder):
+    encoder = encoders.load(folder("wav2vec2", "group", 0))
+    stored = torch.zeros(2, 5, 4, 24)
+    for lengths in ([5, 6], [0, 5], [5]):
+        with pytest.raises(ValueError, match="frames"):
+            encoder(stored, torch.tensor(lengths))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stages_compose_exactly(folder, family):
     encoder = encoders.load(folder(family, "group", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -172,3 +173,43 @@ def test_no_labels_at_all_and_a_wrong_number_of_classes():
 def test_more_than_ten_classes_stay_in_order():
     probabilities = np.eye(12)[[11, 2]]
     assert evaluation.score(table_of([11, 2], probabilities), 12)["wa"] == 1.0
+
+
+class Answers(Table):
+    """Beside the emotion, or instead of it, a gender; two unknown in the truth."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        outputs = super().forward(batch) | {"gender": batch.inputs[:, :2]}
+        return {name: outputs[name] for name in self.names}
+
+
+def gendered(*numbers: int) -> Batch:
+    truth = torch.tensor([1, 1, 0, IGNORE, IGNORE])[list(numbers)]
+    return replace(rows(*numbers), extra={"gender": truth})
+
+
+def test_other_tasks_answers_stand_beside_the_emotion_in_the_same_rows():
+    model, order = Answers("emotion", "gender"), ([3, 0], [4, 1, 2])
+    table = evaluation.predict(model, [gendered(*numbers) for numbers in order])
+    plain = evaluation.predict(Table(), [rows(*numbers) for numbers in order])
+    pd.testing.assert_frame_equal(table[list(plain)], plain, check_exact=True)
+    assert table["gender"].tolist() == [0, 1, 0, 0, 0]  # of equal logits the first
+    assert table["gender_truth"].tolist() == [1, 1, 0, IGNORE, IGNORE]
+    scores = evaluation.score(table, 3)
+    assert scores.pop("gender") == pytest.approx(2 / 3)
+    assert scores == evaluation.score(plain, 3)
+
+
+def test_a_model_without_the_emotion_has_its_own_answers_and_scores_only():
+    table = evaluation.predict(Answers("gender"), [gendered(2, 1), gendered(0)])
+    assert table.index.tolist() == list("edc")
+    assert list(table) == ["truth", "gender", "gender_truth"]
+    assert evaluation.score(table, 3) == {"gender": pytest.approx(2 / 3)}
+    unlabeled = evaluation.predict(Answers("gender"), [rows(0, 1)])
+    assert evaluation.score(unlabeled, 3) == {}
+    with pytest.raises(ValueError, match="more than once"):
+        evaluation.predict(Answers("gender"), [gendered(0), gendered(0)])

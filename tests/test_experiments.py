@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import encoders, experiments, manifest, recipes
+from serlib import encoders, evaluation, experiments, manifest, recipes, records, tasks, text
 from serlib.demo import corpus
-from serlib.sweep import sweep
+from serlib.losses import IGNORE
+from serlib.model import SER
+from serlib.sweep import Runs, sweep
 
 TINY = dict(epochs=1, n_layers=1)
 
@@ -130,27 +132,124 @@ def test_the_same_seed_gives_the_same_run(home, monkeypatch):
     pd.testing.assert_frame_equal(first, second)
 
 
-def test_class_weights_reach_the_loss(home):
-    data = experiments.load(recipes.cai2021("smoke"))
-    import torch
+@pytest.fixture(scope="module")
+def multitask(tmp_path_factory):
+    """One run of four tasks, trained once for the tests below."""
+    made = corpus.make(progress=False)
+    folder = tmp_path_factory.mktemp("multitask")
+    (folder / "demo").mkdir()
+    (folder / "demo" / made.name).symlink_to(made)
+    recipe = recipes.wang2025("smoke").change(**TINY, hidden=16, diagnose=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERLIB_HOME", str(folder))
+        yield recipe, experiments.run(recipe, progress=False)
 
-    from serlib import losses
-    from serlib.batching import Batch
 
-    logits = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
-    batch = Batch(logits, torch.ones(6, dtype=torch.long), torch.arange(6), list("abcdef"),
-                  torch.arange(6), 1.0)  # fmt: skip
-    recipe = recipes.cai2021("smoke")
-    plain = experiments._loss(recipe, data.counts)({"emotion": logits}, batch)
-    assert plain == pytest.approx(torch.nn.functional.cross_entropy(logits, batch.emotion).item())
-    weight = losses.inverse_frequency_weights(data.counts)
-    weighted = experiments._loss(recipe.change(weights="inverse_frequency"), data.counts)
-    torch.testing.assert_close(
-        weighted({"emotion": logits}, batch),
-        torch.nn.functional.cross_entropy(logits, batch.emotion, weight=weight),
+def test_a_multi_task_run_keeps_the_answers_of_all_tasks(multitask):
+    recipe, record = multitask
+    test, data = record.predictions("test"), experiments.load(recipe)
+    rows = data.table.set_index("key").loc[test.index]
+    assert test["reference"].tolist() == [text.decode(text.encode(t)) for t in rows["text"]]
+    assert all(isinstance(heard, str) for heard in test["hypothesis"])
+    assert test["gender_truth"].tolist() == [tasks.GENDERS.index(g) for g in rows["gender"]]
+    assert set(test["gender"]) <= {0, 1}
+    assert (test["speaker_id_truth"] == IGNORE).all()  # nobody in test was trained on
+    assert record.summary["test"] == pytest.approx(evaluation.score(test, 8))
+    assert {"wer", "cer", "gender"} < set(record.summary["test"])
+    assert "speaker" not in record.summary["test"]
+    train = data.table["text"][data.rows("train")]
+    usable = sum(bool(text.encode(t)) for t in train)
+    assert record.summary["train_transcripts"] == usable > 100
+    assert record.summary["train_without"] == len(train) - usable
+
+
+def test_each_epoch_notes_layers_angles_and_some_transcripts(multitask):
+    recipe, record = multitask
+    history = record.history()
+    layers = history[[f"dev_layer_{i}" for i in range(2)]]  # one layer, and its input
+    assert layers.sum(axis=1).tolist() == pytest.approx([1.0] * len(history))
+    for task in recipe.model.tasks[1:]:
+        if task != "speaker":  # of unknown speakers no gradient comes
+            assert history[f"dev_cosine_{task}"].between(-1, 1).all()
+        assert (history[f"dev_{task}_ratio"] >= 0).all()
+    heard = record.predictions("dev_epoch_001")
+    assert len(heard) == experiments.TRANSCRIBED and list(heard) == ["reference", "hypothesis"]
+
+
+def test_a_finished_run_is_restored_from_its_folder_alone(multitask, tmp_path):
+    recipe, record = multitask
+    assert not (record.path / "checkpoint").exists()
+    copy = shutil.copytree(record.path, tmp_path / "moved")
+    model = experiments.restore(replace(record, path=copy))
+    assert not model.training and model.config == recipe.model
+    data = experiments.load(recipe)
+    targets, names = tasks.targets(data.table, recipe.model.tasks)
+    assert model.n_speakers == len(names)
+    clips, quantum = experiments.inputs(recipe, data, model.encoder, targets, progress=False)
+    rows = data.rows("test")
+    batches = clips.batches(np.array_split(rows, 8), quantum)
+    found = evaluation.predict(model, batches)
+    stored = record.predictions("test").drop(columns="speaker")
+    pd.testing.assert_frame_equal(found, stored.loc[found.index], atol=1e-5, check_dtype=False)
+
+
+def test_a_sweep_gives_intervals_of_other_tasks(multitask):
+    recipe, record = multitask
+    runs = Runs((recipe,), (record,))
+    test = record.predictions("test")
+    said = test[test["reference"] != ""]
+    wer = runs.interval(recipe.name, "wer")
+    expected = text.wer(said["reference"].tolist(), said["hypothesis"].tolist())
+    assert wer.value == pytest.approx(expected) and wer.low <= wer.value <= wer.high
+    gender = runs.interval(recipe.name, "gender")
+    assert gender.value == pytest.approx((test["gender"] == test["gender_truth"]).mean())
+    difference = runs.difference(recipe.name, recipe.name, "wer")
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+    table = runs.summary(["ua", "wer", "gender"])
+    assert table.loc[recipe.name, "wer"] == wer
+
+
+def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
+    def pretend(name: str, seed: int, keys: str, heard: str) -> records.Run:
+        run = records.Run.open(tmp_path, {"run": name, "seed": seed}, key=f"{name}-{seed}")
+        table = pd.DataFrame({"truth": 0, "hypothesis": heard, "speaker": list("xy")})
+        index = pd.Index(list(keys), name="key")
+        run.save_predictions("test", table.assign(reference="A B").set_index(index))
+        return run
+
+    one = recipes.cai2021("demo").change(name="one", tasks=("asr",))  # without the emotion
+    two = one.change(name="two")
+    runs = Runs(
+        (one, one.change(seed=1), two),
+        (pretend("one", 0, "kl", "A B"), pretend("one", 1, "kl", "A"), pretend("two", 0, "kl", "")),
     )
-    focal = experiments._loss(recipe.change(gamma=2.0), data.counts)({"emotion": logits}, batch)
-    assert focal < plain
+    assert runs.interval("one", "wer").value == pytest.approx(0.25)
+    assert runs.difference("one", "two", "wer").value == pytest.approx(0.75)
+    other = Runs((two,), (pretend("three", 0, "kz", "A"),))
+    with pytest.raises(ValueError, match="different utterances"):
+        (runs.named("one") + other).difference("one", "two", "wer")
+
+
+def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(home, monkeypatch):
+    recipe = recipes.wang2025("smoke").change(**TINY, freeze="all", hidden=16, spec_augment=0.0)
+    data = experiments.load(recipe)
+    model = SER(recipe.model, n_speakers=2)
+    rows = data.rows("test")[:12]
+    tables = []
+    for limit, ndim in ((4, 4), (0, 2)):
+        monkeypatch.setattr(experiments, "STORE_GB", limit)
+        clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
+        batches = list(clips.batches(np.array_split(rows, 3), quantum))
+        assert batches[0].inputs.ndim == ndim and batches[0].inputs.shape[1] % quantum == 0
+        tables.append(evaluation.predict(model, batches))
+    assert batches[0].emotion.tolist() == data.table["label"][rows[:4]].tolist()
+    for column in (f"p_{c}" for c in range(8)):
+        np.testing.assert_allclose(tables[0][column], tables[1][column], atol=2e-3)
+    assert (tables[0]["prediction"] == tables[1]["prediction"]).mean() > 0.9
+    seen = recipe.change(masked_encoder=False)  # padding must be seen, so nothing is stored
+    monkeypatch.setattr(experiments, "STORE_GB", 4)
+    clips, _ = experiments.inputs(seen, data, model.encoder, progress=False)
+    assert clips.inputs is data.store
 
 
 def test_sweep_compares_in_pairs(home):

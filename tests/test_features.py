@@ -86,6 +86,19 @@ def test_layer_means(tmp_path):
     assert batch.inputs.shape == (4, 3, 2) and batch.padding == 0
 
 
+def test_all_layers_side_by_side_and_the_mean_of_the_output(tmp_path):
+    store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
+    layers = features.cache(Toy(), store, kind="layers", **options)
+    means = features.cache(Toy(), store, kind="output_mean", **options)
+    for i in range(4):
+        cnn = expected_cnn(store, i)
+        states = layers[i].view(len(cnn), 3, 2)  # (T, L + 1, D), as experiments read them
+        for layer, expected in enumerate((cnn, cnn + 1, cnn * 2)):
+            np.testing.assert_allclose(states[:, layer], expected, rtol=1e-5)
+        assert means[i].shape == (1, 2)
+        np.testing.assert_allclose(means[i][0], (2 * cnn).mean(0), rtol=1e-5)
+
+
 def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
     store = WaveStore(waves_of(LENGTHS))
     options = {"root": tmp_path, "progress": False}
@@ -106,7 +119,7 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
         assert len(more) == len(known) + 1, changes
         known = more
     assert files(Toy(), store) == known
-    monkeypatch.setattr(batching.records, "source_digest", lambda modules: "other code")
+    monkeypatch.setattr(features.records, "source_digest", lambda modules: "other code")
     assert len(files(Toy(), store)) == len(known) + 1
 
 
@@ -219,7 +232,10 @@ def test_half_precision(tmp_path):
 
 def test_features_that_training_changes_are_refused(tmp_path):
     store = WaveStore(waves_of((8,)))
-    for freeze, kind in (("none", "cnn"), ("none", "layers_mean"), ("cnn", "layers_mean")):
+    for freeze, kind in (
+        ("none", "cnn"), ("none", "layers_mean"), ("cnn", "layers_mean"), ("cnn", "layers"),
+        ("cnn", "output_mean"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="changes in training"):
             features.cache(Toy(freeze), store, root=tmp_path, kind=kind)
     features.cache(Toy("cnn"), store, root=tmp_path, progress=False)

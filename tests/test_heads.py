@@ -229,6 +229,30 @@ def test_a_shortened_list_of_layers_is_refused_with_the_cause(given):
         heads.LayerSum(3)(torch.zeros(given, 1, 2, WIDTH))
 
 
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize(("start", "at"), [("last", -1), ("first", 0)])
+def test_layer_sum_starts_at_a_layer_and_can_leave_it(softmax, start, at):
+    module = heads.LayerSum(5, softmax=softmax, start=start)
+    others = torch.ones(5, dtype=torch.bool)
+    others[at] = False
+    assert module.weights[at].item() == pytest.approx(0.9)
+    torch.testing.assert_close(module.weights[others], torch.full((4,), 0.025))
+    assert module.weights.sum().item() == pytest.approx(1)
+    layers = torch.randn(5, 1, 2, WIDTH, generator=torch.Generator().manual_seed(0))
+    (module(layers) * layers[2]).sum().backward()
+    assert (module.raw.grad != 0).all()
+
+
+def test_layer_sum_of_one_layer_and_starts_that_do_not_exist():
+    layer = torch.ones(1, 1, 2, WIDTH)
+    for softmax in (True, False):
+        for start in ("equal", "last", "first"):
+            module = heads.LayerSum(1, softmax=softmax, start=start)
+            torch.testing.assert_close(module(layer), layer[0])
+    with pytest.raises(ValueError, match="start='middle'"):
+        heads.LayerSum(3, start="middle")
+
+
 # ---- classifiers --------------------------------------------------------------------------------
 
 
@@ -252,6 +276,151 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(mlp(x), mlp(x))
     mlp.eval()
     assert torch.equal(mlp(x), mlp(x)) and mlp(x).shape == (3, 4)
+
+
+# ---- branches for every frame, and the attention between branches -------------------------------
+
+
+def test_the_two_layers_of_a_branch_compose_to_the_whole():
+    frames, _ = clips(10)
+    torch.manual_seed(0)
+    for head, x in (
+        (heads.MLPHead(WIDTH, 7, 3, input_dropout=0.4), frames[:, 0]),
+        (heads.RecurrentHead(WIDTH, 7, 3), frames),
+    ):
+        head.eval()
+        hidden = head.hidden(x)
+        assert hidden.shape == (*x.shape[:-1], 7) and (hidden >= 0).all()
+        assert torch.equal(head.output(hidden), head(x)) and head(x).shape == (*x.shape[:-1], 3)
+
+
+def test_padding_behind_a_clip_does_not_reach_its_frames():
+    frames, lengths = clips(11)
+    torch.manual_seed(0)
+    head = heads.RecurrentHead(WIDTH, 7, 3).eval()
+    frames[~heads.frame_mask(lengths, frames.shape[1])] = 1e3
+    together = head(frames)
+    for i, n in enumerate(lengths.tolist()):
+        torch.testing.assert_close(together[i, :n], head(frames[i : i + 1, :n])[0])
+
+
+def test_frames_know_of_those_before_them_but_not_of_those_behind():
+    frames, _ = clips(12, (9,))
+    torch.manual_seed(0)
+    head = heads.RecurrentHead(WIDTH, 7, 3).eval()
+    changed = frames.clone()
+    changed[0, 4] += 1
+    moved = (head(changed) != head(frames))[0].any(dim=1)
+    assert moved.tolist() == [False] * 4 + [True] * 5
+
+
+def identities(tasks, combine: str = "concat", hidden: int = 2) -> heads.CoAttention:
+    module = heads.CoAttention(hidden, tasks, combine=combine)
+    for layer in (module.query, *module.keys.values()):
+        nn.init.eye_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return module
+
+
+def test_co_attention_by_hand():
+    """Products with the query are √2 log 3 and 0, so that a softmax gives 3/4 and 1/4."""
+    x = math.sqrt(2) * math.log(3)
+    emotion = torch.tensor([[1.0, 0.0]])
+    frames = torch.tensor([[[x, 4.0], [0.0, 8.0], [9.0, 9.0]]])  # the third is padding
+    module = identities(["asr"])
+    fused, weights, over_frames = module(emotion, {"asr": frames}, torch.tensor([2]))
+    torch.testing.assert_close(over_frames, torch.tensor([[0.75, 0.25, 0.0]]))
+    content = torch.tensor([[0.75 * x, 0.75 * 4 + 0.25 * 8]])
+    torch.testing.assert_close(fused, torch.cat([emotion, content], 1))
+    assert weights.tolist() == [[1.0]]
+
+    others = {"gender": torch.tensor([[x, 1.0]]), "speaker": torch.tensor([[0.0, 5.0]])}
+    module = identities(["speaker", "gender"], "sum")
+    fused, weights, over_frames = module(emotion, others, torch.tensor([2]))
+    torch.testing.assert_close(weights, torch.tensor([[0.25, 0.75]]))  # in the order of the tasks
+    torch.testing.assert_close(fused, torch.tensor([[1 + 0.75 * x, 0.75 * 1 + 0.25 * 5]]))
+    assert over_frames is None
+
+
+def attending(combine: str = "concat") -> tuple[heads.CoAttention, torch.Tensor, dict]:
+    torch.manual_seed(13)
+    others = {"asr": clips(14)[0], "gender": torch.randn(4, WIDTH)}
+    module = heads.CoAttention(WIDTH, ["gender", "asr"], combine=combine)
+    return module, torch.randn(4, WIDTH), others
+
+
+def test_co_attention_against_a_loop_over_clips():
+    module, emotion, others = attending()
+    lengths = clips()[1]
+    fused, weights, over_frames = module(emotion, others, lengths)
+    for i, n in enumerate(lengths.tolist()):
+        query = module.query(emotion[i])
+        heard = module.keys["asr"](others["asr"][i, :n])
+        alpha = torch.softmax(heard @ query / math.sqrt(WIDTH), 0)
+        torch.testing.assert_close(over_frames[i, :n], alpha)
+        keys = torch.stack([module.keys["gender"](others["gender"][i]), alpha @ heard])
+        a = torch.softmax(keys @ query / math.sqrt(WIDTH), 0)
+        torch.testing.assert_close(weights[i], a)
+        torch.testing.assert_close(fused[i], torch.cat([emotion[i], a @ keys]))
+    torch.testing.assert_close(over_frames.sum(1), torch.ones(4))
+
+
+def test_the_weights_of_each_clip_sum_to_one_and_one_task_takes_all():
+    module, emotion, others = attending()
+    _, weights, _ = module(emotion, others, clips()[1])
+    torch.testing.assert_close(weights.sum(1), torch.ones(4))
+    alone = heads.CoAttention(WIDTH, ["gender"])
+    fused, weights, _ = alone(emotion, others, clips()[1])
+    assert (weights == 1).all()
+    torch.testing.assert_close(fused[:, WIDTH:], alone.keys["gender"](others["gender"]))
+
+
+@pytest.mark.parametrize("combine", ["concat", "sum"])
+@pytest.mark.parametrize("garbage", [1e30, math.inf, math.nan])
+def test_padding_reaches_neither_the_fusion_nor_a_gradient(combine, garbage):
+    module, emotion, others = attending(combine)
+    lengths = clips()[1]
+    padding = ~heads.frame_mask(lengths, 9)
+    results = []
+    for value in (0.0, garbage):
+        dirty = others["asr"].clone()
+        dirty[padding] = value
+        dirty.requires_grad_()
+        outputs = module(emotion, others | {"asr": dirty}, lengths)
+        total = sum(x.pow(2).sum() for x in outputs)
+        results.append((*outputs, *torch.autograd.grad(total, [dirty, *module.parameters()])))
+    for clean, dirtied in zip(*results, strict=True):
+        assert torch.equal(clean, dirtied)
+    assert (results[1][3][padding] == 0).all()
+
+
+@pytest.mark.parametrize("combine", ["concat", "sum"])
+def test_a_clips_fusion_does_not_depend_on_its_neighbors(combine):
+    module, emotion, others = attending(combine)
+    lengths = clips()[1]
+    together = module(emotion, others, lengths)
+    assert together[0].shape == (4, module.width)
+    assert module.width == WIDTH * (2 if combine == "concat" else 1)
+    for i, n in enumerate(lengths.tolist()):
+        mine = {"asr": others["asr"][i : i + 1, :n], "gender": others["gender"][i : i + 1]}
+        alone = module(emotion[i : i + 1], mine, lengths[i : i + 1])
+        for whole, one in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[i, : one.shape[1]], one[0])
+
+
+def test_co_attention_under_autocast_stays_close_and_finite():
+    module, emotion, others = attending()
+    expected = module(emotion, others, clips()[1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module(emotion, others, clips()[1])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(("tasks", "combine"), [([], "concat"), (["asr"], "product")])
+def test_co_attention_that_cannot_be_meant_is_refused(tasks, combine):
+    with pytest.raises(ValueError, match="at least one"):
+        heads.CoAttention(WIDTH, tasks, combine=combine)
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -241,3 +242,149 @@ def test_focal_gradient_against_finite_differences(gamma):
 def test_negative_gamma_is_refused():
     with pytest.raises(ValueError, match="gamma"):
         losses.focal(*batch(), gamma=-1.0)
+
+
+# ---- CTC ----------------------------------------------------------------------------------------
+
+
+def speech(seed: int = 0, dtype=torch.float32) -> tuple:
+    """Logits (5, 9, 6) with lengths, and transcripts that fit, of 1 to 4 characters."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(5, 9, 6, generator=generator)
+    tokens = torch.tensor([[1, 2, 3, 3], [5, 0, 0, 0], [4, 4, 0, 0], [2, 1, 2, 0], [3, 0, 0, 0]])
+    lengths, n_tokens = torch.tensor([9, 4, 6, 8, 1]), torch.tensor([4, 1, 2, 3, 1])
+    return logits.to(dtype).requires_grad_(), lengths, tokens, n_tokens
+
+
+def gradient_of(loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.grad(loss, logits, retain_graph=True)[0]
+
+
+def test_ctc_reductions_from_torchs_losses_per_clip():
+    logits, lengths, tokens, n_tokens = speech()
+    each = []
+    for row, n, target, s in zip(logits, lengths, tokens, n_tokens, strict=True):
+        log_p = row[:n].log_softmax(-1)[:, None]
+        each.append(nn.functional.ctc_loss(log_p, target[None, :s], [n], [s], reduction="sum"))
+    each = torch.stack(each)
+    expected = {"sum": each.sum(), "clips": each.mean(), "characters": (each / n_tokens).mean()}
+    for reduction, value in expected.items():
+        found = losses.ctc(logits, lengths, tokens, n_tokens, reduction=reduction)
+        torch.testing.assert_close(found, value)
+        torch.testing.assert_close(gradient_of(found, logits), gradient_of(value, logits))
+    torch.testing.assert_close(losses.ctc(logits, lengths, tokens, n_tokens), expected["clips"])
+    with pytest.raises(ValueError, match="reduction"):
+        losses.ctc(logits, lengths, tokens, n_tokens, reduction="mean")
+
+
+@pytest.mark.parametrize("target", [[1], [1, 2], [2, 2], [1, 1, 2], [1, 2, 1]])
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 4])
+def test_ctc_against_the_sum_over_all_paths(target, n_frames):
+    logits = torch.randn(1, n_frames, 3, generator=torch.Generator().manual_seed(n_frames))
+    p = logits[0].double().softmax(-1).tolist()
+    total = 0.0
+    for path in itertools.product(range(3), repeat=n_frames):
+        merged = [symbol for symbol, _ in itertools.groupby(path)]
+        if [symbol for symbol in merged if symbol] == target:
+            total += math.prod(p[t][symbol] for t, symbol in enumerate(path))
+    found = losses.ctc(
+        logits, torch.tensor([n_frames]), torch.tensor([target]), torch.tensor([len(target)])
+    )
+    assert found.item() == pytest.approx(-math.log(total) if total else 0.0, rel=1e-5)
+
+
+def test_padding_and_neighbors_do_not_change_a_clips_ctc():
+    logits, lengths, tokens, n_tokens = speech(1)
+    alone = [
+        losses.ctc(logits[i : i + 1, : lengths[i]], lengths[i : i + 1], tokens[i : i + 1, :s],
+                   n_tokens[i : i + 1])
+        for i, s in enumerate(n_tokens.tolist())
+    ]  # fmt: skip
+    expected = gradient_of(sum(alone), logits)
+    long = torch.cat([logits.detach(), torch.full((5, 3, 6), 50.0)], 1)
+    long[torch.arange(12) >= lengths[:, None]] = 50.0
+    long.requires_grad_()
+    together = losses.ctc(long, lengths, tokens, n_tokens, reduction="sum")
+    torch.testing.assert_close(together, sum(alone))
+    gradient = gradient_of(together, long)
+    torch.testing.assert_close(gradient[:, :9], expected)
+    assert (gradient[torch.arange(12) >= lengths[:, None]] == 0).all()
+
+
+@pytest.mark.parametrize("garbage", [-1, -100, 3, 10**6])
+def test_whatever_pads_a_transcript_is_not_looked_at(garbage):
+    logits, lengths, tokens, n_tokens = speech(2)
+    padding = torch.arange(6) >= n_tokens[:, None]
+    dirty = nn.functional.pad(tokens, (0, 2)).masked_fill(padding, garbage)
+    for reduction in ("sum", "clips", "characters"):
+        clean, found = (
+            losses.ctc(logits, lengths, t, n_tokens, reduction=reduction) for t in (tokens, dirty)
+        )
+        assert torch.equal(clean, found)
+        assert torch.equal(gradient_of(clean, logits), gradient_of(found, logits))
+
+
+def test_double_letters_need_a_blank_between_them():
+    logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    tokens, n_tokens = torch.tensor([[1, 1, 1]]), torch.tensor([3])
+    p = logits[0].softmax(-1)
+    exact = losses.ctc(logits, torch.tensor([5]), tokens, n_tokens)  # one path: 1 0 1 0 1
+    expected = -sum(p[t, symbol].log() for t, symbol in enumerate([1, 0, 1, 0, 1]))
+    torch.testing.assert_close(exact, expected)
+    short = losses.ctc(logits, torch.tensor([4]), tokens, n_tokens)
+    assert short.item() == 0 and (gradient_of(short, logits) == 0).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "clips", "characters"])
+def test_clips_without_a_usable_transcript_are_as_if_they_were_not_there(reduction):
+    logits, lengths, tokens, n_tokens = speech(4)
+    lengths = torch.tensor([9, 4, 2, 8, 1])  # clip 2 says "44" in 2 frames
+    n_tokens = torch.tensor([4, 0, 2, 3, 1])  # and clip 1 nothing
+    found = losses.ctc(logits, lengths, tokens, n_tokens, reduction=reduction)
+    kept = torch.tensor([0, 3, 4])
+    rest = (x[kept] for x in (logits, lengths, tokens, n_tokens))
+    torch.testing.assert_close(found, losses.ctc(*rest, reduction=reduction))
+    gradient = gradient_of(found, logits)
+    assert gradient.isfinite().all() and (gradient[[1, 2]] == 0).all()
+    assert (gradient[kept] != 0).any(dim=(1, 2)).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "clips", "characters"])
+@pytest.mark.parametrize(("n_tokens", "length"), [([0, 0], 4), ([4, 4], 3), ([0, 4], 1)])
+def test_a_batch_without_a_usable_transcript_gives_zero_and_a_zero_gradient(
+    reduction, n_tokens, length
+):
+    logits = torch.randn(2, 4, 6, requires_grad=True)
+    tokens, lengths = torch.tensor([[1, 2, 3, 4]] * 2), torch.full((2,), length)
+    loss = losses.ctc(logits, lengths, tokens, torch.tensor(n_tokens), reduction=reduction)
+    assert loss.item() == 0 and (gradient_of(loss, logits) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_ctc_is_computed_in_float32(dtype):
+    logits, *rest = speech(5, dtype)
+    loss = losses.ctc(logits, *rest)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, losses.ctc(logits.float(), *rest))
+    assert gradient_of(loss, logits).dtype == dtype
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_ctc_is_the_same_on_a_gpu_with_targets_on_either_side():
+    logits, lengths, tokens, n_tokens = speech(6)
+    expected = losses.ctc(logits, lengths, tokens, n_tokens)
+    found = losses.ctc(logits.cuda(), lengths, tokens.cuda(), n_tokens.cuda())
+    torch.testing.assert_close(found.cpu(), expected)
+
+
+# ---- several tasks ------------------------------------------------------------------------------
+
+
+def test_a_weighted_sum_by_hand_and_what_weighs_nothing_is_not_touched():
+    a, b, c = (torch.tensor(x, requires_grad=True) for x in (2.0, 3.0, math.nan))
+    weights = {"emotion": 0.5, "asr": 0.1, "gender": 0.0}
+    total = losses.weighted_sum({"emotion": a, "asr": b, "gender": c}, weights)
+    assert total.item() == pytest.approx(1.3)
+    found = torch.autograd.grad(total, [a, b, c], allow_unused=True)
+    assert [None if g is None else pytest.approx(float(g)) for g in found] == [0.5, 0.1, None]

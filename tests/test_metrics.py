@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn, jiwer and hand calculation; intervals against a slow loop."""
+"""Metrics against scikit-learn and hand calculation; intervals against a slow loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import collections
 import math
 import time
 
-import jiwer
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
 from serlib import metrics
-from serlib import text as transcripts
 
 MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
 
@@ -175,48 +173,43 @@ def test_ccc_degenerate_input():
         metrics.ccc([1, 2], [1, 2, 3])
 
 
-# ---- word and character errors ------------------------------------------------------------------
+# ---- verification -------------------------------------------------------------------------------
 
 
-def edit_distance(a: list, b: list) -> int:
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        row, above = [i], row
-        for j, y in enumerate(b, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
-    return row[-1]
+def eer_of_roc(scores, same) -> float:
+    """From scikit-learn's curve, at the point where the two errors are closest."""
+    accepted, found, _ = sk.roc_curve(same, scores, drop_intermediate=False)
+    at = np.abs(1 - found - accepted).argmin()
+    return (1 - found[at] + accepted[at]) / 2
 
 
-def test_error_rates_against_an_edit_distance_and_jiwer():
-    rng = np.random.default_rng(6)
-    words = ["a", "bee", "sea", "dee"]
-    text = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(30)] for _ in range(2)]
-    references, hypotheses = text
-    for function, split, oracle in (
-        (transcripts.wer, str.split, jiwer.wer),
-        (transcripts.cer, list, jiwer.cer),
-    ):
-        edits = sum(map(edit_distance, map(split, references), map(split, hypotheses)))
-        expected = edits / sum(len(split(r)) for r in references)
-        assert function(references, hypotheses) == pytest.approx(expected)
-        assert function(references, hypotheses) == pytest.approx(oracle(references, hypotheses))
+@pytest.mark.parametrize("decimals", [0, 1, 8])  # 0 and 1 give many ties
+@pytest.mark.parametrize("seed", range(4))
+def test_eer_against_scikit_learns_curve(seed, decimals):
+    rng = np.random.default_rng(seed)
+    same = rng.random(101) < 0.3
+    scores = (rng.normal(size=101) + 1.5 * same).round(decimals)
+    assert metrics.eer(scores, same) == pytest.approx(eer_of_roc(scores, same))
+    order = rng.permutation(101)
+    assert metrics.eer(scores[order], same[order]) == metrics.eer(scores, same)
+    assert metrics.eer(np.exp(scores / 3), same) == metrics.eer(scores, same)  # only ranks count
 
 
-def test_error_rates_are_of_the_corpus_not_means_of_utterances():
-    assert transcripts.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
+def test_eer_by_hand():
+    truth = np.array([True, True, True, False, False])
+    assert metrics.eer([5, 4, 3, 2, 1], truth) == 0
+    assert metrics.eer([1, 2, 3, 4, 5], truth) == 1
+    assert metrics.eer([7, 7, 7, 7, 7], truth) == 0.5  # accept all or none
+    # at a threshold of 4: 1 of 3 rejected, 1 of 3 accepted wrongly
+    assert metrics.eer([6, 5, 1, 4, 2, 0], [1, 1, 1, 0, 0, 0]) == pytest.approx(1 / 3)
 
 
-def test_error_rate_conventions():
-    assert transcripts.wer(["a b"], [""]) == 1
-    assert transcripts.wer(["a"], ["b c d"]) == 3  # can exceed 1
-    assert transcripts.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
-    assert math.isnan(transcripts.wer(["", " "], ["a", ""])) and math.isnan(transcripts.cer([], []))
-    assert transcripts.wer([" a   b "], ["a b"]) == transcripts.cer([" a   b "], ["a b"]) == 0
-    assert transcripts.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
-    with pytest.raises(ValueError, match="equal length"):
-        transcripts.wer(["a"], ["a", "b"])
-    with pytest.raises(ValueError, match="lists"):
-        transcripts.wer("a b", "a b")
+def test_eer_without_both_kinds_of_trials_is_unknown():
+    for same in ([True, True], [False, False], []):
+        assert math.isnan(metrics.eer(np.arange(len(same)), same))
+    for scores, same in (([1.0, math.nan], [True, False]), ([1.0], [True, False])):
+        with pytest.raises(ValueError, match="must agree"):
+            metrics.eer(scores, same)
 
 
 # ---- intervals ----------------------------------------------------------------------------------
@@ -428,6 +421,61 @@ def test_paired_bootstrap_refuses_different_numbers_of_seeds():
         metrics.paired_bootstrap(
             metrics.wa, truth, predictions, predictions[:2], groups, n_classes=3
         )
+
+
+def ratios(seed: int, n_seeds: int = 3) -> tuple:
+    """Edits (S, U) over words (U,), some of them 0, and the speakers."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 9, size=90)
+    edits = rng.binomial(words, 0.3, size=(n_seeds, 90))
+    return edits, np.broadcast_to(words, edits.shape), rng.integers(6, size=90)
+
+
+def test_the_interval_of_a_ratio_against_a_slow_loop():
+    edits, words, groups = ratios(20)
+    other = ratios(21)[0]
+
+    def rate(words, edits):
+        return edits.sum() / words.sum()
+
+    fast = metrics.bootstrap_ratio([(edits, words)], groups, n=60, seed=4)
+    assert fast.value == pytest.approx(np.mean([rate(words[0], e) for e in edits]))
+    slow = slow_bootstrap(rate, words[0], [edits], groups, 60, 4)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+
+    fast = metrics.bootstrap_ratio([(edits, words), (other, words)], groups, n=60, seed=4)
+    assert fast.value == pytest.approx((other.sum() - edits.sum()) / words.sum())
+    slow = slow_bootstrap(rate, words[0], [edits, other], groups, 60, 4)
+    np.testing.assert_allclose([fast.low, fast.high], slow)
+    same = metrics.bootstrap_ratio([(edits, words)] * 2, groups, n=60)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_accuracy_as_a_ratio_has_the_interval_of_the_confusion_matrix():
+    truth, predictions, groups = seeds_and_speakers(22)
+    right, known = predictions == truth, np.ones(predictions.shape)
+    expected = metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=3, n=700, seed=2)
+    found = metrics.bootstrap_ratio([(right, known)], groups, n=700, seed=2)
+    np.testing.assert_allclose(
+        [found.value, found.low, found.high], [expected.value, expected.low, expected.high]
+    )
+    one = metrics.bootstrap_ratio([(right[0], known[0])], groups, n=50)  # one seed may be (U,)
+    assert one == metrics.bootstrap_ratio([(right[:1], known[:1])], groups, n=50)
+
+
+@pytest.mark.filterwarnings("error")
+def test_ratios_without_anything_known_and_of_one_speaker():
+    nothing = metrics.bootstrap_ratio([(np.zeros(4), np.zeros(4))], np.arange(4), n=20)
+    assert math.isnan(nothing.value) and math.isnan(nothing.low)
+    one = metrics.bootstrap_ratio([(np.ones(4), np.full(4, 2.0))], ["a"] * 4, n=20)
+    assert one.value == 0.5 and math.isnan(one.low)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_ratio_without_a_speaker_is_refused(missing):
+    groups = np.array(["a", missing, "b"], dtype=object)
+    with pytest.raises(ValueError, match="speaker"):
+        metrics.bootstrap_ratio([(np.ones(3), np.ones(3))], groups)
 
 
 def test_interval_prints_like_the_tables():

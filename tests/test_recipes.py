@@ -1,6 +1,6 @@
 """Recipes: what they say, how they change, and what they refuse."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -24,14 +24,40 @@ def test_the_papers_values():
     )  # fmt: skip
 
 
+def test_the_papers_multi_task_values():
+    at = dict(data_root="/data")
+    assert recipes.cai2021("full", **at).train.lr_encoder == 1e-5  # the paper's, for α = 0
+    cai = recipes.cai2021("full", alpha=0.1, **at)
+    assert (cai.train.lr_encoder, cai.train.lr_head) == (5e-5, 5e-5)
+    assert (cai.model.tasks, cai.loss.alpha) == (("emotion", "asr"), 0.1)
+    assert (cai.loss.total, cai.loss.ctc) == ("added", "sum")
+    chen = recipes.mtlser2025("full", alpha_speaker=0.3, **at)
+    assert chen.model.tasks == ("emotion", "asr", "speaker")
+    assert chen.loss.task_weights(chen.model.tasks) == {"emotion": 1, "asr": 0.1, "speaker": 0.3}
+    assert (chen.train.warmup, chen.train.lr_encoder, chen.train.epochs) == (0, 5e-5, 100)
+    assert chen.max_clips * chen.train.accumulate == 8
+    wang, base = recipes.wang2025("full", **at), recipes.wang2025_baseline("full", **at)
+    weights = wang.loss.task_weights(wang.model.tasks)
+    assert weights == pytest.approx({"emotion": 0.7, "gender": 0.1, "speaker": 0.1, "asr": 0.1})
+    assert (wang.model.co_attention, wang.model.layers, wang.loss.ctc) == (
+        "concat", "weighted", "characters",
+    )  # fmt: skip
+    assert wang.train == base.train and wang.model.hidden == base.model.hidden
+
+
 @pytest.mark.parametrize(
-    "make", [recipes.cai2021, recipes.wang2025_baseline, recipes.challenge_baseline]
-)
+    "make",
+    [
+        recipes.cai2021, recipes.mtlser2025, recipes.wang2025_baseline, recipes.wang2025,
+        recipes.challenge_baseline,
+    ],
+)  # fmt: skip
 def test_a_profile_changes_data_encoder_and_scale_only(make):
     full, demo, smoke = (make(p, data_root="/d" * (p == "full")) for p in ("full", "demo", "smoke"))
-    for part in ("pooling", "layers", "head", "masked_pooling", "masked_encoder"):
+    parts = "tasks pooling layers head co_attention masked_pooling masked_encoder".split()
+    for part in parts:
         assert getattr(full.model, part) == getattr(demo.model, part)
-    assert full.loss == demo.loss == smoke.loss
+    assert replace(full.loss, ctc=demo.loss.ctc) == demo.loss == smoke.loss
     assert asdict(smoke) == asdict(demo.change(profile="smoke", epochs=1))
 
 
@@ -57,11 +83,14 @@ def test_vary_is_the_whole_grid():
         (dict(profile="fast"), "'fast' is not one of smoke, demo, full"),
         (dict(profile="demo", corpus="iemocap"), "needs profile='full'"),
         (dict(system="forest"), "'forest' is not one of"),
-        (dict(weights="sqrt"), "'sqrt' is not one of none"),
+        (dict(weights="sqrt"), "weights='sqrt', expected one of"),
+        (dict(speaker_labels="faces"), "'faces' is not one of true, prefix, shuffled"),
+        (dict(tasks=("emotion", "age")), "tasks="),
+        (dict(alpha=-1.0), "weights are not negative"),
     ],
 )
 def test_what_does_not_exist_is_refused(wrong, message):
-    with pytest.raises(recipes.RecipeError, match=message):
+    with pytest.raises(ValueError, match=message):
         recipes.cai2021(**wrong)
 
 

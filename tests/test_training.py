@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,18 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from serlib import bookkeeping, evaluation, training
 from serlib.batching import Batch
 from serlib.training import fit
-
-sys.path.insert(0, str(Path(__file__).parent))
-from training_toys import (  # noqa: E402, F401, I001
+from training_toys import (
     Toy,
     assert_same_weights,
     cross_entropy,
     dev_scores,
-    on_cpu,
     settings,
     toy_batch,
     toy_batches,
 )
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 # ------------------------------------------------------------------ what training does

@@ -19,16 +19,13 @@ from torch import nn
 from serlib import bookkeeping, evaluation, records, training
 from serlib.batching import Batch
 from serlib.training import fit
-
-sys.path.insert(0, str(Path(__file__).parent))
-from training_toys import (  # noqa: E402, F401, I001
+from training_toys import (
     Toy,
     assert_same_weights,
     cross_entropy,
     dev_scores,
     lasting,
     noisy_cross_entropy,
-    on_cpu,
     open_run,
     scripted,
     settings,
@@ -36,6 +33,8 @@ from training_toys import (  # noqa: E402, F401, I001
     toy_batch,
     toy_batches,
 )
+
+pytestmark = pytest.mark.usefixtures("on_cpu")
 
 
 # ------------------------------------------------------------------ choosing the epoch

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
 from torch import nn
 
 from serlib import bookkeeping, evaluation, losses, records
 from serlib.batching import Batch
 from serlib.training import TrainConfig
-
-
-@pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
-    """Where bits do not depend on the machine; active in each file that imports it."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
 
 
 class Toy(nn.Module):
