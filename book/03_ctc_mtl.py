@@ -334,7 +334,7 @@ def dynamics(metric: str) -> dict[str, str]:
 pd.DataFrame({f"dev {m.upper()}": dynamics(m) for m in ("wa", "ua")})
 
 # %% [markdown]
-# <!-- RESULT: the three parts of the claim; whether five epochs are enough for the WER to settle -->
+# <!-- RESULT: the three parts of the claim; whether four epochs are enough for the WER to settle -->
 # The claim has three parts, and each can fail alone. Note what its evidence was in the paper: curves on the *test* fold, for the code has no dev set, and no seeds beside the first as far as paper and code tell.
 #
 # ## What the speech head hears
