@@ -62,12 +62,12 @@ from serlib import (
     features,
     floors,
     heads,
+    layerplots,
     manifest,
     metrics,
     plots,
     publish,
     recipes,
-    layerplots,
     training,
 )
 from serlib.sweep import Runs, sweep

@@ -65,6 +65,17 @@ def _parser() -> argparse.ArgumentParser:
     pair.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
     add("machine", _machine, "Show what this machine has and how long the chapters take.")
 
+    _demo_parsers(commands, add)
+
+    manifest = commands.add_parser("manifest", help="Work with manifests.")
+    actions = manifest.add_subparsers(required=True, metavar="WHAT")
+    check = add("check", _manifest_check, "List what is wrong with a manifest.", actions)
+    check.add_argument("file", type=Path)
+    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    return parser
+
+
+def _demo_parsers(commands, add) -> None:
     demo = commands.add_parser("demo", help="Make the demo corpus or the demo encoders.")
     makes = demo.add_subparsers(required=True, metavar="WHAT")
     add("corpus", _demo_corpus, "Speak the demo corpus into the cache (under a minute).", makes)
@@ -78,13 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--out", type=Path, help="folder; default: over the shipped encoder")
     card = add("card", _demo_card, "Probe a demo encoder and write its model card.", makes)
     card.add_argument("name", nargs="?", default="demo-wavlm")
-
-    manifest = commands.add_parser("manifest", help="Work with manifests.")
-    actions = manifest.add_subparsers(required=True, metavar="WHAT")
-    check = add("check", _manifest_check, "List what is wrong with a manifest.", actions)
-    check.add_argument("file", type=Path)
-    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
-    return parser
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -50,9 +50,10 @@ def find(name: str | Path, root: str | Path | None = None) -> records.Run:
         InferenceError: There is none, more than one, or it is not a finished fine-tuning.
     """
     folder = Path(name)
-    if not (folder / "status.json").is_file():
+    if not (folder / "config.json").is_file():
         root = Path(root or records.home() / "runs")
         found = sorted(p for p in root.glob("*") if p.is_dir() and p.name.startswith(str(name)))
+        found = [p for p in found if p.name == str(name)] or found  # a whole name is meant so
         if len(found) != 1:
             some = ", ".join(p.name for p in found[:5]) or "none"
             raise InferenceError(f"{name}: {len(found)} runs in {root} begin so ({some}); name one")
@@ -71,15 +72,16 @@ class Recognizer:
         """Load it from its folder; the corpus is not needed."""
         self.about = records.read_json(run.path / "model.json")
         self.model = experiments.restore(run)
+        self.max_seconds = run.config["recipe"]["max_seconds"]
 
     def __call__(self, wave: np.ndarray) -> Answer:
-        """Answer for one wave (N,), float32 mono at 16 kHz."""
-        outputs = _forward(self.model, [wave])
+        """Answer for one wave (N,), float32 mono at 16 kHz, cut as in training."""
+        outputs = _forward(self.model, [_cut(wave, self.max_seconds)])
         emotion, probabilities = None, {}
         if "emotion" in outputs:
             p = outputs["emotion"][0].double().softmax(0).tolist()
-            ranked = sorted(zip(p, self.about["classes"], strict=True), reverse=True)
-            probabilities = {name: value for value, name in ranked}
+            ranked = sorted(zip(self.about["classes"], p, strict=True), key=lambda x: -x[1])
+            probabilities = dict(ranked)  # of equals the first class, as `evaluation.predict`
             emotion = next(iter(probabilities))
         chosen = {}
         for task, names in (("gender", GENDERS), ("speaker", self.about["speakers"])):
@@ -89,6 +91,10 @@ class Recognizer:
             best = outputs["asr"][0].argmax(-1)[: int(outputs["asr_lengths"][0])]
             chosen["transcript"] = text.decode(text.collapse(best.numpy()))
         return Answer(emotion, probabilities, **chosen)
+
+
+def _cut(wave: np.ndarray, max_seconds: float | None) -> np.ndarray:
+    return wave if max_seconds is None else wave[: round(max_seconds * audio.SAMPLE_RATE)]
 
 
 def _batch(model: SER, waves: Sequence[np.ndarray]) -> Batch:
@@ -129,6 +135,8 @@ def respond(
             each = out[name].numpy()
             if name in ("asr", "frame_weights"):
                 each = [x[:n] for x, n in zip(each, out["asr_lengths"].tolist(), strict=True)]
+            elif name == "layer_weights":  # one for all clips
+                each = [each] * len(out["embedding"])
             found[name] += list(each)
     return found
 
@@ -145,7 +153,8 @@ def outputs(
     """
     _, root = experiments.locate(recipe)
     store = WaveStore.from_manifest(table, root, progress=False)
-    return respond(experiments.trained(recipe), list(store), names)
+    waves = [_cut(wave, recipe.max_seconds) for wave in store]
+    return respond(experiments.trained(recipe), waves, names)
 
 
 def align(model: SER, wave: np.ndarray, transcript: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Figures of the book: arrays in, matplotlib Axes out. The only module that imports matplotlib.
+"""Figures of the book: arrays in, matplotlib Axes out. Only this and `taskplots` import matplotlib.
 
 Colors are Okabe and Ito's, told apart by every kind of color vision, and never alone: lines also
 differ in style and marks. Backgrounds are white so that figures stay readable on a dark page.

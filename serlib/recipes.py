@@ -213,7 +213,7 @@ def mtlser2025(
     """
     recipe = cai2021(profile, corpus, data_root, alpha=alpha)
     if profile == "full":
-        recipe = recipe.change(warmup=0.0)
+        recipe = recipe.change(warmup=0.0, lr_encoder=5e-5, lr_head=5e-5)  # at α = 0 too
     recipe = recipe.change(
         name=f"MTLSER 2025, α = {alpha:g}, β = {alpha_speaker:g}",
         tasks=("emotion", "asr", "speaker"), alpha_speaker=alpha_speaker,

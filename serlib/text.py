@@ -119,6 +119,27 @@ def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
     return missed + found.insertions, missed + found.hits
 
 
+def words_heard(reference: str, hypothesis: str) -> list[bool]:
+    """For each word of a reference, whether the hypothesis has it in its place.
+
+    "In its place" is as the alignment of `wer` has it, which makes the fewest errors.
+
+    >>> words_heard("a b c", "a x c d")
+    [True, False, True]
+    """
+    import jiwer
+
+    words = reference.split()
+    heard = [False] * len(words)
+    if words:
+        found = jiwer.process_words(" ".join(words), " ".join(hypothesis.split()))
+        for chunk in found.alignments[0]:
+            if chunk.type == "equal":
+                for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
+                    heard[i] = True
+    return heard
+
+
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
 

@@ -55,7 +55,7 @@ def test_every_command_explains_itself(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for command in ("run", "book", "site", "pair", "machine", "demo", "manifest"):
+    for command in ("run", "predict", "book", "site", "pair", "machine", "demo", "manifest"):
         assert f"\n    {command} " in text
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
@@ -65,7 +65,7 @@ def test_every_command_explains_itself(capsys):
 @pytest.mark.parametrize(
     "arguments",
     [[], ["rum"], ["run"], ["book", "--profile", "huge"], ["demo"], ["manifest", "check"],
-     ["run", "01", "-q"]],
+     ["run", "01", "-q"], ["predict", "x"]],
 )  # fmt: skip
 def test_wrong_usage_is_two(arguments):
     with pytest.raises(SystemExit) as stop:

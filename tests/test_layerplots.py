@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import metrics, plots, layerplots
+from serlib import layerplots, metrics, plots
 
 
 @pytest.fixture(autouse=True)

@@ -97,3 +97,10 @@ def test_what_does_not_exist_is_refused(wrong, message):
 def test_floors_share_the_data_of_the_recipes():
     floor, wang = recipes.floor("svm"), recipes.wang2025_baseline("demo")
     assert (floor.classes, floor.protocol, floor.corpus) == (wang.classes, wang.protocol, "demo")
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_mtlser_has_its_own_rate_at_every_alpha(alpha):
+    recipe = recipes.mtlser2025("full", data_root="/data", alpha=alpha)
+    train = recipe.train
+    assert (train.lr_encoder, train.lr_head, train.warmup) == (5e-5, 5e-5, 0.0)  # the script's
