@@ -817,7 +817,6 @@ if answered:
 # %%
 open_choices = {
     "combine: sum instead of concatenation": {"co_attention": "sum"},
-    "α = 0.05": {"alpha": 0.05},
     "α = 0.3": {"alpha": 0.3},
     "CTC per clip instead of per character": {"ctc": "clips"},
 }
