@@ -28,8 +28,8 @@
 # - evaluate an eight-class model on a seven-class corpus, and say how much the mapping alone is worth.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for WA, UA, macro-F1 and paired intervals, and chapter 03 for CTC and
-# the word error rate.
+# **Before this chapter:** [02 Baseline](02_baseline) for WA, UA, macro-F1 and paired intervals, and
+# [03 CTC multi-task learning](03_ctc_mtl) for CTC and the word error rate.
 #
 # **The claim under test.** Wang et al. {cite}`wang2025` train WavLM-large on MSP-Podcast {cite}`lotfian2019` with four tasks
 # and test it on that corpus and on two others, EmotiW2018 and MEIJU2025. They print a macro-F1 of 35.49 % against 29.83 % for
@@ -189,7 +189,7 @@ ax = plots.curves(lines, xlabel="α", ylabel="weight of the emotion's loss", sou
 #
 # | task beside emotion | planted | right answer |
 # |:--|:--|:--|
-# | ASR | words carry about half of the information, slightly more | **helps** |
+# | ASR | words carry somewhat more than sound does | **helps** |
 # | gender | none of its own | **no gain** |
 # | speaker | none of its own for a new talker | **no gain** |
 #
