@@ -269,7 +269,8 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
 pd.DataFrame(gains).style.map(bold).set_caption("Difference to emotion alone; bold where zero is outside")
 
 # %% [markdown]
-# <!-- RESULT: which tasks helped on the demo corpus, and whether that is what was planted; compare the order with the reader's guess. -->
+# **ASR helps, in all three metrics, with intervals above zero; gender and speaker do nothing.** That is the planted answer. All three together help less than ASR alone, and here that too cannot be told from nothing: with three tasks the emotion keeps 0.7 of the loss
+# instead of 0.9. One surprise: words *improve* with the other tasks beside them. WER falls from 0.94 to 0.75. But a WER of 0.94 is hardly speech recognition, and still the emotion gained. The second task need not be solved to be useful.
 # How to read this: two seeds say little about luck in training. An interval that just misses zero is a hint. With a dozen comparisons in this chapter at 95 %, about one in two chapters like it would show a
 # "difference" where there is none.
 #
@@ -416,7 +417,8 @@ taskplots.trials(scores, same, threshold=equal, ax=axes[0], title="all three: sp
 ax = taskplots.det(curves, ax=axes[1])
 
 # %% [markdown]
-# <!-- RESULT: does the identification task give verification of new talkers; does emotion alone keep or lose the talker relative to the pre-trained encoder; EER within gender. -->
+# Training talkers are found in half of their unused utterances, ten times chance, and shuffled labels stay near chance. Verification of *new* talkers improves too: within one gender the EER of the speaker layer is 0.27, against 0.42 before any tuning. **Training on emotion alone makes it worse**, 0.45:
+# what does not serve the emotion fades. So a speaker task does keep the talker in the embedding. Whether the emotion has any use for that is the question of the table above, and there the answer was no.
 # How to read this: identification far above chance says that the speaker branch learned its talkers. Whether it learned *talkers in general* is read from verification, against the model that never heard of talkers. The twenty talkers of the demo corpus are very few to learn from;
 # verification systems are trained on thousands.
 #
@@ -469,8 +471,7 @@ pd.DataFrame.from_dict({
 
 # %%
 as_one = [r.change(name=f"{n}, one seed") for n, r in first.items() if n in ("emotion alone", "all three")]
-single_seed = sweep(as_one) + controls + ablated
-ablation = three + ablated + single_seed
+ablation = three + ablated + controls + sweep(as_one)
 pairs = {
     "without MTL → proposed": ("emotion alone", "all three", len(seeds)),
     "without MTL → without co-attention": ("emotion alone", "all three, no co-attention", len(seeds)),

@@ -29,8 +29,12 @@ class Runs:
         return len(self.runs)
 
     def __add__(self, other: Runs) -> Runs:
-        """Both sweeps' runs, so that they can be compared."""
-        return Runs(self.recipes + other.recipes, self.runs + other.runs)
+        """Both sweeps' runs, each once under its name, so that they can be compared."""
+        pairs = [*zip(self.recipes, self.runs, strict=True)]
+        known = {(r.name, run.path) for r, run in pairs}
+        others = zip(other.recipes, other.runs, strict=True)
+        pairs += [(r, run) for r, run in others if (r.name, run.path) not in known]
+        return Runs(tuple(r for r, _ in pairs), tuple(run for _, run in pairs))
 
     def named(self, name: str) -> Runs:
         """The runs of one name, usually one per seed.

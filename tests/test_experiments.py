@@ -225,6 +225,7 @@ def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
     )
     assert runs.interval("one", "wer").value == pytest.approx(0.25)
     assert runs.difference("one", "two", "wer").value == pytest.approx(0.75)
+    assert len(runs + runs) == len(runs)  # a run that is added again does not count twice
     other = Runs((two,), (pretend("three", 0, "kz", "A"),))
     with pytest.raises(ValueError, match="different utterances"):
         (runs.named("one") + other).difference("one", "two", "wer")
