@@ -271,6 +271,7 @@ pd.DataFrame(gains).style.map(bold).set_caption("Difference to emotion alone; bo
 # %% [markdown]
 # **ASR helps, in all three metrics, with intervals above zero; gender and speaker do nothing.** That is the planted answer. All three together help less than ASR alone, and here that too cannot be told from nothing: with three tasks the emotion keeps 0.7 of the loss
 # instead of 0.9. One surprise: words *improve* with the other tasks beside them. WER falls from 0.94 to 0.75. But a WER of 0.94 is hardly speech recognition, and still the emotion gained. The second task need not be solved to be useful.
+# (All these runs kept their last epoch, so the trap of chapter 03 is not at work here.)
 # How to read this: two seeds say little about luck in training. An interval that just misses zero is a hint. With a dozen comparisons in this chapter at 95 %, about one in two chapters like it would show a
 # "difference" where there is none.
 #
