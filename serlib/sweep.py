@@ -57,14 +57,15 @@ class Runs:
         Raises:
             ValueError: If the runs were scored on different utterances.
         """
-        return self._tables(name, role=role)
+        return self._tables(name, role=role)[0]
 
-    def _tables(self, *names: str, role: str) -> list[pd.DataFrame]:
-        """The tables of several names, which must be of the same utterances."""
-        tables = [run.predictions(role) for name in names for run in self.named(name).runs]
-        if any(list(table.index) != list(tables[0].index) for table in tables[1:]):
+    def _tables(self, *names: str, role: str) -> list[list[pd.DataFrame]]:
+        """The tables of each name, which must all be of the same utterances."""
+        found = [[run.predictions(role) for run in self.named(name).runs] for name in names]
+        first, *others = (table for tables in found for table in tables)
+        if any(list(table.index) != list(first.index) for table in others):
             raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
-        return tables
+        return found
 
     def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,)."""
@@ -77,19 +78,25 @@ class Runs:
 
         Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio`.
         """
-        if metric not in METRICS:
-            return metrics.bootstrap_ratio(*self._ratios(metric, role, name))
-        truth, predictions, speakers = self.stacked(name, role)
-        c = len(self.named(name).recipes[0].classes)
-        return metrics.bootstrap(METRICS[metric], truth, predictions, speakers, n_classes=c)
+        return self._bootstrap(metric, role, name)
 
-    def _ratios(self, metric: str, role: str, *names: str) -> tuple[list, np.ndarray]:
-        """Numerators and denominators (S, U) of each name's ratio of sums, and talkers (U,)."""
-        systems = []
-        for name in names:
-            parts = [tasks.ratio(table, metric) for table in self.predictions(name, role)]
+    def _bootstrap(self, metric: str, role: str, *names: str) -> metrics.Interval:
+        """Interval of one name's metric, or of the second's minus the first's."""
+        found, systems = self._tables(*names, role=role), []
+        seeds = max(len(tables) for tables in found)
+        for tables in found:
+            if metric in METRICS:
+                parts = [(table["prediction"].to_numpy(),) for table in tables]
+            else:
+                parts = [tasks.ratio(table, metric) for table in tables]
+            parts = parts * seeds if len(parts) == 1 else parts
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
-        return systems, self._tables(*names, role=role)[0]["speaker"].to_numpy()
+        truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        if metric not in METRICS:
+            return metrics.bootstrap_ratio(systems, speakers)
+        bootstrap = metrics.bootstrap if len(names) == 1 else metrics.paired_bootstrap
+        predictions, c = [x for (x,) in systems], len(self.named(names[0]).recipes[0].classes)
+        return bootstrap(METRICS[metric], truth, *predictions, speakers, n_classes=c)
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -107,20 +114,7 @@ class Runs:
 
         A system that ran once (a floor has no seeds) is compared with every seed of the other.
         """
-        seeds = max(len(self.named(a)), len(self.named(b)))
-        if metric not in METRICS:
-            systems, speakers = self._ratios(metric, role, a, b)
-            pair = [
-                tuple(np.repeat(x, seeds, 0) if len(x) == 1 else x for x in parts)
-                for parts in systems
-            ]
-            return metrics.bootstrap_ratio(pair, speakers)
-        self._tables(a, b, role=role)
-        truth, first, speakers = self.stacked(a, role)
-        _, second, _ = self.stacked(b, role)
-        pair = [np.repeat(p, seeds, 0) if len(p) == 1 else p for p in (first, second)]
-        c = len(self.named(a).recipes[0].classes)
-        return metrics.paired_bootstrap(METRICS[metric], truth, *pair, speakers, n_classes=c)
+        return self._bootstrap(metric, role, a, b)
 
     def confusion(self, name: str, role: str = "test") -> np.ndarray:
         """Confusion counts (C, C) summed over the seeds of one name."""
