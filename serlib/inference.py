@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serlib import audio, evaluation, experiments, records, text
+from serlib import audio, evaluation, experiments, records, tasks, text
 from serlib.batching import Batch, Item, WaveStore, collate
 from serlib.model import SER
 from serlib.recipes import Recipe
-from serlib.tasks import GENDERS
 
 
 class InferenceError(ValueError):
@@ -76,21 +75,23 @@ class Recognizer:
 
     def __call__(self, wave: np.ndarray) -> Answer:
         """Answer for one wave (N,), float32 mono at 16 kHz, cut as in training."""
-        outputs = _forward(self.model, [_cut(wave, self.max_seconds)])
+        batch = _batch(self.model, [_cut(wave, self.max_seconds)])
+        outputs = _outputs(self.model, batch)
         emotion, probabilities = None, {}
         if "emotion" in outputs:
             p = outputs["emotion"][0].double().softmax(0).tolist()
             ranked = sorted(zip(self.about["classes"], p, strict=True), key=lambda x: -x[1])
             probabilities = dict(ranked)  # of equals the first class, as `evaluation.predict`
             emotion = next(iter(probabilities))
-        chosen = {}
-        for task, names in (("gender", GENDERS), ("speaker", self.about["speakers"])):
-            if task in outputs:
-                chosen[task] = names[int(outputs[task][0].argmax())]
-        if "asr" in outputs:
-            best = outputs["asr"][0].argmax(-1)[: int(outputs["asr_lengths"][0])]
-            chosen["transcript"] = text.decode(text.collapse(best.numpy()))
-        return Answer(emotion, probabilities, **chosen)
+        found = {name: column[0] for name, column in tasks.answers(outputs, batch).items()}
+        gender, speaker = found.get("gender"), found.get("speaker_id")
+        return Answer(
+            emotion,
+            probabilities,
+            gender=None if gender is None else tasks.GENDERS[gender],
+            speaker=None if speaker is None else self.about["speakers"][speaker],
+            transcript=found.get("hypothesis"),
+        )
 
 
 def _cut(wave: np.ndarray, max_seconds: float | None) -> np.ndarray:
@@ -105,11 +106,15 @@ def _batch(model: SER, waves: Sequence[np.ndarray]) -> Batch:
     return collate(items)
 
 
-def _forward(model: SER, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    """Outputs of a batch of waves, on the CPU in float32."""
+def _outputs(model: SER, batch: Batch) -> dict[str, torch.Tensor]:
+    """Outputs of a batch, on the CPU in float32."""
     with evaluation.evaluating(model):
-        outputs = model(_batch(model, waves).to(next(model.parameters()).device))
+        outputs = model(batch.to(next(model.parameters()).device))
     return {name: x.cpu() for name, x in evaluation.to_float32(outputs).items()}
+
+
+def _forward(model: SER, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    return _outputs(model, _batch(model, waves))
 
 
 def respond(
