@@ -59,3 +59,18 @@ def steady(monkeypatch) -> None:
 def on_cpu(monkeypatch) -> None:
     """Train where bits do not depend on the machine."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+
+@pytest.fixture
+def look() -> None:
+    """The book's look for figures, drawn without a screen; they are closed afterwards."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from serlib import plots
+
+    plots.style("demo")
+    yield
+    plt.close("all")

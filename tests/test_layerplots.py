@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import layerplots, metrics, plots
+from serlib import layerplots, metrics
 
-
-@pytest.fixture(autouse=True)
-def look():
-    plots.style("demo")
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("look")
 
 
 def paths(seed=0.0, epochs=3):

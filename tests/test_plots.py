@@ -5,11 +5,6 @@ from __future__ import annotations
 import io
 import re
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,11 +16,7 @@ from serlib import metrics, notebooks, plots
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def look():
-    plots.style("demo")
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("look")
 
 
 def interval(value=0.5, low=0.4, high=0.6):

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Annotation
 from scipy.stats import norm
 
-from serlib import metrics, plots, taskplots
+from serlib import metrics, taskplots
 
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def look():
-    plots.style("demo")
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("look")
 
 
 def interval(value=0.5, low=0.4, high=0.6):
