@@ -966,7 +966,7 @@ claims.style.hide(axis="index").set_properties(**{"text-align": "left"})
 #
 # ### On the papers' own corpora
 #
-# With a license for MSP-Podcast and a manifest of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 18 fine-tunings with two seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
+# With a license for MSP-Podcast and a manifest of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 17 fine-tunings with two seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
 #
 # ```
 # serlib run 04 -p profile=full -p data_root=/data/MSP-Podcast -p seeds=[0] -p cross_corpus=/data/EmotiW.csv -p cross_root=/data/EmotiW
