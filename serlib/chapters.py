@@ -176,7 +176,7 @@ def _execute(run: ChapterRun, notebook, parameters: dict, timeout: float | None)
     run = replace(run, **measured, cells=[round(s, 2) for s in watch.seconds])
     log = run.folder / "kernel.log"
     if error:
-        tail = log.read_text(errors="replace")[-6000:] if log.exists() else ""
+        tail = _last_words(log.read_text(errors="replace")) if log.exists() else ""
         tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
         text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
         return replace(run, error=re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip())
@@ -238,6 +238,17 @@ def _kernel(folder: Path, watch: _Watch) -> type:
             watch.pid = self.provisioner.pid
 
     return Kernel
+
+
+def _last_words(log: str, size: int = 6000) -> str:
+    """The end of a kernel's log, with the line that names a crash: its stacks may be longer.
+
+    >>> _last_words("hello\\nFatal Python error: Aborted\\n" + "frame " * 9, size=12)
+    'Fatal Python error: Aborted\\n...\\nframe frame '
+    """
+    crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
+    end = log[-size:]
+    return f"{crash[-1]}\n...\n{end}" if crash and crash[-1] not in end else end
 
 
 class _Watch(threading.Thread):
