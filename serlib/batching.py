@@ -94,10 +94,41 @@ class WaveStore(Sequence):
         return self._digest
 
 
+class TextStore(Sequence):
+    """Transcripts as a text encoder's ``prepare`` takes them; "" where one is missing.
+
+    >>> store = TextStore(["Yes.", None, float("nan"), ""])
+    >>> list(store)
+    ['Yes.', '', '', '']
+    """
+
+    def __init__(self, texts: Iterable[str | None]) -> None:
+        """Keep texts as they are; None, or what a table has in its place, is missing."""
+        self.texts = ["" if pd.api.types.is_scalar(t) and pd.isna(t) else t for t in texts]
+        if bad := [text for text in self.texts if not isinstance(text, str)]:
+            raise ValueError(f"{bad[0]!r} is no text; missing ones are None")
+
+    def __len__(self) -> int:
+        """Texts."""
+        return len(self.texts)
+
+    def __getitem__(self, i: int) -> str:
+        """Text i, "" if it is missing."""
+        return self.texts[i]
+
+    def digest(self) -> str:
+        """SHA-256 of all texts, in order."""
+        content = hashlib.sha256(b"texts")
+        for text in self.texts:
+            data = text.encode("utf-8", "surrogatepass")
+            content.update(f" {len(data)} ".encode() + data)  # no text can pass for two
+        return content.hexdigest()
+
+
 class Item(NamedTuple):
     """One clip on its way into a batch; see ``Batch``."""
 
-    input: np.ndarray | Tensor  # wave (N,), or features (T, D)
+    input: np.ndarray | Tensor  # wave (N,), token ids (S,), or features (T, D)
     key: str
     index: int
     seconds: float
@@ -109,7 +140,7 @@ class Item(NamedTuple):
 class Batch:
     """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them."""
 
-    inputs: Tensor  # waves (B, N), or features (B, T, D) in the type they are stored in
+    inputs: Tensor  # waves (B, N), token ids (B, S), or features (B, T, D) as they are stored
     lengths: Tensor  # (B,) int64, valid samples or frames
     emotion: Tensor  # (B,) int64 class numbers, IGNORE where unknown
     keys: list[str]

@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # the modules of a subpackage.
 TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
-    {"manifest", "floors", "features"},
-    {"demo.plan", "demo.speech"},
+    {"manifest", "floors", "features", "checkpoints"},
+    {"demo.plan", "demo.speech", "whisper", "roberta"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"model", "tasks"},
@@ -32,7 +32,7 @@ TIERS = (
 )
 # Who alone may import a library.
 ONLY = {
-    "transformers": {"encoders", "demo.pretrain"},
+    "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
     "matplotlib": {"plots", "taskplots", "layerplots"},
     "seaborn": {"plots", "taskplots"},
@@ -40,7 +40,7 @@ ONLY = {
     "jupyter_client": {"chapters"},
     "jupytext": {"notebooks"},
     "sphinx": set(),
-    "huggingface_hub": {"encoders"},
+    "huggingface_hub": {"checkpoints"},
     "wordfreq": {"demo.pretrain"},
 }
 # Modules that stay small, and the libraries that they do without.
