@@ -203,15 +203,9 @@ def test_spoken_words_lie_where_the_sound_is(table):
     assert np.abs(pause.astype(float)).mean() < 0.2 * np.abs(wave.astype(float)).mean()
 
 
-def test_spoken_words_are_none_where_the_phones_do_not_add_up(table, monkeypatch):
-    row, real = table.iloc[7].to_dict(), corpus.render
-
-    def slurred(said):
-        wave, phones = real(said)
-        return wave, phones if said["text"] == row["text"] else phones[:2] + phones[3:]
-
-    monkeypatch.setattr(corpus, "render", slurred)
-    assert corpus.spoken_words(row).empty
+def test_spoken_words_are_none_where_a_word_has_no_sound(table):
+    row = table.iloc[7].to_dict()
+    assert corpus.spoken_words(row | {"text": row["text"].replace("found", "found ,")}).empty
 
 
 def test_functionals_tell_little_of_the_words(monkeypatch):
