@@ -13,6 +13,8 @@ from pathlib import Path
 
 import serlib
 
+PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -81,11 +83,11 @@ def _demo_parsers(commands, add) -> None:
     add("corpus", _demo_corpus, "Speak the demo corpus into the cache (under a minute).", makes)
     add("manifest", _demo_manifest, "Compose the demo corpus anew (for its authors).", makes)
     pretrain = add("pretrain", _demo_pretrain, "Pre-train a demo encoder (an hour or two).", makes)
-    pretrain.add_argument("--architecture", default="wavlm", choices=("wavlm", "wav2vec2"))
+    pretrain.add_argument("--architecture", default="wavlm", choices=PRETRAINED)
     pretrain.add_argument(
         "--steps", type=int, help="optimizer steps; default: the shipped recipe's"
     )
-    pretrain.add_argument("--hours", type=float, help="hours of synthetic speech")
+    pretrain.add_argument("--hours", type=float, help="hours of synthetic speech (not roberta)")
     pretrain.add_argument("--out", type=Path, help="folder; default: over the shipped encoder")
     card = add("card", _demo_card, "Probe a demo encoder and write its model card.", makes)
     card.add_argument("name", nargs="?", default="demo-wavlm")
@@ -202,11 +204,15 @@ def _demo_manifest(arguments: argparse.Namespace) -> None:
 
 
 def _demo_pretrain(arguments: argparse.Namespace) -> None:
-    from serlib.demo import pretrain
+    from serlib.demo import pretrain, roberta, whisper
 
-    names = ("architecture", "steps", "hours")
+    make, config = {
+        "whisper": (whisper.pretrain, whisper.WhisperConfig),
+        "roberta": (roberta.pretrain, roberta.RobertaConfig),
+    }.get(arguments.architecture, (pretrain.pretrain, pretrain.PretrainConfig))
+    names = ["architecture", "steps", *(["hours"] if arguments.architecture != "roberta" else [])]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
-    print(pretrain.pretrain(pretrain.PretrainConfig(**given), arguments.out))
+    print(make(config(**given), arguments.out))
 
 
 def _demo_card(arguments: argparse.Namespace) -> None:
