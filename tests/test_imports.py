@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features", "checkpoints"},
-    {"demo.plan", "demo.speech", "whisper", "roberta"},
+    {"demo.plan", "demo.speech", "demo.loop", "whisper", "roberta"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"model", "tasks"},
@@ -27,12 +27,20 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
-    {"publish", "demo.card", "taskplots", "layerplots"},
+    {"publish", "demo.card", "demo.whisper", "demo.roberta", "taskplots", "layerplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
-    "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
+    "transformers": {
+        "checkpoints",
+        "encoders",
+        "whisper",
+        "roberta",
+        "demo.pretrain",
+        "demo.whisper",
+        "demo.roberta",
+    },
     "accelerate": {"training", "evaluation"},
     "matplotlib": {"plots", "taskplots", "layerplots"},
     "seaborn": {"plots", "taskplots"},
