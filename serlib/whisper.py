@@ -210,11 +210,10 @@ class WhisperEncoder(Pretrained):
         """
         model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
         x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
-        if int(seen.min()) < n_frames:  # then what follows a clip must be as at the end of all
-            ratio = self.stride // self.hop
-            inside = frame_mask(ratio * seen, ratio * n_frames).to(x.device)
-            x = x.masked_fill(~inside[:, None], 0)
+        if int(seen.min()) < n_frames:
             mask = frame_mask(seen, n_frames).to(x.device)[:, None, None]
+        # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
+        # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[:n_frames]
         x = functional.dropout(x, p=model.dropout, training=self.training)
