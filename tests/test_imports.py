@@ -14,27 +14,29 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
 # the modules of a subpackage.
 TIERS = (
+    {"intervals", "pooling", "regression"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features"},
     {"demo.plan", "demo.speech"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
-    {"model", "tasks"},
+    {"model", "attributes"},
+    {"tasks"},
     {"evaluation"},
     {"bookkeeping"},
     {"training"},
     {"recipes"},
     {"experiments"},
     {"sweep", "inference"},
-    {"claims", "plots", "chapters", "demo.pretrain"},
-    {"publish", "demo.card", "taskplots", "layerplots"},
+    {"claims", "plots", "chapters", "demo.pretrain", "verdicts"},
+    {"publish", "demo.card", "taskplots", "layerplots", "lossplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
     "transformers": {"encoders", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots", "taskplots", "layerplots"},
+    "matplotlib": {"plots", "taskplots", "layerplots", "lossplots"},
     "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
@@ -48,6 +50,9 @@ NEVER = {
     "metrics": {"torch", "pandas", "sklearn", "scipy"},
     "audio": {"pandas", "sklearn"},
     "losses": {"pandas", "numpy", "sklearn"},
+    "regression": {"pandas", "numpy", "sklearn"},
+    "intervals": {"torch", "pandas", "sklearn", "scipy"},
+    "pooling": {"pandas", "sklearn"},
     "heads": {"pandas", "sklearn"},
     "records": {"transformers", "sklearn"},
     "training": {"transformers"},
