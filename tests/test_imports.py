@@ -24,6 +24,7 @@ TIERS = (
     {"bookkeeping"},
     {"training"},
     {"recipes"},
+    {"data"},
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
