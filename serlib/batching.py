@@ -7,6 +7,10 @@ clips of similar length share a batch, and a batch is as large as a budget of se
     clips = Clips(store, table["key"], store.durations, emotion=labels, prepare=encoder.prepare)
     sampler = DurationBatchSampler(store.durations, budget_seconds=60)
     for batch in clips.batches(sampler.epoch(0), quantum=4_000): ...
+
+A model of several encoders takes one input of a clip for each, from a store of each:
+
+    clips = Clips({"demo-wavlm": frames, "demo-roberta": tokens}, table["key"], store.durations)
 """
 
 from __future__ import annotations
@@ -97,7 +101,8 @@ class WaveStore(Sequence):
 class Item(NamedTuple):
     """One clip on its way into a batch; see ``Batch``."""
 
-    input: np.ndarray | Tensor  # wave (N,), or features (T, D)
+    # wave (N,), or features (T, D), or one of these per name for a model of several inputs
+    input: np.ndarray | Tensor | Mapping[str, np.ndarray | Tensor]
     key: str
     index: int
     seconds: float
@@ -107,7 +112,11 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them."""
+    """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them.
+
+    With several inputs per clip, ``streams`` has each of them and its lengths by name, each padded
+    to its own longest; ``inputs`` and ``lengths`` are then those of the first.
+    """
 
     inputs: Tensor  # waves (B, N), or features (B, T, D) in the type they are stored in
     lengths: Tensor  # (B,) int64, valid samples or frames
@@ -116,6 +125,7 @@ class Batch:
     index: Tensor  # (B,) int64, places in the corpus
     seconds: float  # of real audio, all clips together
     extra: dict[str, Tensor] = field(default_factory=dict)  # other targets by name, (B, ...)
+    streams: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # inputs and lengths
 
     @property
     def padding(self) -> float:
@@ -124,16 +134,40 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Inputs and targets on a device; lengths and index stay on the CPU."""
-        inputs, emotion = (x.to(device, non_blocking=True) for x in (self.inputs, self.emotion))
-        extra = {name: x.to(device, non_blocking=True) for name, x in self.extra.items()}
-        return replace(self, inputs=inputs, emotion=emotion, extra=extra)
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        streams = {name: (move(x), n) for name, (x, n) in self.streams.items()}
+        first = next(iter(streams.values()), None)  # moved once, and not again as `inputs`
+        return replace(
+            self,
+            inputs=first[0] if first else move(self.inputs),
+            emotion=move(self.emotion),
+            extra={name: move(x) for name, x in self.extra.items()},
+            streams=streams,
+        )
 
 
-def collate(items: Sequence[Item], quantum: int = 1) -> Batch:
+def pad(arrays: Sequence[np.ndarray | Tensor], quantum: int = 1) -> tuple[Tensor, Tensor]:
+    """Arrays (N_b, ...) to one tensor (B, N, ...) with zeros behind, and their lengths (B,).
+
+    N is the longest, rounded up to a multiple of ``quantum``.
+    """
+    arrays = [torch.as_tensor(array) for array in arrays]
+    lengths = torch.tensor([len(array) for array in arrays])
+    longest = -(-int(lengths.max()) // quantum) * quantum
+    padded = arrays[0].new_zeros((len(arrays), longest, *arrays[0].shape[1:]))
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded, lengths
+
+
+def collate(items: Sequence[Item], quantum: int | Mapping[str, int] = 1) -> Batch:
     """Pad with zeros to the longest item, rounded up to a multiple of ``quantum``.
 
-    The quantum is in samples for waves, in frames for features. With few distinct shapes, kernels
-    and compiled graphs are reused.
+    The quantum is in samples for waves, in frames for features; one per name where items have
+    several inputs. With few distinct shapes, kernels and compiled graphs are reused.
 
     >>> a, b = Item(np.ones(3, np.float32), "a", 0, 0.1), Item(np.ones(5, np.float32), "b", 1, 0.2)
     >>> batch = collate([a, b], quantum=4)
@@ -142,16 +176,16 @@ def collate(items: Sequence[Item], quantum: int = 1) -> Batch:
     """
     if not items:
         raise ValueError("a batch needs at least one clip")
-    arrays = [torch.as_tensor(item.input) for item in items]
-    lengths = torch.tensor([len(array) for array in arrays])
-    longest = -(-int(lengths.max()) // quantum) * quantum
-    inputs = arrays[0].new_zeros((len(arrays), longest, *arrays[0].shape[1:]))
-    for row, array in zip(inputs, arrays, strict=True):
-        row[: len(array)] = array
-    _, keys, index, seconds, emotion, extras = zip(*items, strict=True)
+    inputs, keys, index, seconds, emotion, extras = zip(*items, strict=True)
+    streams = {}
+    if isinstance(inputs[0], Mapping):
+        for name in inputs[0]:
+            step = quantum[name] if isinstance(quantum, Mapping) else quantum
+            streams[name] = pad([each[name] for each in inputs], step)
+    x, lengths = next(iter(streams.values())) if streams else pad(inputs, quantum)
     extra = {k: torch.stack([torch.as_tensor(e[k]) for e in extras]) for k in extras[0]}
     emotion, index = torch.tensor(emotion), torch.tensor(index)
-    return Batch(inputs, lengths, emotion, list(keys), index, float(sum(seconds)), extra)
+    return Batch(x, lengths, emotion, list(keys), index, float(sum(seconds)), extra, streams)
 
 
 class Clips(Sequence):
@@ -159,35 +193,57 @@ class Clips(Sequence):
 
     def __init__(
         self,
-        inputs: Sequence,
+        inputs: Sequence | Mapping[str, Sequence],
         keys: Sequence[str],
         durations: Sequence[float],
         *,
         emotion: Sequence[int] | None = None,
         extra: Mapping[str, Sequence] | None = None,
-        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        prepare: Callable | Mapping[str, Callable | None] | None = None,
     ) -> None:
-        """Put a store beside as many keys, seconds and targets; ``prepare`` is for each input."""
+        """Put stores and as many keys, seconds and targets side by side.
+
+        Args:
+            inputs: A store, or several by name.
+            keys: Names of the clips.
+            durations: Their seconds.
+            emotion: Their class numbers.
+            extra: Other targets by name.
+            prepare: For each input of the store, or for those of each store by name.
+        """
         self.inputs, self.prepare, self.extra = inputs, prepare, dict(extra or {})
         self.keys, self.durations = list(keys), list(durations)
-        self.emotion = [IGNORE] * len(inputs) if emotion is None else list(emotion)
-        columns = (self.keys, self.durations, self.emotion, *self.extra.values())
-        if {len(inputs)} != {len(column) for column in columns}:
-            raise ValueError(f"{len(inputs)} inputs, {[len(column) for column in columns]} others")
+        self.emotion = [IGNORE] * len(self.keys) if emotion is None else list(emotion)
+        stores = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+        counts = [len(store) for store in stores]
+        others = [len(x) for x in (self.keys, self.durations, self.emotion, *self.extra.values())]
+        if not counts or len({*counts, *others}) > 1:
+            found = ", ".join(map(str, counts))
+            raise ValueError(f"{found} inputs, {others} keys, durations, emotions and others")
 
     def __len__(self) -> int:
         """Clips."""
-        return len(self.inputs)
+        return len(self.keys)
 
     def __getitem__(self, i: int) -> Item:
         """Clip i with its targets."""
-        clip = self.prepare(self.inputs[i]) if self.prepare else self.inputs[i]
+        if isinstance(self.inputs, Mapping):
+            prepare = self.prepare or {}
+            clip = {n: _prepared(store[i], prepare.get(n)) for n, store in self.inputs.items()}
+        else:
+            clip = _prepared(self.inputs[i], self.prepare)
         extra = {name: targets[i] for name, targets in self.extra.items()}
         return Item(clip, self.keys[i], i, float(self.durations[i]), self.emotion[i], extra)
 
-    def batches(self, plan: Iterable[Sequence[int]], quantum: int = 1) -> Batches:
+    def batches(
+        self, plan: Iterable[Sequence[int]], quantum: int | Mapping[str, int] = 1
+    ) -> Batches:
         """The batches of a plan: places of clips, batch by batch."""
         return Batches(self, list(plan), quantum)
+
+
+def _prepared(clip, prepare: Callable | None):
+    return prepare(clip) if prepare else clip
 
 
 @dataclass(frozen=True)
@@ -196,7 +252,7 @@ class Batches:
 
     clips: Clips
     plan: Sequence[Sequence[int]]
-    quantum: int
+    quantum: int | Mapping[str, int]
 
     def __len__(self) -> int:
         """Batches."""

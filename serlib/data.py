@@ -14,7 +14,7 @@ import pandas as pd
 
 from serlib import batching, manifest, records
 from serlib.demo import corpus as demo_corpus
-from serlib.recipes import Recipe, RecipeError
+from serlib.recipe import Recipe, RecipeError
 
 SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pandas as pd
 import safetensors.torch
+import torch
 from tqdm.auto import tqdm
 
 from serlib import (
@@ -23,14 +24,16 @@ from serlib import (
     evaluation,
     features,
     floors,
+    fusion,
     records,
+    streams,
     tasks,
     training,
 )
 from serlib.data import SMOKE, Data, assign, load, locate
 from serlib.data import digest as data_digest
 from serlib.model import SER, ModelConfig
-from serlib.recipes import Recipe
+from serlib.recipe import Recipe, RecipeError
 
 __all__ = ["SMOKE", "Data", "assign", "load", "locate"]
 
@@ -41,9 +44,32 @@ DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are co
 
 def record(recipe: Recipe) -> records.Run:
     """The run folder of a recipe, finished or not."""
-    config = {"recipe": asdict(recipe) | {"name": None}, "manifest": data_digest(recipe)}
+    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
     key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
     return records.Run.open(records.home() / "runs", config, key=key)
+
+
+def _nameless(recipe: Recipe | None) -> dict | None:
+    """A recipe, and those it builds on, without the names, which decide nothing."""
+    if recipe is None:
+        return None
+    before = {"start": _nameless(recipe.start), "recognizer": _nameless(recipe.recognizer)}
+    return asdict(recipe) | {"name": None} | before
+
+
+def needs(recipe: Recipe) -> list[Recipe]:
+    """The recipes that must have run before this one: what it starts from, or only predicts with.
+
+    Those may have needs of their own.
+    """
+    if recipe.transcript != "manifest":
+        return [*filter(None, [recipe.recognizer]), _taught(recipe)]
+    return [] if recipe.start is None else [recipe.start]
+
+
+def _taught(recipe: Recipe) -> Recipe:
+    """The recipe of the training that a recipe with other transcripts predicts with."""
+    return replace(recipe, transcript="manifest", recognizer=None)
 
 
 def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
@@ -58,7 +84,9 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     with found.lock():
         if not found.done:
             data = load(recipe, progress=progress)
-            system = _fine_tune if recipe.system == "fine-tune" else _floor
+            system = _fine_tune if recipe.system in ("fine-tune", "fusion") else _floor
+            if recipe.transcript != "manifest":
+                system = _reread
             predictions, facts = system(recipe, data, found, progress)
             speaker = data.table.set_index("key")["speaker"]
             scores = {}
@@ -71,25 +99,36 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     return found
 
 
-def trained(recipe: Recipe) -> SER:
-    """The model of a fine-tuning run with the weights of its best epoch; trained if need be."""
-    return restore(run(recipe))
+def trained(recipe: Recipe) -> SER | fusion.Fusion:
+    """The model of a run with the weights of its best epoch, in eval mode; trained if need be."""
+    return restore(run(_taught(recipe)))
 
 
-def restore(run: records.Run) -> SER:
-    """The model of a finished fine-tuning run, in eval mode, from its folder alone."""
+def restore(run: records.Run) -> SER | fusion.Fusion:
+    """The model of a finished fine-tuning or fusion, in eval mode, from its folder alone.
+
+    Frozen experts are no part of a fusion; it takes their frames.
+    """
     about = records.read_json(run.path / "model.json")
-    settings = about["model"] | {"tasks": tuple(about["model"]["tasks"])}
-    model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
+    if "widths" in about:
+        config = fusion.FusionConfig(**settings)
+        tuned = fusion.load(config, names=config.tuned)
+        model = fusion.Fusion(config, about["widths"], tuned=tuned)
+    else:
+        model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
     model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()
 
 
 def _sources(recipe: Recipe) -> list[str]:
-    """What decides a result beside the recipe: the package's source and the encoder's weights."""
+    """What decides a result beside the recipe: the package's source and the encoders' weights."""
     if recipe.system in ("svm", *floors.GUESSERS):
         return [records.source_digest()]
-    return [records.source_digest(), _weights(recipe.model.encoder, recipe.model.random_init)]
+    names = recipe.model.experts if recipe.system == "fusion" else [recipe.model.encoder]
+    weights = [_weights(name, recipe.model.random_init) for name in names]
+    heard = [] if recipe.recognizer is None else _sources(recipe.recognizer)
+    return [records.source_digest(), *weights, *heard]
 
 
 @functools.cache
@@ -98,13 +137,13 @@ def _weights(name: str, random_init: bool) -> str:
 
 
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
-    """Train a `SER` on train, keep its best epoch on dev, and predict dev and test."""
+    """Train a model on train, keep its best epoch on dev, and predict dev and test."""
     wanted, c = recipe.model.tasks, len(recipe.classes)
     targets, speakers = tasks.targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
-    model = SER(recipe.model, n_speakers=len(speakers), seed=recipe.seed)
-    about = {"model": asdict(recipe.model), "classes": recipe.classes, "speakers": speakers}
-    records.write_json(record.path / "model.json", about | {"recipe": recipe.name})
-    clips, quantum = inputs(recipe, data, model.encoder, targets, progress)
+    model, about, clips, quantum = _build(recipe, data, targets, len(speakers), progress)
+    about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
+    records.write_json(record.path / "model.json", about)
+    _start(model, recipe, progress)
     plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
     terms = tasks.task_losses(recipe.loss, wanted, data.counts)
 
@@ -121,7 +160,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         if "hypothesis" in table:
             heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
             record.save_predictions(f"dev_epoch_{len(record.history()) + 1:03d}", heard)
-        if model.layer_sum is not None:
+        if {"macro_f1", "ccc"} <= set(scores):
+            scores["both"] = (scores["macro_f1"] + scores["ccc"]) / 2
+        if getattr(model, "layer_sum", None) is not None:
             weights = model.layer_sum.weights.tolist()
             scores |= {f"layer_{i}": weight for i, weight in enumerate(weights)}
         if recipe.diagnose:
@@ -139,6 +180,62 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         progress,
     )
     return {role: predict(model, role) for role in ("dev", "test")}, _transcripts(data, targets)
+
+
+def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):
+    """The model before training, what to restore it from, its clips and their quantum."""
+    about = {"model": asdict(recipe.model)}
+    if recipe.system == "fine-tune":
+        model = SER(recipe.model, n_speakers=n_speakers, seed=recipe.seed)
+        return model, about, *inputs(recipe, data, model.encoder, targets, progress)
+    experts = fusion.load(recipe.model, seed=recipe.seed)
+    widths = {name: encoder.width for name, encoder in experts.items()}
+    tuned = {name: experts[name] for name in recipe.model.tuned}
+    model = fusion.Fusion(recipe.model, widths, seed=recipe.seed, tuned=tuned)
+    texts = streams.transcripts(recipe, data)
+    clips, quantum = streams.inputs(experts, data, texts, targets=targets, progress=progress)
+    return model, about | {"widths": widths}, clips, quantum
+
+
+def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
+    """Give a model the weights that its recipe starts from, all of them."""
+    if recipe.start is None:
+        return
+    path = run(recipe.start, progress=progress).path / "model.safetensors"
+    weights, own = safetensors.torch.load_file(path), model.state_dict()
+    shapes = [{name: tuple(x.shape) for name, x in state.items()} for state in (weights, own)]
+    if wrong := sorted(dict(shapes[0].items() ^ shapes[1].items())):
+        there, here = (shape.get(wrong[0], "not there") for shape in shapes)
+        raise RecipeError(
+            f"{recipe.name!r} cannot start from {recipe.start.name!r}: {len(wrong)} weights do not "
+            f"fit, such as {wrong[0]}, {there} where {here} is needed; give both the same model"
+        )
+    model.load_state_dict(weights)
+
+
+def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Predict dev and test with a trained fusion, whose experts of text read something else."""
+    base, heard = run(_taught(recipe), progress=progress), {}
+    if recipe.recognizer is not None:
+        source = run(recipe.recognizer, progress=progress)
+        for role in ("dev", "test"):
+            heard |= source.predictions(role)["hypothesis"].to_dict()
+    model, experts = restore(base), fusion.load(recipe.model, seed=recipe.seed)
+    if all(encoder.modality == "speech" for encoder in experts.values()):
+        raise RecipeError(f"transcript={recipe.transcript!r}: none of the experts reads text")
+    experts |= {name: model.encoders[fusion.key(name)] for name in recipe.model.tuned}
+    targets, _ = tasks.targets(data.table, recipe.model.tasks, recipe.speaker_labels, recipe.seed)
+    clips, quantum = streams.inputs(
+        experts, data, streams.transcripts(recipe, data, heard),
+        targets=targets, roles=("dev", "test"), progress=progress,
+    )  # fmt: skip
+    found = {}
+    for role in ("dev", "test"):
+        rows = data.rows(role)
+        plan = [rows[batch] for batch in _plan(recipe, data, role).epoch(0)]
+        batches = clips.batches(plan, quantum)
+        found[role] = evaluation.predict(model, batches, precision=recipe.train.precision)
+    return found, {"model": base.path.name}
 
 
 def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:

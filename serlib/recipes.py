@@ -12,105 +12,18 @@ silent. A profile changes the data, the encoder and the scale, never the method:
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 
-from serlib import floors, manifest
+from serlib import manifest
 from serlib.model import ModelConfig
-from serlib.tasks import SPEAKER_LABELS, LossConfig
+from serlib.recipe import PROFILES, SYSTEMS, Recipe, RecipeError
+from serlib.tasks import LossConfig
 from serlib.training import TrainConfig
 
-PROFILES = ("smoke", "demo", "full")
-SYSTEMS = ("fine-tune", "probe", "svm", *floors.GUESSERS)
+__all__ = ["PROFILES", "SYSTEMS", "Recipe", "RecipeError"]
+
 DEMO_LAYERS = 3  # of the demo encoders' five: the lower layers know as much (see their cards)
 IEMOCAP_MERGE = (("excitement", "happiness"),)  # the usual four classes, e.g. Cai 2021
-
-
-class RecipeError(ValueError):
-    """An experiment that cannot be run as asked; the message names the fix."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a result; its digest names the run.
-
-    Attributes:
-        name: What figures and tables call it; it decides nothing.
-        profile: smoke, demo or full.
-        corpus: "demo", or the manifest (.csv or .jsonl) of a corpus; a bare name means
-            `data_root`/<name>.csv.
-        data_root: Folder that the manifest's paths start from.
-        protocol: How speakers are divided, see `serlib.manifest.protocol`.
-        fold: Which fold of it, from 1.
-        allow_leaks: Permit a protocol that leaks on purpose.
-        classes: Classes in the order of the labels; utterances of others are left out.
-        merge: Pairs (from, to) of classes counted as one.
-        max_seconds: Longer utterances are cut to their beginning; None cuts nothing.
-        system: "fine-tune", or one of the floors ("probe", "svm", "majority", "prior", "uniform").
-        model: Of "fine-tune" and "probe".
-        loss: Of "fine-tune".
-        train: Of "fine-tune"; `train.seed` is set from `seed`.
-        speaker_labels: What the task "speaker" is taught, see `serlib.tasks.speaker_names`.
-        diagnose: After each epoch, also measure the angles between the tasks' gradients.
-        max_clips: Utterances per batch, at most; None: as many as `train.budget_seconds` holds.
-        seed: Of initialization, batches, dropout and guesses.
-    """
-
-    name: str
-    profile: str
-    corpus: str
-    data_root: str
-    protocol: str
-    classes: tuple[str, ...]
-    model: ModelConfig
-    train: TrainConfig
-    system: str = "fine-tune"
-    loss: LossConfig = field(default_factory=LossConfig)
-    fold: int = 1
-    allow_leaks: bool = False
-    merge: tuple[tuple[str, str], ...] = ()
-    max_seconds: float | None = None
-    speaker_labels: str = "true"
-    diagnose: bool = False
-    max_clips: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse names that do not exist."""
-        for value, known in (
-            (self.profile, PROFILES), (self.system, SYSTEMS), (self.speaker_labels, SPEAKER_LABELS)
-        ):  # fmt: skip
-            if value not in known:
-                raise RecipeError(f"{value!r} is not one of {', '.join(known)}")
-
-    def change(self, **changes) -> Recipe:
-        """A copy with other values; names of `model`, `loss` and `train` reach inside them.
-
-        >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
-        'sum'
-        """
-        parts = {k: {f.name for f in fields(getattr(self, k))} for k in ("model", "loss", "train")}
-        new: dict = {}
-        for name, value in changes.items():
-            inside = [p for p, names in parts.items() if name in names]
-            if name in {f.name for f in fields(self)}:
-                new[name] = value
-            elif inside:
-                part = new.get(inside[0], getattr(self, inside[0]))
-                new[inside[0]] = replace(part, **{name: value})
-            else:
-                raise RecipeError(f"a recipe has no {name!r}")
-        return replace(self, **new)
-
-    def vary(self, **grid: Sequence) -> list[Recipe]:
-        """One recipe per combination, the last name varying fastest.
-
-        >>> [r.seed for r in cai2021("demo").vary(seed=[0, 1])]
-        [0, 1]
-        """
-        combinations = itertools.product(*grid.values())
-        return [self.change(**dict(zip(grid, values, strict=True))) for values in combinations]
 
 
 def _corpus(profile: str, corpus: str, full_default: str) -> str:

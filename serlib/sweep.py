@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from serlib import experiments, metrics, recipes, records, tasks
 
+TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
 
@@ -141,7 +142,9 @@ def sweep(
         workers: Processes; None takes one with a GPU, else one per core, at most four.
     """
     asked = tuple(asked)
-    missing = [r for r in asked if r.system == "fine-tune" and not experiments.record(r).done]
+    if before := [first for r in asked for first in experiments.needs(r)]:
+        sweep(before, progress=progress, workers=workers)
+    missing = [r for r in asked if r.system in TRAINED and not experiments.record(r).done]
     if workers is None:
         workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
     if workers > 1 and len(missing) > 1:
