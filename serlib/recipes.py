@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from serlib import manifest
+from serlib.fusion import FusionConfig
 from serlib.model import ModelConfig
 from serlib.recipe import PROFILES, SYSTEMS, Recipe, RecipeError
 from serlib.tasks import LossConfig
@@ -23,6 +24,7 @@ from serlib.training import TrainConfig
 __all__ = ["PROFILES", "SYSTEMS", "Recipe", "RecipeError"]
 
 DEMO_LAYERS = 3  # of the demo encoders' five: the lower layers know as much (see their cards)
+PHASES = ("multitask", "emotion", "attributes")  # of Zgórzyński 2025
 IEMOCAP_MERGE = (("excitement", "happiness"),)  # the usual four classes, e.g. Cai 2021
 
 
@@ -236,3 +238,75 @@ def floor(
              "prior": "guesser by class shares", "uniform": "uniform guesser"}  # fmt: skip
     recipe = wang2025_baseline(profile, corpus, data_root)
     return recipe.change(name=names[system], system=system, freeze="all").change(**changes)
+
+
+def zgorzynski2025(
+    profile: str = "demo",
+    corpus: str = "",
+    data_root: str = "",
+    *,
+    phase: str = "multitask",
+    **changes,
+) -> Recipe:
+    """Zgórzyński et al. 2025: Whisper's encoder, WavLM and RoBERTa, an LSTM over the three.
+
+    Phase "multitask": L = weighted cross-entropy + α MSE of valence, arousal and dominance. Phases
+    "emotion" and "attributes" start from its weights and train one task: plain cross-entropy, and
+    the MSE with a Gaussian penalty around μ = 4. So far the paper. Separate training, its ablation,
+    is a phase with `start=None` and as many epochs as both phases have.
+
+    Unstated, and our choice in full: the encoders' sizes (Whisper large-v3, WavLM large, RoBERTa
+    large), that they are frozen, their order, all widths (256), one LSTM layer that runs forward,
+    α = 1, class weights N / (C n_c), σ = 1, AdamW at 1e-3 and a quarter of it in the second phase,
+    linear decay after 10 % warm-up, 20 and 10 epochs, batches of 32 clips, dropout 0.2, clips of
+    30 s at most (Whisper's context). The epoch is chosen on dev: by the mean of macro-F1 and CCC in
+    the first phase, then by macro-F1 or by CCC, the challenge's metrics.
+
+    Args:
+        profile: smoke, demo or full.
+        corpus: See `Recipe`.
+        data_root: See `Recipe`.
+        phase: "multitask", "emotion" or "attributes".
+        **changes: See `Recipe.change`; what both phases share is changed in both.
+    """
+    if phase not in PHASES:
+        raise RecipeError(f"phase={phase!r} is not one of {', '.join(PHASES)}")
+    full = profile == "full"
+    shipped = ("demo-whisper", "demo-wavlm", "demo-roberta")
+    published = ("openai/whisper-large-v3", "microsoft/wavlm-large", "FacebookAI/roberta-large")
+    width = 256 if full else 64
+    train = TrainConfig(
+        epochs=20, lr_head=1e-3, lr_encoder=1e-5, weight_decay=0.01, select="both",
+        budget_seconds=400.0,
+    )  # fmt: skip
+    recipe = Recipe(
+        name="Zgórzyński 2025, phase 1",
+        profile=profile,
+        corpus=_corpus(profile, corpus, "msp-podcast"),
+        data_root=data_root,
+        protocol="official",
+        classes=manifest.CLASSES_8,
+        max_clips=32 if full else None,
+        max_seconds=30.0 if full else None,
+        system="fusion",
+        model=FusionConfig(
+            experts=published if full else shipped,
+            n_classes=8,
+            width=width,
+            hidden=width,
+            bottleneck=128 if full else 32,
+            dropout=0.2,
+        ),
+        loss=LossConfig(weights="inverse_frequency", alpha_attributes=1.0),
+        train=_scale(profile, train, epochs=8, lr_head=3e-3, budget_seconds=120.0),
+    )
+    if phase != "multitask":
+        recipe = replace(recipe, start=recipe).change(
+            name=f"Zgórzyński 2025, phase 2, {phase}",
+            lr_head=recipe.train.lr_head / 4,
+            epochs=max(1, recipe.train.epochs // 2),
+            select={"emotion": "macro_f1", "attributes": "ccc"}[phase],
+        )
+        loss = LossConfig(attributes="gaussian" if phase == "attributes" else "mse", sigma=1.0)
+        recipe = replace(recipe, loss=loss).change(tasks=(phase,))
+    return recipe.change(**changes)
