@@ -1,4 +1,4 @@
-"""A corpus in memory, and batches of about equal cost.
+"""Batches of about equal cost, of clips that lie in `serlib.stores`.
 
 Clips differ in length tenfold, and batches of random clips spend 40 % of the work on padding. Here
 clips of similar length share a batch, and a batch is as large as a budget of seconds allows:
@@ -15,93 +15,23 @@ A model of several encoders takes one input of a clip for each, from a store of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from serlib import audio, manifest
 from serlib.losses import IGNORE
-
-
-class WaveStore(Sequence):
-    """Mono 16 kHz clips in memory, int16 (MSP-Podcast: 12.4 GB), and ``durations`` in seconds."""
-
-    def __init__(self, waves: Iterable[np.ndarray]) -> None:
-        """Keep waves (N,) of int16; ``audio.to_int16`` makes them."""
-        self.waves, self._digest = list(waves), None
-        if any(wave.dtype != np.int16 or wave.ndim != 1 or not len(wave) for wave in self.waves):
-            raise ValueError("waves must be int16 (N,) with N > 0; see audio.to_int16")
-        self.durations = np.array([len(wave) for wave in self.waves]) / audio.SAMPLE_RATE
-
-    @classmethod
-    def from_manifest(
-        cls,
-        table: pd.DataFrame,
-        root: str | Path,
-        *,
-        progress: bool = True,
-        workers: int | None = None,
-    ) -> WaveStore:
-        """Decode the clips of a manifest, in its order.
-
-        Args:
-            table: Column wav, and if present channel, start and end.
-            root: The folder that wav starts from.
-            progress: Show a bar.
-            workers: Decoding threads; None takes four more than cores.
-
-        Raises:
-            AudioError: Some clips cannot be read; one message lists them all.
-        """
-
-        def read(row: Mapping) -> np.ndarray | str:
-            span = {k: row[k] for k in ("channel", "start", "end") if pd.notna(row.get(k))}
-            span |= {"channel": int(span["channel"])} if "channel" in span else {}
-            try:
-                return audio.to_int16(audio.load(manifest.resolve(root, row["wav"]), **span))
-            except ValueError as error:  # AudioError, ManifestError
-                return str(error)
-
-        rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
-        with ThreadPoolExecutor(workers) as pool:
-            waves = pool.map(read, rows)
-            waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
-        if bad := [wave for wave in waves if isinstance(wave, str)]:
-            found = f"{len(bad)} of {len(waves)} clips cannot be used:"
-            raise audio.AudioError("\n  ".join([found, *bad]))
-        return cls(waves)
-
-    def __len__(self) -> int:
-        """Clips."""
-        return len(self.waves)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Clip i as float32 (N,)."""
-        return audio.from_int16(self.waves[i])
-
-    def digest(self) -> str:
-        """SHA-256 of every sample of every clip, in order; computed once."""
-        if self._digest is None:
-            content = hashlib.sha256(np.array([len(wave) for wave in self.waves]))
-            for wave in self.waves:
-                content.update(np.ascontiguousarray(wave))
-            self._digest = content.hexdigest()
-        return self._digest
+from serlib.stores import TextStore, WaveStore  # noqa: F401 (part of this module for its users)
 
 
 class Item(NamedTuple):
     """One clip on its way into a batch; see ``Batch``."""
 
-    # wave (N,), or features (T, D), or one of these per name for a model of several inputs
+    # wave (N,), token ids (S,), or features (T, D); by name if a model takes several
     input: np.ndarray | Tensor | Mapping[str, np.ndarray | Tensor]
     key: str
     index: int
@@ -118,7 +48,7 @@ class Batch:
     to its own longest; ``inputs`` and ``lengths`` are then those of the first.
     """
 
-    inputs: Tensor  # waves (B, N), or features (B, T, D) in the type they are stored in
+    inputs: Tensor  # waves (B, N), token ids (B, S), or features (B, T, D) as they are stored
     lengths: Tensor  # (B,) int64, valid samples or frames
     emotion: Tensor  # (B,) int64 class numbers, IGNORE where unknown
     keys: list[str]

@@ -234,12 +234,12 @@ def test_features_that_training_changes_are_refused(tmp_path):
     store = WaveStore(waves_of((8,)))
     for freeze, kind in (
         ("none", "cnn"), ("none", "layers_mean"), ("cnn", "layers_mean"), ("cnn", "layers"),
-        ("cnn", "output_mean"),
+        ("cnn", "output_mean"), ("cnn", "frames"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="changes in training"):
             features.cache(Toy(freeze), store, root=tmp_path, kind=kind)
     features.cache(Toy("cnn"), store, root=tmp_path, progress=False)
-    for options in ({"kind": "frames"}, {"dtype": "bfloat16"}):
+    for options in ({"kind": "tokens"}, {"dtype": "bfloat16"}):
         with pytest.raises(ValueError, match="kind"):
             features.cache(Toy(), store, root=tmp_path, **options)
 
@@ -299,8 +299,6 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     n = min(from_waves.frames.shape[1], from_store.frames.shape[1])
     assert (from_waves.frames[:, :n] - from_store.frames[:, :n]).abs().max() < 1e-5
     frozen = encoders.load(tmp_path, freeze="all")
-    means = features.cache(
-        frozen, store, root=tmp_path, kind="layers_mean", progress=False
-    )
+    means = features.cache(frozen, store, root=tmp_path, kind="layers_mean", progress=False)
     valid = from_waves.frames[1, : int(from_waves.lengths[1])]
     torch.testing.assert_close(means[0][-1], valid.mean(0), rtol=1e-4, atol=1e-5)

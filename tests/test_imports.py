@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # the modules of a subpackage.
 TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
-    {"manifest", "floors", "features"},
-    {"demo.plan", "demo.speech"},
+    {"manifest", "floors", "features", "checkpoints"},
+    {"stores"},
+    {"demo.plan", "demo.speech", "whisper", "roberta"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"model", "fusion", "tasks"},
@@ -34,7 +35,7 @@ TIERS = (
 )
 # Who alone may import a library.
 ONLY = {
-    "transformers": {"encoders", "demo.pretrain"},
+    "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
     "matplotlib": {"plots", "taskplots", "layerplots"},
     "seaborn": {"plots", "taskplots"},
@@ -42,7 +43,7 @@ ONLY = {
     "jupyter_client": {"chapters"},
     "jupytext": {"notebooks"},
     "sphinx": set(),
-    "huggingface_hub": {"encoders"},
+    "huggingface_hub": {"checkpoints"},
     "wordfreq": {"demo.pretrain"},
 }
 # Modules that stay small, and the libraries that they do without.
