@@ -99,6 +99,16 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     return found
 
 
+def encode(recipe: Recipe, name: str) -> None:
+    """Compute and store the frames of one frozen expert of a fusion, for whoever trains with them.
+
+    A sweep does this for several experts at a time; a training that finds none makes its own.
+    """
+    data = load(recipe, progress=False)
+    expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
+    streams.inputs(expert, data, streams.transcripts(recipe, data), progress=False)
+
+
 def trained(recipe: Recipe) -> SER | fusion.Fusion:
     """The model of a run with the weights of its best epoch, in eval mode; trained if need be."""
     return restore(run(_taught(recipe)))
@@ -203,6 +213,8 @@ def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
         return
     path = run(recipe.start, progress=progress).path / "model.safetensors"
     weights, own = safetensors.torch.load_file(path), model.state_dict()
+    # An expert that was frozen before is in the same state as when it was loaded.
+    weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}
     shapes = [{name: tuple(x.shape) for name, x in state.items()} for state in (weights, own)]
     if wrong := sorted(dict(shapes[0].items() ^ shapes[1].items())):
         there, here = (shape.get(wrong[0], "not there") for shape in shapes)

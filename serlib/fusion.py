@@ -14,6 +14,7 @@ the fused features, C classes.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -117,16 +118,23 @@ def load(
     Raises:
         EncoderError: See ``encoders.load``.
     """
-    return {
-        name: encoders.load(
-            name,
-            freeze=config.freeze if name in config.tuned else "all",
-            n_layers=config.n_layers,
-            random_init=config.random_init,
-            seed=seed,
-        )
-        for name in (config.experts if names is None else names)
-    }
+    found, seed = {}, seed if config.random_init else 0
+    for name in config.experts if names is None else names:
+        load_one = _fresh if name in config.tuned else _frozen
+        found[name] = load_one(name, config.freeze, config.n_layers, config.random_init, seed)
+    return found
+
+
+def _fresh(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
+    """An expert of one's own, to be trained."""
+    settings = dict(n_layers=n_layers, random_init=random_init, seed=seed)
+    return encoders.load(name, freeze=freeze, **settings)
+
+
+@functools.lru_cache(maxsize=4)
+def _frozen(name: str, _: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
+    """A frozen expert: one for all models of this process, since nothing changes it."""
+    return _fresh(name, "all", n_layers, random_init, seed)
 
 
 class Expert(nn.Module):

@@ -18,7 +18,7 @@ from serlib.training import TrainConfig
 PROFILES = ("smoke", "demo", "full")
 SYSTEMS = ("fine-tune", "fusion", "probe", "svm", *floors.GUESSERS)
 TRANSCRIPTS = ("manifest", "recognized", "none")
-# What a run shares with the one that it starts from; the model's settings, but its tasks, as well.
+# What a run shares with the one that it starts from, beside the model's settings.
 SHARED = frozenset(
     "profile corpus data_root protocol fold allow_leaks classes merge max_seconds seed".split()
 )
@@ -105,7 +105,7 @@ class Recipe:
         """A copy with other values; names of `model`, `loss` and `train` reach inside them.
 
         What a recipe shares with its `start` is changed there as well: the data, the seed, and the
-        model's settings but for its tasks.
+        model's settings but for its tasks and for what is fine-tuned.
 
         >>> from serlib.recipes import cai2021
         >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
@@ -123,7 +123,7 @@ class Recipe:
             else:
                 raise RecipeError(f"a recipe has no {name!r}")
         if self.start is not None and "start" not in changes:
-            shared = SHARED | (parts["model"] - {"tasks"})
+            shared = SHARED | (parts["model"] - {"tasks", "tuned", "freeze"})
             same = {name: value for name, value in changes.items() if name in shared}
             new["start"] = self.start.change(**same)
         return replace(self, **new)

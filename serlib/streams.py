@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from serlib import audio, batching, features
@@ -66,6 +67,16 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
     return [heard[k] if j else t for k, j, t in zip(keys, judged, said, strict=True)]
 
 
+def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:
+    """A frozen expert's output for every clip, computed on a GPU if there is one."""
+    if torch.cuda.is_available():
+        encoder.to("cuda")
+    try:
+        return features.cache(encoder, source, kind="frames", dtype="float16", progress=progress)
+    finally:
+        encoder.to("cpu")  # the GPU's memory is for what is trained
+
+
 def inputs(
     experts: Mapping[str, nn.Module],
     data: Data,
@@ -96,9 +107,7 @@ def inputs(
             places = [place[t] if a else -1 for t, a in zip(texts, asked, strict=True)]
             source = batching.TextStore(different)
         if encoder.freeze == "all":
-            source = features.cache(
-                encoder, source, kind="frames", dtype="float16", progress=progress
-            )
+            source = _frames(encoder, source, progress)
             quantum[name] = QUANTUM
         else:
             prepare[name] = encoder.prepare

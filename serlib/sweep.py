@@ -152,10 +152,23 @@ def sweep(
             experiments.locate(missing[0])  # speak the corpus once, before all ask for it
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
+            encoded = (joblib.delayed(experiments.encode)(*pair) for pair in _experts(missing))
+            for _ in parallel(encoded):
+                pass
             done = parallel(joblib.delayed(_train)(r) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
                 pass
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
+
+
+def _experts(missing: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]:
+    """Frozen experts that the fusions among these recipes listen to, each with one such recipe."""
+    found = {}
+    for recipe in missing:
+        if recipe.system == "fusion" and recipe.transcript == "manifest":
+            for name in recipe.model.frozen:
+                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
+    return [(recipe, name) for (name, *_), recipe in found.items()]
 
 
 def _train(recipe: recipes.Recipe) -> None:

@@ -31,13 +31,14 @@ TIERS = (
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
     {"publish", "demo.card", "taskplots", "layerplots"},
+    {"fusionplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
     "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots", "taskplots", "layerplots"},
+    "matplotlib": {"plots", "taskplots", "layerplots", "fusionplots"},
     "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
