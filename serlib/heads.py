@@ -338,7 +338,3 @@ class CoAttention(nn.Module):
         fused = (weights[..., None] * stacked).sum(1)
         fused = torch.cat([emotion, fused], 1) if self.combine == "concat" else query + fused
         return fused, weights, frame_weights
-
-
-def scaled_sigmoid(x: Tensor, low: float = 1.0, high: float = 7.0) -> Tensor:
-    return low + (high - low) * x.sigmoid()
