@@ -25,10 +25,10 @@ from torch import Tensor, nn
 
 from serlib import encoders, heads
 from serlib.batching import Batch
+from serlib.manifest import ATTRIBUTES
 
 TASKS = ("emotion", "attributes")
 FUSIONS = ("lstm", "concat", "attention")
-N_ATTRIBUTES = 3
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Fusion(nn.Module):
         with _drawn(seed, config.fusion):
             self.fuse = kinds[config.fusion](config)
             self.dropout = nn.Dropout(config.dropout)
-            self.output = nn.Linear(self.fuse.size, config.n_classes + N_ATTRIBUTES)
+            self.output = nn.Linear(self.fuse.size, config.n_classes + len(ATTRIBUTES))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Named outputs of a batch with a stream for every expert.

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from serlib import experiments, metrics, recipes, records, tasks
+from serlib import attributes, experiments, metrics, recipes, records, tasks
 
 TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
@@ -77,7 +77,8 @@ class Runs:
     def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
         """Mean over seeds with its 95 % interval over talkers and seeds.
 
-        Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio`.
+        Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio` and
+        `attributes.MEASURES`.
         """
         return self._bootstrap(metric, role, name)
 
@@ -88,11 +89,16 @@ class Runs:
         for tables in found:
             if metric in METRICS:
                 parts = [(table["prediction"].to_numpy(),) for table in tables]
+            elif metric in attributes.MEASURES:
+                parts = [(attributes.moments(table),) for table in tables]
             else:
                 parts = [tasks.ratio(table, metric) for table in tables]
             parts = parts * seeds if len(parts) == 1 else parts
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
         truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        if metric in attributes.MEASURES:
+            sums = [x for (x,) in systems]
+            return metrics.bootstrap_sums(attributes.MEASURES[metric], sums, speakers)
         if metric not in METRICS:
             return metrics.bootstrap_ratio(systems, speakers)
         bootstrap = metrics.bootstrap if len(names) == 1 else metrics.paired_bootstrap

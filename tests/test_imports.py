@@ -14,13 +14,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
 # the modules of a subpackage.
 TIERS = (
+    {"intervals", "pooling", "regression"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features", "checkpoints"},
     {"stores"},
     {"demo.plan", "demo.speech", "whisper", "roberta"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
-    {"model", "fusion", "tasks"},
+    {"model", "fusion", "attributes"},
+    {"tasks"},
     {"evaluation"},
     {"bookkeeping"},
     {"training"},
@@ -29,8 +31,8 @@ TIERS = (
     {"streams"},
     {"experiments"},
     {"sweep", "inference"},
-    {"claims", "plots", "chapters", "demo.pretrain"},
-    {"publish", "demo.card", "taskplots", "layerplots"},
+    {"claims", "plots", "chapters", "demo.pretrain", "verdicts"},
+    {"publish", "demo.card", "taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
     {"cli"},
 )
@@ -38,7 +40,7 @@ TIERS = (
 ONLY = {
     "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
     "accelerate": {"training", "evaluation"},
-    "matplotlib": {"plots", "taskplots", "layerplots", "fusionplots"},
+    "matplotlib": {"plots", "taskplots", "layerplots", "lossplots", "fusionplots"},
     "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
     "jupyter_client": {"chapters"},
@@ -52,6 +54,9 @@ NEVER = {
     "metrics": {"torch", "pandas", "sklearn", "scipy"},
     "audio": {"pandas", "sklearn"},
     "losses": {"pandas", "numpy", "sklearn"},
+    "regression": {"pandas", "numpy", "sklearn"},
+    "intervals": {"torch", "pandas", "sklearn", "scipy"},
+    "pooling": {"pandas", "sklearn"},
     "heads": {"pandas", "sklearn"},
     "records": {"transformers", "sklearn"},
     "training": {"transformers"},
