@@ -1,8 +1,14 @@
-"""wav2vec 2.0, HuBERT and WavLM, giving a clip the same frames alone and in any batch.
+"""Pre-trained encoders behind one interface; wav2vec 2.0, HuBERT and WavLM themselves.
 
-Padding leaks in the stock models: "base" checkpoints normalize over it, and a clip's features move
-by tens of percent with its neighbors. Here everything sees valid frames only. Three stages, so that
-a frozen CNN need run only once per clip:
+``load`` takes them and also Whisper (`serlib.whisper`) and RoBERTa (`serlib.roberta`). Each gives a
+clip the same frames alone and in any batch:
+
+    prepare   one item, a wave (N,) or a text, to an array: what a batch is made of
+    forward   waves (B, N) or token ids (B, S), and lengths (B,), to ``Encoded``
+
+In the stock wave models padding leaks: "base" checkpoints normalize over it, and a clip's features
+move by tens of percent with its neighbors. Here everything sees valid frames only. They have three
+stages, so that a frozen CNN need run only once per clip:
 
     prepare        one wave (N,)        scaled as in pre-training, before padding
     extract        waves (B, N)         the CNN: features (B, T, Dc), as a rule 50 frames a second
@@ -11,11 +17,9 @@ a frozen CNN need run only once per clip:
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,34 +28,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serlib import audio, records
+from serlib.checkpoints import DEMO as DEMO
+from serlib.checkpoints import (
+    EXTRACTOR,
+    Encoded,
+    EncoderError,
+    Pretrained,
+    checked,
+    content_digest,
+    fill,
+    locate,
+    read_config,
+)
 from serlib.heads import frame_mask
+from serlib.roberta import TextEncoder
+from serlib.whisper import WhisperEncoder
 
-FAMILIES = ("wav2vec2", "hubert", "wavlm")
-DEMO = Path(__file__).parent / "demo" / "encoders"
-_CONFIG, _EXTRACTOR = "config.json", "preprocessor_config.json"
-_DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
-
-
-class EncoderError(ValueError):
-    """An encoder that cannot be loaded as asked; the message names the fix."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What an encoder hands on; padded frames are zero.
-
-    Attributes:
-        frames: (B, T, D), the output. Equal to ``layers[-1]``, except in pre-norm models ("stable
-            layer norm", the large checkpoints), where it is the final LayerNorm of that.
-        lengths: (B,) int64, valid frames; on the CPU, where no GPU waits for them to be read.
-        layers: L + 1 tensors (B, T, D). ``layers[0]`` is the input of the first transformer layer
-            (projected features plus positions), ``layers[i]`` the output of layer i before any
-            final LayerNorm, as in transformers 5 (version 4 normalized the last one).
-    """
-
-    frames: Tensor
-    lengths: Tensor
-    layers: tuple[Tensor, ...]
+FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper", "roberta")
 
 
 def masked_group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -72,43 +65,52 @@ def masked_group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
     return torch.stack([functional.pad(c, (0, n_frames - c.shape[-1])) for c in clips])
 
 
-class Encoder(nn.Module):
-    """A pre-trained speech encoder, made by ``load``; ``facts`` says what was loaded, and how.
+class Encoder(Pretrained):
+    """wav2vec 2.0, HuBERT or WavLM, made by ``load``; ``facts`` says what was loaded, and how.
 
     ``width`` is D, ``cnn_width`` Dc and ``n_layers`` L. A frame sees ``receptive_field`` samples,
     the next one starts ``stride`` later (400 and 320 in the published ones: 25 and 20 ms).
     """
 
+    DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
+
     def __init__(self, model: nn.Module, *, do_normalize: bool, masked: bool, freeze: str) -> None:
         """Wrap a transformers model; see ``load``."""
-        super().__init__()
-        self.model, self.freeze, config = model, freeze, model.config
-        self.family, self.pre_norm = config.model_type, config.do_stable_layer_norm
+        super().__init__(model, freeze)
+        config = model.config
+        self.pre_norm = config.do_stable_layer_norm
         self.masked = masked and config.feat_extract_norm == "group"
-        self.width, self.cnn_width = config.hidden_size, config.conv_dim[-1]
-        self.n_layers = config.num_hidden_layers
+        self.cnn_width = config.conv_dim[-1]
         self.convs = tuple(zip(config.conv_kernel, config.conv_stride, strict=True))
         self.stride = math.prod(config.conv_stride)
         self.receptive_field = 1
         for kernel, stride in reversed(self.convs):
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
-        self.facts = {
+        self.facts |= {
             "norm": config.feat_extract_norm,
             "masked_group_norm": self.masked,
             "final": "LayerNorm of layer L" if self.pre_norm else "layer L",
             "do_normalize": do_normalize,
             "spec_augment": config.mask_time_prob,
         }
-        for name in "family freeze n_layers width cnn_width stride receptive_field".split():
+        for name in "cnn_width stride receptive_field".split():
             self.facts[name] = getattr(self, name)
-        self.facts |= {name: getattr(config, name) for name in _DROPOUTS}
-        frozen = {"all": model, "cnn": model.feature_extractor, "none": nn.Identity()}[freeze]
-        frozen.requires_grad_(False)
-        self.eval()
+        self.facts |= {name: getattr(config, name) for name in self.DROPOUTS}
+        if freeze == "cnn":
+            model.feature_extractor.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Encoder:
-        """Switch dropout; off for good in a wholly frozen encoder."""
-        return super().train(mode and self.freeze != "all")
+    @classmethod
+    def build(cls, config, folder: Path, *, weights: bool, freeze: str, masked: bool) -> Encoder:
+        """Make one from a folder and its configuration; see ``load``."""
+        for option in ("add_adapter", "conv_pos_batch_norm"):  # another frame rate; clips get mixed
+            if getattr(config, option, False):
+                raise EncoderError(f"{folder}: {option} is not supported. Take another checkpoint.")
+        extractor, model = records.read_json(folder / EXTRACTOR), _model(config, folder, weights)
+        if extractor.get("sampling_rate", audio.SAMPLE_RATE) != audio.SAMPLE_RATE:
+            rate = extractor["sampling_rate"]
+            raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
+        normalize = bool(extractor.get("do_normalize", True))  # as the extractor itself defaults
+        return cls(model, do_normalize=normalize, masked=masked, freeze=freeze)
 
     def prepare(self, wave: np.ndarray) -> np.ndarray:
         """One wave (N,) at 16 kHz to what ``extract`` takes: (max(N, receptive_field),) float32.
@@ -135,7 +137,7 @@ class Encoder(nn.Module):
             waves: (B, N), each from ``prepare``, padded with anything.
             lengths: (B,) int64, valid samples; ValueError if shorter than the receptive field.
         """
-        lengths = _checked(waves, lengths, 2, self.receptive_field, "samples (use prepare)")
+        lengths = checked(waves, lengths, 2, self.receptive_field, "samples (use prepare)")
         x = waves.to(self.model.dtype)[:, None]  # (B, 1, N)
         layers = self.model.feature_extractor.conv_layers
         for layer, (kernel, stride) in zip(layers, self.convs, strict=True):
@@ -149,7 +151,7 @@ class Encoder(nn.Module):
 
     def contextualize(self, features: Tensor, frame_lengths: Tensor) -> Encoded:
         """The transformer: features (B, T, Dc) and their lengths (B,) in frames to ``Encoded``."""
-        lengths, n_frames = _checked(features, frame_lengths, 3, 1, "frames"), features.shape[1]
+        lengths, n_frames = checked(features, frame_lengths, 3, 1, "frames"), features.shape[1]
         valid = None  # nothing padded: attention needs no mask and can use its fastest kernel
         if int(lengths.min()) < n_frames:
             valid = frame_mask(lengths, n_frames).to(features.device, non_blocking=True)
@@ -162,9 +164,10 @@ class Encoder(nn.Module):
         if n_frames >= self.model.config.mask_time_length:  # the stock code refuses shorter ones
             x = self.model._mask_hidden_states(x, attention_mask=valid)  # SpecAugment
         layers = self._transform(blank(x), valid)
-        return Encoded(blank(self._last(layers)), lengths, tuple(blank(layer) for layer in layers))
+        return Encoded(blank(self.last(layers)), lengths, tuple(blank(layer) for layer in layers))
 
-    def _last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    def last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        """The output (B, T, D) that belongs to all L + 1 states."""
         return self.model.encoder.layer_norm(layers[-1]) if self.pre_norm else layers[-1]
 
     def _transform(self, x: Tensor, valid: Tensor | None) -> list[Tensor]:
@@ -183,9 +186,7 @@ class Encoder(nn.Module):
             else:  # true = attend to this key, for every head and query
                 x = layer(x, attention_mask=None if valid is None else valid[:, None, None])
             layers.append(x)
-        if len(layers) != self.n_layers + 1:
-            raise RuntimeError(f"{len(layers)} states from {self.n_layers} layers: model changed.")
-        return layers
+        return self.counted(layers)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
         """Encode waves, or go on from where stored features stop.
@@ -195,62 +196,52 @@ class Encoder(nn.Module):
             lengths: (B,) int64, in samples for waves, else in frames.
         """
         if inputs.ndim == 4:
-            lengths = _checked(inputs, lengths, 4, 1, "frames")
-            padded = ~frame_mask(lengths, inputs.shape[1]).to(inputs.device)
-            inputs = inputs.to(self.model.dtype).masked_fill(padded[..., None, None], 0)
-            layers = inputs.unbind(2)
-            return Encoded(self._last(layers).masked_fill(padded[..., None], 0), lengths, layers)
+            return self.stored(inputs, lengths)
         if inputs.ndim == 2:
             inputs, lengths = self.extract(inputs, lengths)
         return self.contextualize(inputs, lengths)
 
+    def settings(self) -> str:
+        """What decides the output beside weights and configuration."""
+        return f"{self.masked} {self.facts['do_normalize']}"
+
     def digest(self, part: str = "all") -> str:
         """SHA-256 of the weights and settings that decide the output: of "all", or of the "cnn"."""
-        # Dropout and SpecAugment act in training only; names, versions and paths not at all.
-        pattern = {"all": "(?!_|.*(drop|mask_|spec_|version|dtype))", "cnn": "(conv|feat_extract)_"}
-        config = self.model.config.to_dict()
-        settings = [
-            f"{key}={config[key]}" for key in sorted(config) if re.match(pattern[part], key)
-        ]
-        content = hashlib.sha256(f"{settings} {self.masked} {self.facts['do_normalize']}".encode())
-        module = self.model if part == "all" else self.model.feature_extractor
-        for name, value in sorted(module.state_dict().items()):
-            content.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            content.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return content.hexdigest()
-
-
-def _checked(inputs: Tensor, lengths: Tensor, ndim: int, shortest: int, unit: str) -> Tensor:
-    """Lengths on the CPU, after checking that they fit the inputs."""
-    lengths = lengths.cpu()
-    fits = inputs.ndim == ndim and lengths.shape == inputs.shape[:1] and len(lengths) > 0
-    if not fits or lengths.min() < shortest or lengths.max() > inputs.shape[1]:
-        shapes = f"{ndim} dimensions expected, got {tuple(inputs.shape)}"
-        raise ValueError(f"{shapes}; lengths from {shortest} {unit}, got {lengths.tolist()}.")
-    return lengths
+        if part == "all":
+            return super().digest()
+        which = re.compile("(conv|feat_extract)_").match
+        return content_digest(
+            self.model.feature_extractor, self.model.config, self.settings(), which
+        )
 
 
 def load(
     name: str | Path,
     *,
     masked_group_norm: bool = True,
+    context: str = "full",
     freeze: str = "cnn",
     dropout: float | None = None,
     spec_augment: float = 0.0,
     random_init: bool = False,
     seed: int = 0,
     n_layers: int | None = None,
-) -> Encoder:
+) -> Encoder | WhisperEncoder | TextEncoder:
     """Load an encoder, in float32 and evaluation mode.
 
     Args:
         name: Shipped ("demo-wavlm"), a folder, or on the hub ("microsoft/wavlm-large").
-        masked_group_norm: False lets padding into a clip's features, as the stock models do.
-        freeze: What is not trained: the "cnn" (as in the papers), "all" or "none".
+        masked_group_norm: False lets padding into a clip's features, as the stock wav2vec 2.0,
+            HuBERT and WavLM do.
+        context: What Whisper sees: the "full" one, zeros after the clip included, as in its
+            training; or the "short" one, the clip alone, our variant: cheaper, another result.
+        freeze: What is not trained: the "cnn" (as in the papers; Whisper's are its two
+            convolutions, a text encoder has none), "all" or "none".
         dropout: Replaces all of the checkpoint's rates; None keeps them.
         spec_augment: Share of frames hidden in training, in spans (drawn from numpy's RNG). The
             checkpoint sets the spans' length and their least number: as a rule 2 of 10 frames,
-            which hide 0.4 s of every clip however small the share.
+            which hide 0.4 s of every clip however small the share. In Whisper, as in its stock
+            model, it hides frames of the spectrogram, half as long. Not for text.
         random_init: Load the architecture only and draw the weights.
         seed: Decides weights that are drawn; torch's global state is left alone.
         n_layers: Keep the first layers only. A final LayerNorm stays.
@@ -260,86 +251,47 @@ def load(
     """
     if freeze not in ("cnn", "all", "none"):
         raise EncoderError(f"freeze={freeze!r}: choose cnn, all or none.")
+    if context not in ("full", "short"):
+        raise EncoderError(f"context={context!r}: choose full or short.")
     folder = locate(name, weights=not random_init)
-    extractor, config = records.read_json(folder / _EXTRACTOR), _config(folder)
-    if extractor.get("sampling_rate", audio.SAMPLE_RATE) != audio.SAMPLE_RATE:
-        raise EncoderError(f"{name}: made for {extractor['sampling_rate']} Hz; serlib has 16 kHz.")
+    config = read_config(folder, FAMILIES)
+    kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
+    own = {Encoder: {"masked": masked_group_norm}, WhisperEncoder: {"context": context}}
+    for option, applies, fix in (
+        ("masked_group_norm=False", masked_group_norm or kind is Encoder, "for wave models"),
+        (f"context={context!r}", context == "full" or kind is WhisperEncoder, "for Whisper"),
+        (f"spec_augment={spec_augment}", not spec_augment or kind is not TextEncoder, "for speech"),
+    ):
+        if not applies:
+            raise EncoderError(f"{option} is {fix}, and {name} is {config.model_type}: drop it.")
     if n_layers is not None and not 1 <= n_layers <= config.num_hidden_layers:
         raise EncoderError(f"n_layers={n_layers}: {name} has {config.num_hidden_layers}.")
     config.num_hidden_layers = n_layers or config.num_hidden_layers
-    config.update({} if dropout is None else dict.fromkeys(_DROPOUTS, float(dropout)))
-    config.update({"layerdrop": 0.0, "apply_spec_augment": spec_augment > 0})
-    config.update({"mask_time_prob": float(spec_augment), "mask_feature_prob": 0.0})
+    config.update({} if dropout is None else dict.fromkeys(kind.DROPOUTS, float(dropout)))
+    if kind is not TextEncoder:
+        config.update({"layerdrop": 0.0, "apply_spec_augment": spec_augment > 0})
+        config.update({"mask_time_prob": float(spec_augment), "mask_feature_prob": 0.0})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = _model(config, None if random_init else folder)
-    normalize = bool(extractor.get("do_normalize", True))  # as the extractor itself defaults
-    return Encoder(model, do_normalize=normalize, masked=masked_group_norm, freeze=freeze)
+        return kind.build(
+            config, folder, weights=not random_init, freeze=freeze, **own.get(kind, {})
+        )
 
 
-def locate(name: str | Path, *, weights: bool = True) -> Path:
-    """Folder: shipped, else ``name`` itself, else $SERLIB_HOME/encoders/<name>, else the hub's."""
-    from huggingface_hub import snapshot_download
-
-    filled = records.home() / "encoders" / name
-    folder = next((f for f in (DEMO / name, Path(name), filled) if f.is_dir()), None)
-    files = {_CONFIG: _CONFIG, _EXTRACTOR: _EXTRACTOR}  # or the pattern of their shards
-    files |= {"model.safetensors": "model*.safetensors"} if weights else {}
-    fix = (
-        f"Fill {folder or filled} with {', '.join(files)}. Where there is a network, or from a "
-        'pytorch_model.bin that you trust:\npython -c "from transformers import AutoModel as M, '
-        f"AutoFeatureExtractor as E; s, t = '{folder or name}', '{folder or filled}'; "
-        'M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"'
-    )
-    if folder is None:
-        try:
-            folder = Path(snapshot_download(str(name), allow_patterns=list(files.values())))
-        except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
-            shipped = ", ".join(sorted(f.name for f in DEMO.glob("*-*")))
-            reason = f"not shipped ({shipped}), no folder, no answer from the hub"
-            raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
-    if missing := [file for file, pattern in files.items() if not any(folder.glob(pattern))]:
-        raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
-    return folder
-
-
-def _config(folder: Path):
-    """The checkpoint's transformers configuration; refused if it cannot be run as described."""
-    from transformers import AutoConfig
-
-    family = records.read_json(folder / _CONFIG).get("model_type")
-    if family not in FAMILIES:
-        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    for option in ("add_adapter", "conv_pos_batch_norm"):  # another frame rate; clips get mixed
-        if getattr(config, option, False):
-            raise EncoderError(f"{folder}: {option} is not supported. Choose another checkpoint.")
-    return config
-
-
-def _model(config, folder: Path | None) -> nn.Module:
+def _model(config, folder: Path, weights: bool) -> nn.Module:
     """The transformers model, with random weights or those in the folder's safetensors."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from transformers import AutoModel
 
     # WavLM has eager attention only, and its masks of two types make torch warn in every process.
     warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
     attention = "eager" if config.model_type == "wavlm" else "sdpa"
     model = AutoModel.from_config(config, dtype=torch.float32, attn_implementation=attention)
-    if folder is None:
-        return model
-    weights = {}
-    try:
-        for shard in sorted(folder.glob("model*.safetensors")):
-            for name, value in load_file(shard).items():
-                name = name.removeprefix(f"{config.model_type}.")  # saved with a head
-                name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
-                name = name.replace("conv.weight_v", "conv.parametrizations.weight.original1")
-                weights[name] = value
-        missing = set(model.load_state_dict(weights, strict=False).missing_keys)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise EncoderError(f"{folder}: weights unreadable ({error}). Fetch them again.") from error
-    if missing - {"masked_spec_embed"}:  # SpecAugment may be new to the checkpoint
-        raise EncoderError(f"{folder}: no weights for {sorted(missing)}. Fetch them again.")
+
+    def rename(name: str) -> str:
+        name = name.removeprefix(f"{config.model_type}.")  # saved with a head
+        name = name.replace("conv.weight_g", "conv.parametrizations.weight.original0")
+        return name.replace("conv.weight_v", "conv.parametrizations.weight.original1")
+
+    if weights:  # SpecAugment may be new to the checkpoint
+        fill(model, folder, rename, optional={"masked_spec_embed"})
     return model

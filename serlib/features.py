@@ -21,7 +21,9 @@ from tqdm.auto import tqdm
 
 from serlib import records
 
-KINDS = ("cnn", "layers", "layers_mean", "output_mean")
+KINDS = ("cnn", "frames", "layers", "layers_mean", "output_mean")
+# The source that decides features, and is in their names.
+SOURCES = ("audio", "checkpoints", "encoders", "features", "roberta", "stores", "whisper")
 
 
 class FeatureStore(Sequence):
@@ -110,30 +112,34 @@ def cache(
 
     Args:
         encoder: From ``encoders.load``.
-        store: The clips, a ``batching.WaveStore``.
+        store: The clips, a ``batching.WaveStore``, or for a text encoder a ``batching.TextStore``.
         root: Folder of the files; None takes $SERLIB_HOME/features.
         key: Anything else the features depend on.
-        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc). "layers", all hidden states side
-            by side: (T, (L + 1) D). "layers_mean", each averaged over time: (L + 1, D).
-            "output_mean", the output averaged over time: (1, D).
+        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "frames",
+            the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
+            "layers_mean", each averaged over time: (L + 1, D). "output_mean", the output averaged
+            over time: (1, D).
         dtype: "float32", or "float16": half the size, relative error up to 5e-4.
         progress: Show a bar.
 
     Raises:
-        ValueError: Training would change the features, or float16 cannot hold them.
+        ValueError: Training would change the features, float16 cannot hold them, or the encoder
+            has none of that kind.
     """
     if kind not in KINDS or dtype not in ("float32", "float16"):
         raise ValueError(f"{kind=}: one of {', '.join(KINDS)}; {dtype=}: float32 or float16")
     if encoder.freeze not in (("all", "cnn") if kind == "cnn" else ("all",)):
         raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
+    if kind == "cnn" and not hasattr(encoder, "extract"):
+        raise ValueError(f"{kind=}: {encoder.family} has no CNN to store; take kind='frames'")
     weights = encoder.digest("cnn" if kind == "cnn" else "all")
-    source = records.source_digest(("audio", "batching", "encoders", "features"))
+    source = records.source_digest(SOURCES)
     name = records.digest([weights, store.digest(), source, key, kind, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if (stored := read(path)) is None:
-            clips = (_alone(encoder, wave, kind) for wave in store)
+            clips = (_alone(encoder, item, kind) for item in store)
             bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
             write(path, bar, dtype=dtype)
             stored = read(path)
@@ -143,16 +149,21 @@ def cache(
 
 
 @torch.no_grad()
-def _alone(encoder: torch.nn.Module, wave: np.ndarray, kind: str) -> np.ndarray:
+def _alone(encoder: torch.nn.Module, item: np.ndarray | str, kind: str) -> np.ndarray:
     """Features (T, D) of one clip."""
-    x = torch.from_numpy(encoder.prepare(wave))[None].to(next(encoder.parameters()).device)
-    x, lengths = encoder.extract(x, torch.tensor([x.shape[1]]))  # (1, T, Dc)
+    x = torch.from_numpy(encoder.prepare(item))[None].to(next(encoder.parameters()).device)
+    lengths = torch.tensor([x.shape[1]])
+    if hasattr(encoder, "extract"):
+        x, lengths = encoder.extract(x, lengths)  # (1, T, Dc)
     if kind != "cnn":
-        encoded = encoder.contextualize(x, lengths)
+        encode = getattr(encoder, "contextualize", encoder)
+        encoded = encode(x, lengths)
         if kind == "layers":
             x = torch.cat(encoded.layers, -1)  # (1, T, (L + 1) D)
         elif kind == "layers_mean":
             x = torch.stack(encoded.layers, 1).mean(2)  # (1, L + 1, D)
-        else:
+        elif kind == "output_mean":
             x = encoded.frames.mean(1, keepdim=True)  # (1, 1, D)
+        else:
+            x = encoded.frames  # (1, T, D)
     return x[0].float().cpu().numpy()

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from serlib import attributes, experiments, metrics, recipes, records, tasks
 
+TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
 
@@ -147,7 +148,9 @@ def sweep(
         workers: Processes; None takes one with a GPU, else one per core, at most four.
     """
     asked = tuple(asked)
-    missing = [r for r in asked if r.system == "fine-tune" and not experiments.record(r).done]
+    if before := [first for r in asked for first in experiments.needs(r)]:
+        sweep(before, progress=progress, workers=workers)
+    missing = [r for r in asked if r.system in TRAINED and not experiments.record(r).done]
     if workers is None:
         workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
     if workers > 1 and len(missing) > 1:
@@ -155,10 +158,23 @@ def sweep(
             experiments.locate(missing[0])  # speak the corpus once, before all ask for it
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
+            encoded = (joblib.delayed(experiments.encode)(*pair) for pair in _experts(missing))
+            for _ in parallel(encoded):
+                pass
             done = parallel(joblib.delayed(_train)(r) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
                 pass
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
+
+
+def _experts(missing: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]:
+    """Frozen experts that the fusions among these recipes listen to, each with one such recipe."""
+    found = {}
+    for recipe in missing:
+        if recipe.system == "fusion" and recipe.transcript == "manifest":
+            for name in recipe.model.frozen:
+                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
+    return [(recipe, name) for (name, *_), recipe in found.items()]
 
 
 def _train(recipe: recipes.Recipe) -> None:

@@ -234,12 +234,12 @@ def test_features_that_training_changes_are_refused(tmp_path):
     store = WaveStore(waves_of((8,)))
     for freeze, kind in (
         ("none", "cnn"), ("none", "layers_mean"), ("cnn", "layers_mean"), ("cnn", "layers"),
-        ("cnn", "output_mean"),
+        ("cnn", "output_mean"), ("cnn", "frames"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="changes in training"):
             features.cache(Toy(freeze), store, root=tmp_path, kind=kind)
     features.cache(Toy("cnn"), store, root=tmp_path, progress=False)
-    for options in ({"kind": "frames"}, {"dtype": "bfloat16"}):
+    for options in ({"kind": "tokens"}, {"dtype": "bfloat16"}):
         with pytest.raises(ValueError, match="kind"):
             features.cache(Toy(), store, root=tmp_path, **options)
 
