@@ -18,7 +18,7 @@ TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features", "checkpoints"},
     {"stores"},
-    {"demo.plan", "demo.speech", "whisper", "roberta"},
+    {"demo.plan", "demo.speech", "demo.loop", "whisper", "roberta"},
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"model", "fusion", "attributes"},
@@ -32,13 +32,22 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain", "verdicts"},
-    {"publish", "demo.card", "taskplots", "layerplots", "lossplots"},
+    {"publish", "demo.card", "demo.whisper", "demo.roberta"},
+    {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
-    "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
+    "transformers": {
+        "checkpoints",
+        "encoders",
+        "whisper",
+        "roberta",
+        "demo.pretrain",
+        "demo.whisper",
+        "demo.roberta",
+    },
     "accelerate": {"training", "evaluation"},
     "matplotlib": {"plots", "taskplots", "layerplots", "lossplots", "fusionplots"},
     "seaborn": {"plots", "taskplots"},
