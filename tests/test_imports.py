@@ -20,7 +20,7 @@ TIERS = (
     {"demo.oracle"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"demo.treekit"},
-    {"demo.lab_trees"},
+    {"demo.lab_trees", "demo.acted_trees", "demo.clip_trees"},
     {"demo.trees"},
     {"model", "tasks"},
     {"evaluation"},

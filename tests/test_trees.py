@@ -111,11 +111,13 @@ def test_iemocap_answers_are_the_demo_corpus(iemocap, demo):
     for row in answers.to_dict("records"):
         source = demo.loc[row["source"]]
         assert stand_in.get(row["emotion"], row["emotion"]) == source["emotion"]
-        assert (row["gender"], row["fold"], row["turn"]) == (
-            source["gender"], source["fold"], source["turn"])  # fmt: skip
+        assert (row["gender"], row["fold"]) == (source["gender"], source["fold"])
+        assert int(row["utt_id"][-3:]) == source["turn"]
         for name in ("valence", "arousal", "dominance"):
             assert row[name] == pytest.approx(source[name], abs=1e-3)
         assert sum(row["emotion_dist"].values()) == pytest.approx(1)
+    ranks = answers.assign(number=answers["utt_id"].str[-3:].astype(int))
+    assert (ranks.groupby("dialogue")["number"].rank() == ranks["turn"]).all()
     pairs = answers.assign(theirs=demo.loc[answers["source"], "speaker"].to_numpy())
     assert len(pairs[["speaker", "theirs"]].drop_duplicates()) == pairs["speaker"].nunique() == 10
 
@@ -221,6 +223,57 @@ def test_answers_use_the_manifest_words(layout, tmp_path):
     answers = trees.write(layout, tmp_path, utterances=12)
     assert answers["utt_id"].is_unique and answers["wav"].is_unique
     assert set(answers["emotion"].dropna()) <= set(manifest.EMOTIONS)
-    assert set(answers) - {"source", "present"} <= set(manifest.COLUMNS)
+    more = {"source", "present", "recognized", "perceived", "intent"}
+    assert set(answers) - more <= set(manifest.COLUMNS)
     for row in answers[answers["present"] == 1].to_dict("records"):
         assert len(audio.load(manifest.resolve(tmp_path, row["wav"]))) > 1000
+
+
+@pytest.mark.parametrize("layout", ["emodb", "ravdess", "cremad"])
+def test_acted_trees_are_the_intended_classes(layout, tmp_path, demo):
+    answers = trees.write(layout, tmp_path, utterances=40)
+    stand_in = {"boredom": "contempt", "calm": "contempt"}
+    # A flaw of two trees is a copy of a file under another name.
+    own = answers.drop_duplicates("source").to_dict("records")
+    assert len(own) >= 35
+    for row in own:
+        source = demo.loc[row["source"]]
+        assert stand_in.get(row["emotion"], row["emotion"]) == source["intended"]
+        assert row["gender"] in (source["gender"], None)
+    talkers = answers.drop_duplicates("source").assign(
+        theirs=lambda df: demo.loc[df["source"], "speaker"].to_numpy()
+    )
+    assert len(talkers[["speaker", "theirs"]].drop_duplicates()) == talkers["speaker"].nunique()
+
+
+def test_cremad_says_what_was_acted_and_what_was_heard(tmp_path, demo):
+    answers = trees.write("cremad", tmp_path, utterances=60, flaws=False)
+    heard = demo.loc[answers["source"], "emotion"].to_numpy()
+    assert (answers["perceived"] == heard).all()
+    assert (answers["perceived"] != answers["emotion"]).any()
+    assert "no_agreement" in set(answers["perceived"])
+    votes = csv.DictReader((tmp_path / "processedResults/summaryTable.csv").open())
+    assert any(":" in row["VoiceVote"] for row in votes)
+
+
+@pytest.mark.parametrize("layout", ["meld", "emotiw2018", "meiju2025"])
+def test_clip_trees_keep_labels_and_splits(layout, tmp_path, demo):
+    answers = trees.write(layout, tmp_path, utterances=40)
+    sources = demo.loc[answers["source"]]
+    labeled = answers["emotion"].notna().to_numpy()
+    assert (answers["emotion"][labeled].to_numpy() == sources["emotion"][labeled]).all()
+    official = answers["split"].to_numpy() != "unlabelled"
+    assert (answers["split"][official].to_numpy() == sources["split"][official]).all()
+    assert answers["utt_id"].is_unique
+
+
+def test_real_quirks_of_the_acted_corpora(tmp_path):
+    trees.write("emodb", tmp_path / "emodb", utterances=12)
+    assert any(b"PAD " in p.read_bytes()[:64] for p in (tmp_path / "emodb/wav").glob("*.wav"))
+    table = (tmp_path / "emodb/erkennung.txt").read_bytes()
+    assert b"\xa0 \t" in table and b",00" in table
+    answers = trees.write("ravdess", tmp_path / "ravdess", utterances=12)
+    first = (tmp_path / "ravdess" / answers["wav"][0]).read_bytes()
+    assert first[36:40] == b"FLLR" and int.from_bytes(first[24:28], "little") == 48_000
+    assert answers["channels"].max() == 2
+    assert (tmp_path / "ravdess" / answers["wav"].iloc[-1]).read_bytes() == first

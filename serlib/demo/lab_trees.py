@@ -7,14 +7,12 @@ Grammars as quoted by public readers of the two releases; no label or text of ei
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from serlib.demo.treekit import Tree, choose, split_mean
+from serlib.demo.treekit import Tree, choose, csv_text, split_mean
 
 SCENES = (
     "impro01 impro02 impro05a impro05b impro08a script01_1 script01_1b script01_2 script02_1 "
@@ -43,9 +41,10 @@ SECRET_PAIRS = (19, 20)  # of test: audio only, as Test3
 def iemocap(root: Path, n: int, flaws: bool) -> pd.DataFrame:
     """IEMOCAP's full release; see `serlib.demo.trees.write`.
 
-    Turns keep their numbers. With `flaws`: a turn without its wav, one labeled `oth`, turns named
-    XX0 and lines without a name among the transcripts, AppleDouble twins, folders inside
-    EmoEvaluation, self-reports with several labels or a number missing.
+    Names keep the turns' numbers; `turn` counts those that are there. With `flaws`: a turn without
+    its wav, one labeled `oth`, turns named XX0 and lines without a name among the transcripts,
+    AppleDouble twins, folders inside EmoEvaluation, self-reports with several labels or a number
+    missing.
     """
     tree = Tree("iemocap", root)
     rows = choose(n, pairs=range(1, 6))
@@ -64,10 +63,10 @@ def iemocap(root: Path, n: int, flaws: bool) -> pd.DataFrame:
         tree.expect(
             row, utt, wav, row is not lost, emo=IEMOCAP_EMOTIONS[emotion][0], emotion=emotion,
             speaker=f"Ses{row['pair']:02d}{utt[-4]}", gender=row["gender"], text=row["text"],
-            session=f"Ses{row['pair']:02d}", dialogue=dialogue, turn=int(utt[-3:]),
-            group=f"Ses{row['pair']:02d}", split=None, fold=row["fold"],
+            session=f"Ses{row['pair']:02d}", dialogue=dialogue, group=f"Ses{row['pair']:02d}",
+            turn=len(dialogues[row["pair"], dialogue]), split=None, fold=row["fold"],
             emotion_dist=_iemocap_dist(row), n_raters=row["n_raters"], **raw,
-            **{a.removesuffix("_raw"): 1 + (x - 1) * 6 / 4 for a, x in raw.items()},
+            **{a.removesuffix("_raw"): round(1 + (x - 1) * 6 / 4, 4) for a, x in raw.items()},
         )  # fmt: skip
     for (session, dialogue), turns in dialogues.items():
         _iemocap_dialogue(tree, f"Session{session}", dialogue, turns, flaws)
@@ -239,16 +238,16 @@ def _msp_tables(tree: Tree, named: list, version: str) -> None:
         blocks += [_detail(rater) for rater in own] + [""]
         raters += [[f"{name}.wav", *rater] for rater in own]
     rows = [[name, *cells.values()] for name, cells in consensus.items()]
-    tree.text(f"Labels/labels_{word}.csv", _table(["FileName", *fields], rows))
+    tree.text(f"Labels/labels_{word}.csv", csv_text(["FileName", *fields], rows))
     tree.text(f"Labels/labels_{word}.json", json.dumps(consensus, indent=1))
     tree.text("Labels/labels.txt", "\n".join(blocks))
     if version in ("1.6", "2.0"):
         worker = "Workers" if version == "1.6" else "WorkerID"
         head = ["FileName", worker, "EmoClass_Major", "EmoClass_Second", "EmoAct", "EmoVal"]
-        tree.text("Labels/labels_detailed.csv", _table([*head, "EmoDom"], raters))
+        tree.text("Labels/labels_detailed.csv", csv_text([*head, "EmoDom"], raters))
     else:
         lines = [[name, _detail(rater)] for name, *rater in raters]
-        tree.text("Labels/labels_detailed.csv", _table(["FileName", "EmoDetail"], lines))
+        tree.text("Labels/labels_detailed.csv", csv_text(["FileName", "EmoDetail"], lines))
 
 
 def _msp_raters(row: dict) -> list[list]:
@@ -265,9 +264,3 @@ def _msp_raters(row: dict) -> list[list]:
 def _detail(rater: list) -> str:
     worker, first, others, a, v, d = rater
     return f"{worker}; {first}; {others}; A:{a:.6f}; V:{v:.6f}; D:{d:.6f};"
-
-
-def _table(head: list[str], rows: list[list]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
-    return buffer.getvalue()

@@ -6,7 +6,9 @@ that is built from it has to say.
 
 from __future__ import annotations
 
+import csv
 import functools
+import io
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -41,8 +43,7 @@ class Tree:
 
     def wave(self, path: str, row: dict, **form) -> None:
         """Speak one row of the demo corpus into a file; see `riff` for its form."""
-        wave, _ = corpus.render(row)
-        self.data(path, riff(wave, **form))
+        self.data(path, riff(_said(row["utt_id"]), **form))
 
     def apple_double(self, path: str) -> None:
         """Write the twin that macOS leaves beside a file on a foreign disk."""
@@ -76,8 +77,19 @@ def _demo() -> pd.DataFrame:
     return corpus.load()
 
 
+@functools.lru_cache(maxsize=500)  # 60 kB each
+def _said(utt_id: str) -> np.ndarray:
+    df = _demo()
+    wave, _ = corpus.render(df[df["utt_id"] == utt_id].to_dict("records")[0])
+    return wave
+
+
 def choose(
-    n: int, *, pairs: Collection[int] | None = None, emotions: Collection[str] | None = None
+    n: int,
+    *,
+    pairs: Collection[int] | None = None,
+    emotions: Collection[str] | None = None,
+    label: str = "emotion",
 ) -> list[dict]:
     """Take n utterances of the demo corpus, in its order, spread over talkers and classes.
 
@@ -85,6 +97,7 @@ def choose(
         n: How many; fewer where there are not so many.
         pairs: Pairs of talkers to take from, 1 to 20; None takes all.
         emotions: Labels to take; None takes all.
+        label: "emotion" (what the raters heard) or "intended".
 
     Returns:
         Rows as dicts with `pair` (1 to 20), `scene` (1 to 10) and `votes` (label -> raters).
@@ -93,12 +106,12 @@ def choose(
     df = df.assign(
         pair=df["session"].str[-2:].astype(int), scene=df["dialogue"].str[-2:].astype(int)
     )
-    df = df[df["pair"].isin(pairs or df["pair"]) & df["emotion"].isin(emotions or df["emotion"])]
+    df = df[df["pair"].isin(pairs or df["pair"]) & df[label].isin(emotions or df[label])]
     mixed = df.sample(frac=1.0, random_state=0)
     # Classes in turns; within a class one of each talker, then a second of each, and so on.
-    mixed = mixed.assign(copy=mixed.groupby(["speaker", "emotion"]).cumcount())
+    mixed = mixed.assign(copy=mixed.groupby(["speaker", label]).cumcount())
     mixed = mixed.sort_values("copy", kind="stable")
-    mixed = mixed.assign(turns=mixed.groupby("emotion").cumcount())
+    mixed = mixed.assign(turns=mixed.groupby(label).cumcount())
     taken = mixed.sort_values("turns", kind="stable").head(n).sort_index()
     return [row | {"votes": votes(row["emotion_dist"])} for row in manifest.rows(taken)]
 
@@ -120,6 +133,18 @@ def split_mean(mean: float, n: int = RATERS) -> list[int]:
     """
     total = round(mean * n)
     return sorted(total // n + (i < total % n) for i in range(n))
+
+
+def csv_text(head: list, rows: list[list]) -> str:
+    """A table as CSV.
+
+    >>> print(csv_text(["a", "b"], [[1, "x,y"]]), end="")
+    a,b
+    1,"x,y"
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([head, *rows])
+    return buffer.getvalue()
 
 
 def riff(

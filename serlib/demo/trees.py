@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.demo import lab_trees
+from serlib.demo import acted_trees, clip_trees, lab_trees
 
 LAYOUTS = {
     "iemocap": lab_trees.iemocap,
     "msp-podcast": lab_trees.msp_podcast,
+    "emotiw2018": clip_trees.emotiw2018,
+    "meiju2025": clip_trees.meiju2025,
+    "ravdess": acted_trees.ravdess,
+    "cremad": acted_trees.cremad,
+    "emodb": acted_trees.emodb,
+    "meld": clip_trees.meld,
 }
 
 
