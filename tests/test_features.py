@@ -299,8 +299,6 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     n = min(from_waves.frames.shape[1], from_store.frames.shape[1])
     assert (from_waves.frames[:, :n] - from_store.frames[:, :n]).abs().max() < 1e-5
     frozen = encoders.load(tmp_path, freeze="all")
-    means = features.cache(
-        frozen, store, root=tmp_path, kind="layers_mean", progress=False
-    )
+    means = features.cache(frozen, store, root=tmp_path, kind="layers_mean", progress=False)
     valid = from_waves.frames[1, : int(from_waves.lengths[1])]
     torch.testing.assert_close(means[0][-1], valid.mean(0), rtol=1e-4, atol=1e-5)

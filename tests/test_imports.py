@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"manifest", "floors", "features"},
-    {"demo.plan", "demo.speech"},
-    {"demo.oracle"},
+    {"demo.plan", "demo.speech", "corpora.files", "corpora.cards", "corpora.measure"},
+    {"demo.oracle", "corpora.counts"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"demo.treekit"},
     {"demo.lab_trees", "demo.acted_trees", "demo.clip_trees"},
@@ -30,7 +30,7 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain"},
-    {"publish", "demo.card", "taskplots", "layerplots"},
+    {"publish", "demo.card", "taskplots", "layerplots", "manifest_cli"},
     {"cli"},
 )
 # Who alone may import a library.
@@ -44,6 +44,7 @@ ONLY = {
     "jupytext": {"notebooks"},
     "sphinx": set(),
     "huggingface_hub": {"encoders"},
+    "pooch": {"corpora.download"},
     "wordfreq": {"demo.pretrain"},
 }
 # Modules that stay small, and the libraries that they do without.
