@@ -19,7 +19,9 @@ from serlib.corpora.counts import Difference, Report  # noqa: F401 used from her
 from serlib.tables import ManifestError, typed
 
 # One module each (with _ for -), and one card.
-CORPORA = ("iemocap", "msp-podcast")
+CORPORA = (
+    "iemocap", "msp-podcast", "emotiw2018", "meiju2025", "ravdess", "cremad", "emodb", "meld",
+)  # fmt: skip
 
 
 def utterances(name: str, root: str | os.PathLike, *, version: str = "") -> pd.DataFrame:

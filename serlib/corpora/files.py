@@ -6,10 +6,13 @@ macOS leaves on other file systems (AppleDouble), which hold no audio and no tex
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pandas as pd
 
 from serlib.tables import ManifestError
 
@@ -58,3 +61,24 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 16) -> list[str]:
         return [text(path) for path in paths]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(text, paths, chunksize=256))
+
+
+def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`."""
+    try:
+        df = pd.read_csv(io.StringIO(text(path)), dtype=object, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ManifestError(f"{path} is no CSV table ({error}): copy it again") from error
+    df.columns = df.columns.str.strip()
+    if absent := [name for name in columns if name not in df]:
+        raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")
+    cells = {name: [str(cell).strip() or None for cell in df[name]] for name in df}
+    return pd.DataFrame(cells, dtype=object)
+
+
+def odd_names(names: Sequence[str], example: str) -> list[str]:
+    """What to remark about files whose names tell nothing; no line if there are none."""
+    if not names:
+        return []
+    some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"{len(names)} files are not named like {example}: skipped ({some})"]

@@ -127,9 +127,8 @@ def cremad(root: Path, n: int, flaws: bool) -> pd.DataFrame:
     file of silence, AppleDouble twins, an actor whom the demographics lack.
     """
     tree = Tree("cremad", root)
-    rows = choose(3200, label="intended", emotions=CREMAD_CODES)
-    votes = {row["key"]: _heard(row) for row in rows}
-    numbered = [(k, row) for k, row in _nth(rows) if votes[row["key"]] and k < 14][:n]
+    rows = choose(n, label="intended", emotions=CREMAD_CODES, keep=_heard)
+    numbered = [(k, row) for k, row in _nth(rows) if k < 14]
     lost = max(_cremad_actor(row) for _, row in numbered) if flaws else 0
     table = []
     for k, row in numbered:
@@ -140,8 +139,8 @@ def cremad(root: Path, n: int, flaws: bool) -> pd.DataFrame:
             continue  # all would be IEO_NEU_XX
         utt = f"{actor}_{sentence}_{code}_{level}"
         tree.wave(f"AudioWAV/{utt}.wav", row)
-        _cremad_answer(tree, row, utt, votes[row["key"]], actor == lost)
-        table.append([utt, votes[row["key"]]])
+        _cremad_answer(tree, row, utt, _heard(row), actor == lost)
+        table.append([utt, _heard(row)])
     people = {_cremad_actor(row): row["gender"].title() for _, row in numbered}
     if flaws:
         _cremad_flaws(tree, table, numbered[0][1], people)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import itertools
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,7 @@ def choose(
     pairs: Collection[int] | None = None,
     emotions: Collection[str] | None = None,
     label: str = "emotion",
+    keep: Callable[[dict], object] = bool,
 ) -> list[dict]:
     """Take n utterances of the demo corpus, in its order, spread over talkers and classes.
 
@@ -98,6 +100,7 @@ def choose(
         pairs: Pairs of talkers to take from, 1 to 20; None takes all.
         emotions: Labels to take; None takes all.
         label: "emotion" (what the raters heard) or "intended".
+        keep: Whether to take a row, as it is returned.
 
     Returns:
         Rows as dicts with `pair` (1 to 20), `scene` (1 to 10) and `votes` (label -> raters).
@@ -112,8 +115,10 @@ def choose(
     mixed = mixed.assign(copy=mixed.groupby(["speaker", label]).cumcount())
     mixed = mixed.sort_values("copy", kind="stable")
     mixed = mixed.assign(turns=mixed.groupby(label).cumcount())
-    taken = mixed.sort_values("turns", kind="stable").head(n).sort_index()
-    return [row | {"votes": votes(row["emotion_dist"])} for row in manifest.rows(taken)]
+    rows = manifest.rows(mixed.sort_values("turns", kind="stable").reset_index(names="place"))
+    rows = (row | {"votes": votes(row["emotion_dist"])} for row in rows)
+    taken = itertools.islice(filter(keep, rows), n)
+    return sorted(taken, key=lambda row: row["place"])
 
 
 def votes(shares: dict[str, float]) -> dict[str, int]:
