@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # the modules of a subpackage.
 TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
+    {"splits"},
     {"manifest", "floors", "features"},
     {"demo.plan", "demo.speech", "corpora.files", "corpora.cards", "corpora.measure"},
     {"demo.oracle", "corpora.counts"},

@@ -40,7 +40,7 @@ _AUDIO = {"wav": ".wav", "aiff": ".aif .aiff", "flac": ".flac", "ogg": ".ogg .og
 _MEND = {
     "avi": "is a video clip (AVI): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
     "mp4": "is a video clip (MP4): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
-    "matroska": "is a video clip (Matroska): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
+    "matroska": "is a video clip: pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
     "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
     "html": "is a web page, not audio: the download failed, fetch it again",
     "appledouble": "is a macOS companion file (AppleDouble), not audio: delete it",
