@@ -1,4 +1,4 @@
-"""A corpus in memory, and batches of about equal cost.
+"""Batches of about equal cost, of clips that lie in `serlib.stores`.
 
 Clips differ in length tenfold, and batches of random clips spend 40 % of the work on padding. Here
 clips of similar length share a batch, and a batch is as large as a budget of seconds allows:
@@ -7,128 +7,32 @@ clips of similar length share a batch, and a batch is as large as a budget of se
     clips = Clips(store, table["key"], store.durations, emotion=labels, prepare=encoder.prepare)
     sampler = DurationBatchSampler(store.durations, budget_seconds=60)
     for batch in clips.batches(sampler.epoch(0), quantum=4_000): ...
+
+A model of several encoders takes one input of a clip for each, from a store of each:
+
+    clips = Clips({"demo-wavlm": frames, "demo-roberta": tokens}, table["key"], store.durations)
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from serlib import audio, manifest
 from serlib.losses import IGNORE
-
-
-class WaveStore(Sequence):
-    """Mono 16 kHz clips in memory, int16 (MSP-Podcast: 12.4 GB), and ``durations`` in seconds."""
-
-    def __init__(self, waves: Iterable[np.ndarray]) -> None:
-        """Keep waves (N,) of int16; ``audio.to_int16`` makes them."""
-        self.waves, self._digest = list(waves), None
-        if any(wave.dtype != np.int16 or wave.ndim != 1 or not len(wave) for wave in self.waves):
-            raise ValueError("waves must be int16 (N,) with N > 0; see audio.to_int16")
-        self.durations = np.array([len(wave) for wave in self.waves]) / audio.SAMPLE_RATE
-
-    @classmethod
-    def from_manifest(
-        cls,
-        table: pd.DataFrame,
-        root: str | Path,
-        *,
-        progress: bool = True,
-        workers: int | None = None,
-    ) -> WaveStore:
-        """Decode the clips of a manifest, in its order.
-
-        Args:
-            table: Column wav, and if present channel, start and end.
-            root: The folder that wav starts from.
-            progress: Show a bar.
-            workers: Decoding threads; None takes four more than cores.
-
-        Raises:
-            AudioError: Some clips cannot be read; one message lists them all.
-        """
-
-        def read(row: Mapping) -> np.ndarray | str:
-            span = {k: row[k] for k in ("channel", "start", "end") if pd.notna(row.get(k))}
-            span |= {"channel": int(span["channel"])} if "channel" in span else {}
-            try:
-                return audio.to_int16(audio.load(manifest.resolve(root, row["wav"]), **span))
-            except ValueError as error:  # AudioError, ManifestError
-                return str(error)
-
-        rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
-        with ThreadPoolExecutor(workers) as pool:
-            waves = pool.map(read, rows)
-            waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
-        if bad := [wave for wave in waves if isinstance(wave, str)]:
-            found = f"{len(bad)} of {len(waves)} clips cannot be used:"
-            raise audio.AudioError("\n  ".join([found, *bad]))
-        return cls(waves)
-
-    def __len__(self) -> int:
-        """Clips."""
-        return len(self.waves)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        """Clip i as float32 (N,)."""
-        return audio.from_int16(self.waves[i])
-
-    def digest(self) -> str:
-        """SHA-256 of every sample of every clip, in order; computed once."""
-        if self._digest is None:
-            content = hashlib.sha256(np.array([len(wave) for wave in self.waves]))
-            for wave in self.waves:
-                content.update(np.ascontiguousarray(wave))
-            self._digest = content.hexdigest()
-        return self._digest
-
-
-class TextStore(Sequence):
-    """Transcripts as a text encoder's ``prepare`` takes them; "" where one is missing.
-
-    >>> store = TextStore(["Yes.", None, float("nan"), ""])
-    >>> list(store)
-    ['Yes.', '', '', '']
-    """
-
-    def __init__(self, texts: Iterable[str | None]) -> None:
-        """Keep texts as they are; None, or what a table has in its place, is missing."""
-        self.texts = ["" if pd.api.types.is_scalar(t) and pd.isna(t) else t for t in texts]
-        if bad := [text for text in self.texts if not isinstance(text, str)]:
-            raise ValueError(f"{bad[0]!r} is no text; missing ones are None")
-
-    def __len__(self) -> int:
-        """Texts."""
-        return len(self.texts)
-
-    def __getitem__(self, i: int) -> str:
-        """Text i, "" if it is missing."""
-        return self.texts[i]
-
-    def digest(self) -> str:
-        """SHA-256 of all texts, in order."""
-        content = hashlib.sha256(b"texts")
-        for text in self.texts:
-            data = text.encode("utf-8", "surrogatepass")
-            content.update(f" {len(data)} ".encode() + data)  # no text can pass for two
-        return content.hexdigest()
+from serlib.stores import TextStore, WaveStore  # noqa: F401 (part of this module for its users)
 
 
 class Item(NamedTuple):
     """One clip on its way into a batch; see ``Batch``."""
 
-    input: np.ndarray | Tensor  # wave (N,), token ids (S,), or features (T, D)
+    # wave (N,), token ids (S,), or features (T, D); by name if a model takes several
+    input: np.ndarray | Tensor | Mapping[str, np.ndarray | Tensor]
     key: str
     index: int
     seconds: float
@@ -138,7 +42,11 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them."""
+    """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them.
+
+    With several inputs per clip, ``streams`` has each of them and its lengths by name, each padded
+    to its own longest; ``inputs`` and ``lengths`` are then those of the first.
+    """
 
     inputs: Tensor  # waves (B, N), token ids (B, S), or features (B, T, D) as they are stored
     lengths: Tensor  # (B,) int64, valid samples or frames
@@ -147,6 +55,7 @@ class Batch:
     index: Tensor  # (B,) int64, places in the corpus
     seconds: float  # of real audio, all clips together
     extra: dict[str, Tensor] = field(default_factory=dict)  # other targets by name, (B, ...)
+    streams: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # inputs and lengths
 
     @property
     def padding(self) -> float:
@@ -155,16 +64,40 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Inputs and targets on a device; lengths and index stay on the CPU."""
-        inputs, emotion = (x.to(device, non_blocking=True) for x in (self.inputs, self.emotion))
-        extra = {name: x.to(device, non_blocking=True) for name, x in self.extra.items()}
-        return replace(self, inputs=inputs, emotion=emotion, extra=extra)
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
+        streams = {name: (move(x), n) for name, (x, n) in self.streams.items()}
+        first = next(iter(streams.values()), None)  # moved once, and not again as `inputs`
+        return replace(
+            self,
+            inputs=first[0] if first else move(self.inputs),
+            emotion=move(self.emotion),
+            extra={name: move(x) for name, x in self.extra.items()},
+            streams=streams,
+        )
 
 
-def collate(items: Sequence[Item], quantum: int = 1) -> Batch:
+def pad(arrays: Sequence[np.ndarray | Tensor], quantum: int = 1) -> tuple[Tensor, Tensor]:
+    """Arrays (N_b, ...) to one tensor (B, N, ...) with zeros behind, and their lengths (B,).
+
+    N is the longest, rounded up to a multiple of ``quantum``.
+    """
+    arrays = [torch.as_tensor(array) for array in arrays]
+    lengths = torch.tensor([len(array) for array in arrays])
+    longest = -(-int(lengths.max()) // quantum) * quantum
+    padded = arrays[0].new_zeros((len(arrays), longest, *arrays[0].shape[1:]))
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded, lengths
+
+
+def collate(items: Sequence[Item], quantum: int | Mapping[str, int] = 1) -> Batch:
     """Pad with zeros to the longest item, rounded up to a multiple of ``quantum``.
 
-    The quantum is in samples for waves, in frames for features. With few distinct shapes, kernels
-    and compiled graphs are reused.
+    The quantum is in samples for waves, in frames for features; one per name where items have
+    several inputs. With few distinct shapes, kernels and compiled graphs are reused.
 
     >>> a, b = Item(np.ones(3, np.float32), "a", 0, 0.1), Item(np.ones(5, np.float32), "b", 1, 0.2)
     >>> batch = collate([a, b], quantum=4)
@@ -173,16 +106,16 @@ def collate(items: Sequence[Item], quantum: int = 1) -> Batch:
     """
     if not items:
         raise ValueError("a batch needs at least one clip")
-    arrays = [torch.as_tensor(item.input) for item in items]
-    lengths = torch.tensor([len(array) for array in arrays])
-    longest = -(-int(lengths.max()) // quantum) * quantum
-    inputs = arrays[0].new_zeros((len(arrays), longest, *arrays[0].shape[1:]))
-    for row, array in zip(inputs, arrays, strict=True):
-        row[: len(array)] = array
-    _, keys, index, seconds, emotion, extras = zip(*items, strict=True)
+    inputs, keys, index, seconds, emotion, extras = zip(*items, strict=True)
+    streams = {}
+    if isinstance(inputs[0], Mapping):
+        for name in inputs[0]:
+            step = quantum[name] if isinstance(quantum, Mapping) else quantum
+            streams[name] = pad([each[name] for each in inputs], step)
+    x, lengths = next(iter(streams.values())) if streams else pad(inputs, quantum)
     extra = {k: torch.stack([torch.as_tensor(e[k]) for e in extras]) for k in extras[0]}
     emotion, index = torch.tensor(emotion), torch.tensor(index)
-    return Batch(inputs, lengths, emotion, list(keys), index, float(sum(seconds)), extra)
+    return Batch(x, lengths, emotion, list(keys), index, float(sum(seconds)), extra, streams)
 
 
 class Clips(Sequence):
@@ -190,35 +123,57 @@ class Clips(Sequence):
 
     def __init__(
         self,
-        inputs: Sequence,
+        inputs: Sequence | Mapping[str, Sequence],
         keys: Sequence[str],
         durations: Sequence[float],
         *,
         emotion: Sequence[int] | None = None,
         extra: Mapping[str, Sequence] | None = None,
-        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+        prepare: Callable | Mapping[str, Callable | None] | None = None,
     ) -> None:
-        """Put a store beside as many keys, seconds and targets; ``prepare`` is for each input."""
+        """Put stores and as many keys, seconds and targets side by side.
+
+        Args:
+            inputs: A store, or several by name.
+            keys: Names of the clips.
+            durations: Their seconds.
+            emotion: Their class numbers.
+            extra: Other targets by name.
+            prepare: For each input of the store, or for those of each store by name.
+        """
         self.inputs, self.prepare, self.extra = inputs, prepare, dict(extra or {})
         self.keys, self.durations = list(keys), list(durations)
-        self.emotion = [IGNORE] * len(inputs) if emotion is None else list(emotion)
-        columns = (self.keys, self.durations, self.emotion, *self.extra.values())
-        if {len(inputs)} != {len(column) for column in columns}:
-            raise ValueError(f"{len(inputs)} inputs, {[len(column) for column in columns]} others")
+        self.emotion = [IGNORE] * len(self.keys) if emotion is None else list(emotion)
+        stores = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+        counts = [len(store) for store in stores]
+        others = [len(x) for x in (self.keys, self.durations, self.emotion, *self.extra.values())]
+        if not counts or len({*counts, *others}) > 1:
+            found = ", ".join(map(str, counts))
+            raise ValueError(f"{found} inputs, {others} keys, durations, emotions and others")
 
     def __len__(self) -> int:
         """Clips."""
-        return len(self.inputs)
+        return len(self.keys)
 
     def __getitem__(self, i: int) -> Item:
         """Clip i with its targets."""
-        clip = self.prepare(self.inputs[i]) if self.prepare else self.inputs[i]
+        if isinstance(self.inputs, Mapping):
+            prepare = self.prepare or {}
+            clip = {n: _prepared(store[i], prepare.get(n)) for n, store in self.inputs.items()}
+        else:
+            clip = _prepared(self.inputs[i], self.prepare)
         extra = {name: targets[i] for name, targets in self.extra.items()}
         return Item(clip, self.keys[i], i, float(self.durations[i]), self.emotion[i], extra)
 
-    def batches(self, plan: Iterable[Sequence[int]], quantum: int = 1) -> Batches:
+    def batches(
+        self, plan: Iterable[Sequence[int]], quantum: int | Mapping[str, int] = 1
+    ) -> Batches:
         """The batches of a plan: places of clips, batch by batch."""
         return Batches(self, list(plan), quantum)
+
+
+def _prepared(clip, prepare: Callable | None):
+    return prepare(clip) if prepare else clip
 
 
 @dataclass(frozen=True)
@@ -227,7 +182,7 @@ class Batches:
 
     clips: Clips
     plan: Sequence[Sequence[int]]
-    quantum: int
+    quantum: int | Mapping[str, int]
 
     def __len__(self) -> int:
         """Batches."""

@@ -1,4 +1,4 @@
-"""The command `serlib`: run chapters, build the site, make the demo tier, check a manifest.
+"""The command `serlib`: run chapters, build the site, make the demo tier, work with corpora.
 
 What the user can mend ends in one line on standard error, with exit code 2 for a wrong command or
 parameter and 1 for work that failed; a traceback means a fault in the package. Modules that take
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
+from serlib import manifest_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -69,11 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _demo_parsers(commands, add)
 
-    manifest = commands.add_parser("manifest", help="Work with manifests.")
-    actions = manifest.add_subparsers(required=True, metavar="WHAT")
-    check = add("check", _manifest_check, "List what is wrong with a manifest.", actions)
-    check.add_argument("file", type=Path)
-    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    manifest_cli.parsers(commands, add)
     return parser
 
 
@@ -219,21 +216,6 @@ def _demo_card(arguments: argparse.Namespace) -> None:
     from serlib.demo import card
 
     print(card.write(arguments.name))
-
-
-def _manifest_check(arguments: argparse.Namespace) -> int:
-    from serlib import manifest
-
-    table = manifest.read(arguments.file)
-    problems = list(manifest.check(table))
-    if arguments.root and not problems:
-        missing = [w for w in table["wav"] if not manifest.resolve(arguments.root, w).is_file()]
-        problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
-    for problem in problems:
-        print(problem)
-    counts = f"{len(table)} utterances, {len(problems)} problems"
-    print(f"{arguments.file}: {counts}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 if __name__ == "__main__":

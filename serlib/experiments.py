@@ -1,4 +1,4 @@
-"""From a recipe to its result: the data divided and decoded, a system trained, test scored once.
+"""From a recipe to its result: a system trained on `serlib.data`, test scored once.
 
 `run` trains an experiment, or reads it if it was done before. An experiment is known by a hash of
 its recipe, the manifest, the package's source and the encoder's weights.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import io
 import shutil
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
+import torch
 from tqdm.auto import tqdm
 
 from serlib import (
@@ -24,117 +24,52 @@ from serlib import (
     evaluation,
     features,
     floors,
-    manifest,
+    fusion,
     records,
+    streams,
     tasks,
     training,
 )
-from serlib.demo import corpus as demo_corpus
+from serlib.data import SMOKE, Data, assign, load, locate
+from serlib.data import digest as data_digest
 from serlib.model import SER, ModelConfig
-from serlib.recipes import Recipe, RecipeError
+from serlib.recipe import Recipe, RecipeError
+
+__all__ = ["SMOKE", "Data", "assign", "load", "locate"]
 
 STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
 DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
-SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
-
-
-@dataclass(frozen=True)
-class Data:
-    """The utterances of one experiment: labeled, divided, decoded."""
-
-    table: pd.DataFrame  # manifest rows with columns `role` and `label`
-    store: batching.WaveStore
-    counts: np.ndarray  # (C,) training utterances per class
-
-    def rows(self, role: str) -> np.ndarray:
-        """Positions of the utterances of one role."""
-        return np.flatnonzero(self.table["role"].to_numpy() == role)
-
-
-def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
-    """The manifest of a recipe's corpus and the folder its paths start from."""
-    path, root = _place(recipe)
-    df, _ = _manifest(path, path.stat().st_mtime_ns)
-    return df.copy(), demo_corpus.make(df) if root is None else root
-
-
-def _place(recipe: Recipe) -> tuple[Path, Path | None]:
-    """Where a recipe's manifest is, and its root (None: the demo corpus's, in the cache)."""
-    if recipe.corpus == "demo":
-        return demo_corpus.MANIFEST, None
-    if not recipe.data_root:
-        raise RecipeError("profile='full' needs data_root, the folder of the corpus")
-    path = Path(recipe.corpus)
-    if path.suffix not in (".csv", ".jsonl"):
-        path = Path(recipe.data_root) / f"{recipe.corpus}.csv"
-    if not path.exists():
-        raise RecipeError(f"no manifest {path}; write one (data_manifests/README.md) or name it")
-    return path, Path(recipe.data_root)
-
-
-@functools.lru_cache(maxsize=2)
-def _manifest(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
-    """A manifest and its digest, read again when the file changes."""
-    df = manifest.read(path)
-    return df, manifest.digest(df)
-
-
-def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
-    """Rows that take part, with `role` (train, dev, test) and `label`; leaks are refused."""
-    df = df.assign(
-        role=manifest.protocol(
-            df, recipe.protocol, fold=recipe.fold, seed=recipe.seed, allow_leaks=recipe.allow_leaks
-        ),
-        label=manifest.label_ids(df, recipe.classes, dict(recipe.merge)),
-    )
-    df = df[df["role"].notna() & (df["label"] >= 0)]
-    if recipe.profile == "smoke":
-        roles = [(df[df["role"] == role], n) for role, n in SMOKE.items()]
-        df = pd.concat([rows.iloc[:: max(1, len(rows) // n)].head(n) for rows, n in roles])
-    df = df.reset_index(drop=True)
-    part = {role: df[df["role"] == role] for role in ("train", "dev", "test")}
-    for role, rows in part.items():
-        if rows.empty:
-            raise RecipeError(f"protocol {recipe.protocol!r} leaves no labeled {role} utterances")
-    if not recipe.allow_leaks:
-        manifest.assert_disjoint(part["train"], part["dev"], part["test"])
-    return df
-
-
-def load(recipe: Recipe, *, progress: bool = True) -> Data:
-    """Read, divide and decode the data of a recipe."""
-    df, root = locate(recipe)
-    table = assign(recipe, df)
-    store = _store(recipe, table, root, progress)
-    counts = np.bincount(
-        table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
-    )
-    return Data(table, store, counts)
-
-
-_STORES: dict[tuple, batching.WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
-
-
-def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> batching.WaveStore:
-    key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
-    if key not in _STORES:
-        _STORES.clear()
-        if recipe.max_seconds is not None:
-            long = table["length"] > recipe.max_seconds
-            end = table["start"].fillna(0.0) + recipe.max_seconds
-            table = table.assign(end=table["end"].mask(long, end))
-        _STORES[key] = batching.WaveStore.from_manifest(table, root, progress=progress)
-    return _STORES[key]
 
 
 def record(recipe: Recipe) -> records.Run:
     """The run folder of a recipe, finished or not."""
-    path, _ = _place(recipe)
-    _, digest = _manifest(path, path.stat().st_mtime_ns)
-    config = {"recipe": asdict(recipe) | {"name": None}, "manifest": digest}
+    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
     key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
     return records.Run.open(records.home() / "runs", config, key=key)
+
+
+def _nameless(recipe: Recipe | None) -> dict | None:
+    """A recipe, and those it builds on, without the names, which decide nothing."""
+    if recipe is None:
+        return None
+    before = {"start": _nameless(recipe.start), "recognizer": _nameless(recipe.recognizer)}
+    return asdict(recipe) | {"name": None} | before
+
+
+def needs(recipe: Recipe) -> list[Recipe]:
+    """The recipes that must have run before this one: what it starts from, or only predicts with.
+
+    Those may have needs of their own.
+    """
+    if recipe.transcript != "manifest":
+        return [*filter(None, [recipe.recognizer]), _taught(recipe)]
+    return [] if recipe.start is None else [recipe.start]
+
+
+def _taught(recipe: Recipe) -> Recipe:
+    """The recipe of the training that a recipe with other transcripts predicts with."""
+    return replace(recipe, transcript="manifest", recognizer=None)
 
 
 def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
@@ -149,7 +84,9 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     with found.lock():
         if not found.done:
             data = load(recipe, progress=progress)
-            system = _fine_tune if recipe.system == "fine-tune" else _floor
+            system = _fine_tune if recipe.system in ("fine-tune", "fusion") else _floor
+            if recipe.transcript != "manifest":
+                system = _reread
             predictions, facts = system(recipe, data, found, progress)
             speaker = data.table.set_index("key")["speaker"]
             scores = {}
@@ -162,25 +99,46 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     return found
 
 
-def trained(recipe: Recipe) -> SER:
-    """The model of a fine-tuning run with the weights of its best epoch; trained if need be."""
-    return restore(run(recipe))
+def encode(recipe: Recipe, name: str) -> None:
+    """Compute and store the frames of one frozen expert of a fusion, for whoever trains with them.
+
+    A sweep does this for several experts at a time; a training that finds none makes its own.
+    """
+    data = load(recipe, progress=False)
+    expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
+    streams.inputs(expert, data, streams.transcripts(recipe, data), progress=False)
 
 
-def restore(run: records.Run) -> SER:
-    """The model of a finished fine-tuning run, in eval mode, from its folder alone."""
+def trained(recipe: Recipe) -> SER | fusion.Fusion:
+    """The model of a run with the weights of its best epoch, in eval mode; trained if need be."""
+    return restore(run(_taught(recipe)))
+
+
+def restore(run: records.Run) -> SER | fusion.Fusion:
+    """The model of a finished fine-tuning or fusion, in eval mode, from its folder alone.
+
+    Frozen experts are no part of a fusion; it takes their frames.
+    """
     about = records.read_json(run.path / "model.json")
-    settings = about["model"] | {"tasks": tuple(about["model"]["tasks"])}
-    model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
+    if "widths" in about:
+        config = fusion.FusionConfig(**settings)
+        tuned = fusion.load(config, names=config.tuned)
+        model = fusion.Fusion(config, about["widths"], tuned=tuned)
+    else:
+        model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
     model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()
 
 
 def _sources(recipe: Recipe) -> list[str]:
-    """What decides a result beside the recipe: the package's source and the encoder's weights."""
+    """What decides a result beside the recipe: the package's source and the encoders' weights."""
     if recipe.system in ("svm", *floors.GUESSERS):
         return [records.source_digest()]
-    return [records.source_digest(), _weights(recipe.model.encoder, recipe.model.random_init)]
+    names = recipe.model.experts if recipe.system == "fusion" else [recipe.model.encoder]
+    weights = [_weights(name, recipe.model.random_init) for name in names]
+    heard = [] if recipe.recognizer is None else _sources(recipe.recognizer)
+    return [records.source_digest(), *weights, *heard]
 
 
 @functools.cache
@@ -189,13 +147,13 @@ def _weights(name: str, random_init: bool) -> str:
 
 
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
-    """Train a `SER` on train, keep its best epoch on dev, and predict dev and test."""
+    """Train a model on train, keep its best epoch on dev, and predict dev and test."""
     wanted, c = recipe.model.tasks, len(recipe.classes)
     targets, speakers = tasks.targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
-    model = SER(recipe.model, n_speakers=len(speakers), seed=recipe.seed)
-    about = {"model": asdict(recipe.model), "classes": recipe.classes, "speakers": speakers}
-    records.write_json(record.path / "model.json", about | {"recipe": recipe.name})
-    clips, quantum = inputs(recipe, data, model.encoder, targets, progress)
+    model, about, clips, quantum = _build(recipe, data, targets, len(speakers), progress)
+    about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
+    records.write_json(record.path / "model.json", about)
+    _start(model, recipe, progress)
     plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
     terms = tasks.task_losses(recipe.loss, wanted, data.counts)
 
@@ -212,7 +170,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         if "hypothesis" in table:
             heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
             record.save_predictions(f"dev_epoch_{len(record.history()) + 1:03d}", heard)
-        if model.layer_sum is not None:
+        if {"macro_f1", "ccc"} <= set(scores):
+            scores["both"] = (scores["macro_f1"] + scores["ccc"]) / 2
+        if getattr(model, "layer_sum", None) is not None:
             weights = model.layer_sum.weights.tolist()
             scores |= {f"layer_{i}": weight for i, weight in enumerate(weights)}
         if recipe.diagnose:
@@ -230,6 +190,64 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         progress,
     )
     return {role: predict(model, role) for role in ("dev", "test")}, _transcripts(data, targets)
+
+
+def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):
+    """The model before training, what to restore it from, its clips and their quantum."""
+    about = {"model": asdict(recipe.model)}
+    if recipe.system == "fine-tune":
+        model = SER(recipe.model, n_speakers=n_speakers, seed=recipe.seed)
+        return model, about, *inputs(recipe, data, model.encoder, targets, progress)
+    experts = fusion.load(recipe.model, seed=recipe.seed)
+    widths = {name: encoder.width for name, encoder in experts.items()}
+    tuned = {name: experts[name] for name in recipe.model.tuned}
+    model = fusion.Fusion(recipe.model, widths, seed=recipe.seed, tuned=tuned)
+    texts = streams.transcripts(recipe, data)
+    clips, quantum = streams.inputs(experts, data, texts, targets=targets, progress=progress)
+    return model, about | {"widths": widths}, clips, quantum
+
+
+def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
+    """Give a model the weights that its recipe starts from, all of them."""
+    if recipe.start is None:
+        return
+    path = run(recipe.start, progress=progress).path / "model.safetensors"
+    weights, own = safetensors.torch.load_file(path), model.state_dict()
+    # An expert that was frozen before is in the same state as when it was loaded.
+    weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}
+    shapes = [{name: tuple(x.shape) for name, x in state.items()} for state in (weights, own)]
+    if wrong := sorted(dict(shapes[0].items() ^ shapes[1].items())):
+        there, here = (shape.get(wrong[0], "not there") for shape in shapes)
+        raise RecipeError(
+            f"{recipe.name!r} cannot start from {recipe.start.name!r}: {len(wrong)} weights do not "
+            f"fit, such as {wrong[0]}, {there} where {here} is needed; give both the same model"
+        )
+    model.load_state_dict(weights)
+
+
+def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Predict dev and test with a trained fusion, whose experts of text read something else."""
+    base, heard = run(_taught(recipe), progress=progress), {}
+    if recipe.recognizer is not None:
+        source = run(recipe.recognizer, progress=progress)
+        for role in ("dev", "test"):
+            heard |= source.predictions(role)["hypothesis"].to_dict()
+    model, experts = restore(base), fusion.load(recipe.model, seed=recipe.seed)
+    if all(encoder.modality == "speech" for encoder in experts.values()):
+        raise RecipeError(f"transcript={recipe.transcript!r}: none of the experts reads text")
+    experts |= {name: model.encoders[fusion.key(name)] for name in recipe.model.tuned}
+    targets, _ = tasks.targets(data.table, recipe.model.tasks, recipe.speaker_labels, recipe.seed)
+    clips, quantum = streams.inputs(
+        experts, data, streams.transcripts(recipe, data, heard),
+        targets=targets, roles=("dev", "test"), progress=progress,
+    )  # fmt: skip
+    found = {}
+    for role in ("dev", "test"):
+        rows = data.rows(role)
+        plan = [rows[batch] for batch in _plan(recipe, data, role).epoch(0)]
+        batches = clips.batches(plan, quantum)
+        found[role] = evaluation.predict(model, batches, precision=recipe.train.precision)
+    return found, {"model": base.path.name}
 
 
 def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:
@@ -271,9 +289,9 @@ def inputs(
         "cnn": ("cnn", encoder.cnn_width, "float32"),
         "all": ("layers", states * encoder.width, "float16"),
     }[recipe.model.freeze]
-    alone = kind == "layers" and not recipe.model.masked_encoder  # then padding must be seen
+    seen = kind == "layers" and not recipe.model.masked_encoder  # the padding must be
     x, prepare, quantum = data.store, encoder.prepare, audio.SAMPLE_RATE // 4
-    if not alone and frames * numbers * np.dtype(dtype).itemsize <= STORE_GB * 1e9:
+    if not seen and frames * numbers * np.dtype(dtype).itemsize <= STORE_GB * 1e9:
         x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=progress)
         prepare, quantum = None, 4
         if kind == "layers":

@@ -23,7 +23,7 @@ from serlib import records
 
 KINDS = ("cnn", "frames", "layers", "layers_mean", "output_mean")
 # The source that decides features, and is in their names.
-SOURCES = ("audio", "batching", "checkpoints", "encoders", "features", "roberta", "whisper")
+SOURCES = ("audio", "checkpoints", "encoders", "features", "roberta", "stores", "whisper")
 
 
 class FeatureStore(Sequence):

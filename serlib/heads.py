@@ -14,112 +14,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name every torch user expects)
 from torch import Tensor, nn
 
-VARIANCE_FLOOR = 1e-5  # as in the challenge baseline; a standard deviation of at least 0.003
-
-
-def frame_mask(lengths: Tensor, n_frames: int) -> Tensor:
-    """True where a frame is valid: t < lengths[b].
-
-    Args:
-        lengths: (B,) int64, in frames.
-        n_frames: T.
-
-    Returns:
-        (B, T) bool, on the device of lengths.
-
-    >>> frame_mask(torch.tensor([1, 3]), 3).int().tolist()
-    [[1, 0, 0], [1, 1, 1]]
-    """
-    return torch.arange(n_frames, device=lengths.device) < lengths[:, None]
-
-
-def _valid(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Frames in float32 with zeros for padding, mask (B, T, 1), lengths on the frames' device."""
-    batch, n_frames, _ = frames.shape
-    if lengths.shape != (batch,):
-        raise ValueError(f"lengths {tuple(lengths.shape)} for {batch} clips: need (B,)")
-    # On a GPU, looking at the values would stall the queue; batches carry lengths on the CPU.
-    if lengths.device.type == "cpu" and not ((lengths >= 1) & (lengths <= n_frames)).all():
-        raise ValueError(
-            f"lengths {lengths.tolist()} for {n_frames} frames: need 1 to T valid frames per clip "
-            "(are these samples instead of frames?)"
-        )
-    lengths = lengths.to(frames.device, non_blocking=True)
-    mask = frame_mask(lengths, n_frames)[..., None]
-    # masked_fill and not a product, because 0 * NaN is NaN
-    frames = frames.to(torch.promote_types(frames.dtype, torch.float32)).masked_fill(~mask, 0)
-    return frames, mask, lengths
-
-
-class SumPool(nn.Module):
-    """Sum over the valid frames, as the text of Cai et al. (2021, section 3.1) has it.
-
-    The result grows with the duration of the clip, which is why it is a chapter's experiment.
-
-    >>> SumPool()(torch.ones(1, 3, 2), torch.tensor([2])).tolist()
-    [[2.0, 2.0]]
-    """
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, D) and lengths (B,) to (B, D) float32."""
-        frames, _, _ = _valid(frames, lengths)
-        return frames.sum(dim=1)
-
-
-class MeanPool(nn.Module):
-    """Mean over the valid frames, as the released code of Cai et al. (2021) does, but masked.
-
-    >>> MeanPool()(torch.tensor([[[1.0], [3.0], [torch.nan]]]), torch.tensor([2])).tolist()
-    [[2.0]]
-    """
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, D) and lengths (B,) to (B, D) float32."""
-        frames, _, lengths = _valid(frames, lengths)
-        return frames.sum(dim=1) / lengths[:, None]
-
-
-class AttentiveStatistics(nn.Module):
-    """Mean and standard deviation over time, weighted by a learned attention.
-
-        e_t = v · tanh(W h_t + b)           α = softmax(e) over the valid frames
-        μ = Σ_t α_t h_t                     σ² = Σ_t α_t (h_t - μ)²
-        output = [μ, sqrt(max(σ², VARIANCE_FLOOR))]
-
-    Okabe et al. (Interspeech 2018), with tanh as the non-linearity and no bias on e, which the
-    softmax would cancel. One attention weight per frame, shared by all D channels. Without the
-    floor, a clip of one frame or of constant frames has σ = 0 and a NaN gradient.
-    """
-
-    def __init__(self, width: int, bottleneck: int = 128) -> None:
-        """Build the attention.
-
-        Args:
-            width: D.
-            bottleneck: width of its hidden layer; 128 is our choice.
-        """
-        super().__init__()
-        self.hidden = nn.Linear(width, bottleneck)
-        self.score = nn.Linear(bottleneck, 1, bias=False)
-
-    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Frames (B, T, D) and lengths (B,) to (B, 2 D) float32: means, then deviations."""
-        frames, mask, _ = _valid(frames, lengths)
-        with torch.autocast(frames.device.type, enabled=False):
-            weights = self._attend(frames, mask)
-            mean = (weights * frames).sum(dim=1)  # (B, D)
-            variance = (weights * (frames - mean[:, None]) ** 2).sum(dim=1)
-            return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
-
-    def attention(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """The weights α (B, T), for a plot: each row sums to 1 and is 0 in the padding."""
-        frames, mask, _ = _valid(frames, lengths)
-        with torch.autocast(frames.device.type, enabled=False):
-            return self._attend(frames, mask).squeeze(2)
-
-    def _attend(self, frames: Tensor, mask: Tensor) -> Tensor:
-        scores = self.score(torch.tanh(self.hidden(frames)))  # (B, T, 1)
-        return scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
+from serlib.pooling import (  # noqa: F401 (part of this module for whoever builds a model)
+    VARIANCE_FLOOR,
+    AttentiveStatistics,
+    MeanPool,
+    SumPool,
+    frame_mask,
+    valid_frames,
+)
 
 
 class LayerSum(nn.Module):
@@ -191,6 +93,25 @@ class LayerSum(nn.Module):
         return total
 
 
+def scaled_sigmoid(x: Tensor, low: float = 1.0, high: float = 7.0) -> Tensor:
+    """A number between two ends: low + (high - low) σ(x), in float32.
+
+    The attributes' output in Zgórzyński et al. (2025), whose scale runs from 1 to 7. It can come
+    near the ends and not pass them; there its slope vanishes, (high - low) σ(x) (1 - σ(x)).
+
+    >>> scaled_sigmoid(torch.tensor([-100.0, 0.0, 100.0])).tolist()
+    [1.0, 4.0, 7.0]
+    """
+    return low + (high - low) * x.float().sigmoid()
+
+
+def before_last(head: nn.Sequential, x: Tensor) -> Tensor:
+    """What the last layer of a head takes."""
+    for layer in list(head)[:-1]:
+        x = layer(x)
+    return x
+
+
 class LinearHead(nn.Linear):
     """One linear layer: (B, D) to logits (B, C)."""
 
@@ -236,9 +157,7 @@ class MLPHead(nn.Sequential):
 
     def hidden(self, x: Tensor) -> Tensor:
         """The first layer: (..., D) to (..., H)."""
-        for layer in list(self)[:-1]:
-            x = layer(x)
-        return x
+        return before_last(self, x)
 
     def output(self, hidden: Tensor) -> Tensor:
         """The last linear layer: (..., H) to logits (..., C)."""
@@ -327,7 +246,7 @@ class CoAttention(nn.Module):
             if key.ndim == 2:
                 key = self.keys[task](key)
             else:  # masked before the projection, whose gradient would be NaN · 0 otherwise
-                key, mask, _ = _valid(key, lengths)
+                key, mask, _ = valid_frames(key, lengths)
                 key = self.keys[task](key).to(key.dtype)
                 score = (key @ query.to(key.dtype)[:, :, None])[..., 0] * scale  # (B, T)
                 frame_weights = score.masked_fill(~mask[..., 0], -torch.inf).softmax(1)

@@ -33,6 +33,7 @@ class Answer:
         gender: "female" or "male".
         speaker: The most similar talker of the training set; a new voice gets one too.
         transcript: Greedily decoded.
+        attributes: Valence, arousal and dominance, from 1 to 7.
     """
 
     emotion: str | None
@@ -40,6 +41,7 @@ class Answer:
     gender: str | None = None
     speaker: str | None = None
     transcript: str | None = None
+    attributes: dict[str, float] | None = None
 
 
 def find(name: str | Path, root: str | Path | None = None) -> records.Run:
@@ -91,6 +93,7 @@ class Recognizer:
             gender=None if gender is None else tasks.GENDERS[gender],
             speaker=None if speaker is None else self.about["speakers"][speaker],
             transcript=found.get("hypothesis"),
+            attributes={a: found[a] for a in tasks.ATTRIBUTES if a in found} or None,
         )
 
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from serlib import encoders, heads, text
 from serlib.batching import Batch
 
-TASKS = ("emotion", "gender", "speaker", "asr")
+TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
+SIZES = {"gender": 2, "attributes": 3}  # outputs that no corpus decides
 POOLING = ("mean", "sum", "attentive")
 LAYERS = ("last", "weighted")
 HEADS = ("linear", "mlp")
@@ -35,7 +36,7 @@ class ModelConfig:
         encoder: Name or folder, see ``encoders.load``.
         n_classes: C.
         pooling: "mean", "sum" or "attentive" (mean and deviation with learned weights).
-        tasks: "emotion" first, then any of "gender", "speaker" and "asr".
+        tasks: "emotion" first, if at all, then any of "gender", "speaker", "asr", "attributes".
         layers: "last" takes the encoder's output, "weighted" a learned average of all L + 1 hidden
             states, shared by the tasks; a number such as "0" takes that hidden state alone, without
             the final LayerNorm that the output of a pre-norm encoder has.
@@ -168,7 +169,7 @@ class SER(nn.Module):
             }[config.pooling]()
             embedding = 2 * width if config.pooling == "attentive" else width
             # The emotion's head comes first, so that it starts alike with and without the others.
-            outputs = {"emotion": config.n_classes, "gender": 2, "speaker": n_speakers}
+            outputs = {"emotion": config.n_classes, "speaker": n_speakers, **SIZES}
             self.heads = nn.ModuleDict(
                 {
                     task: make_asr_head(config, width)
@@ -190,19 +191,26 @@ class SER(nn.Module):
 
         Returns:
             Logits per task: ``emotion`` (B, C), ``gender`` (B, 2), ``speaker`` (B, n_speakers),
-            ``asr`` (B, T, V) with ``asr_lengths`` (B,); ``embedding`` (B, E). With a weighted sum
-            of layers also ``layer_weights`` (L + 1,), with co-attention ``task_weights`` (B, J)
-            and, if it attends to "asr", ``frame_weights`` (B, T).
+            ``asr`` (B, T, V) with ``asr_lengths`` (B,); ``attributes`` (B, 3) on 1 to 7;
+            ``embedding`` (B, E); with the emotion ``features`` (B, H), which its last linear layer
+            takes. With a weighted sum of layers also ``layer_weights`` (L + 1,), with co-attention
+            ``task_weights`` (B, J) and, if it attends to "asr", ``frame_weights`` (B, T).
         """
         frames, lengths = self.frames(batch)
         outputs = {"embedding": self.pool(frames, lengths)}
         if self.fusion is None:
             for task, head in self.heads.items():
-                outputs[task] = head(frames if task == "asr" else outputs["embedding"])
+                if task == "emotion":
+                    outputs["features"] = heads.before_last(head, outputs["embedding"])
+                    outputs[task] = head[-1](outputs["features"])
+                else:
+                    outputs[task] = head(frames if task == "asr" else outputs["embedding"])
         else:
             outputs |= self._fused(frames, lengths, outputs["embedding"])
         if "asr" in self.heads:
             outputs["asr_lengths"] = lengths
+        if "attributes" in self.heads:
+            outputs["attributes"] = heads.scaled_sigmoid(outputs["attributes"])
         if self.layer_sum is not None:
             outputs["layer_weights"] = self.layer_sum.weights
         return outputs
@@ -216,7 +224,8 @@ class SER(nn.Module):
         others = {task: hidden[task] for task in self.config.tasks[1:]}
         fused, weights, over_frames = self.fusion(hidden["emotion"], others, lengths)
         outputs = {task: self.heads[task].output(h) for task, h in others.items()}
-        outputs |= {"emotion": self.heads["emotion"].output(fused), "task_weights": weights}
+        outputs |= {"emotion": self.heads["emotion"].output(fused), "features": fused}
+        outputs |= {"task_weights": weights}
         return outputs | ({} if over_frames is None else {"frame_weights": over_frames})
 
     def frames(self, batch: Batch) -> tuple[Tensor, Tensor]:

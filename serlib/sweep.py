@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from serlib import experiments, metrics, recipes, records, tasks
+from serlib import attributes, experiments, metrics, recipes, records, tasks
 
+TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
 
@@ -76,7 +77,8 @@ class Runs:
     def interval(self, name: str, metric: str, role: str = "test") -> metrics.Interval:
         """Mean over seeds with its 95 % interval over talkers and seeds.
 
-        Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio`.
+        Metrics are those of `METRICS`, and of other tasks those of `tasks.ratio` and
+        `attributes.MEASURES`.
         """
         return self._bootstrap(metric, role, name)
 
@@ -87,11 +89,16 @@ class Runs:
         for tables in found:
             if metric in METRICS:
                 parts = [(table["prediction"].to_numpy(),) for table in tables]
+            elif metric in attributes.MEASURES:
+                parts = [(attributes.moments(table),) for table in tables]
             else:
                 parts = [tasks.ratio(table, metric) for table in tables]
             parts = parts * seeds if len(parts) == 1 else parts
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
         truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        if metric in attributes.MEASURES:
+            sums = [x for (x,) in systems]
+            return metrics.bootstrap_sums(attributes.MEASURES[metric], sums, speakers)
         if metric not in METRICS:
             return metrics.bootstrap_ratio(systems, speakers)
         bootstrap = metrics.bootstrap if len(names) == 1 else metrics.paired_bootstrap
@@ -141,7 +148,9 @@ def sweep(
         workers: Processes; None takes one with a GPU, else one per core, at most four.
     """
     asked = tuple(asked)
-    missing = [r for r in asked if r.system == "fine-tune" and not experiments.record(r).done]
+    if before := [first for r in asked for first in experiments.needs(r)]:
+        sweep(before, progress=progress, workers=workers)
+    missing = [r for r in asked if r.system in TRAINED and not experiments.record(r).done]
     if workers is None:
         workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
     if workers > 1 and len(missing) > 1:
@@ -149,10 +158,23 @@ def sweep(
             experiments.locate(missing[0])  # speak the corpus once, before all ask for it
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
+            encoded = (joblib.delayed(experiments.encode)(*pair) for pair in _experts(missing))
+            for _ in parallel(encoded):
+                pass
             done = parallel(joblib.delayed(_train)(r) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
                 pass
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
+
+
+def _experts(missing: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]:
+    """Frozen experts that the fusions among these recipes listen to, each with one such recipe."""
+    found = {}
+    for recipe in missing:
+        if recipe.system == "fusion" and recipe.transcript == "manifest":
+            for name in recipe.model.frozen:
+                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
+    return [(recipe, name) for (name, *_), recipe in found.items()]
 
 
 def _train(recipe: recipes.Recipe) -> None:

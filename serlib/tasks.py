@@ -1,16 +1,18 @@
-"""The four tasks: what each asks of an utterance, how it is trained, how its answers are scored.
+"""The five tasks: what each asks of an utterance, how it is trained, how its answers are scored.
 
-========  ==================  ==========================  =====================================
-task      target              loss                        answers
-========  ==================  ==========================  =====================================
-emotion   class number        cross-entropy or focal      class, probabilities
-gender    0 female, 1 male    cross-entropy               ``gender``
-speaker   talker of training  cross-entropy               ``speaker_id``
-asr       characters          CTC                         ``hypothesis``, a text
-========  ==================  ==========================  =====================================
+==========  ==================  ==========================  =====================================
+task        target              loss                        answers
+==========  ==================  ==========================  =====================================
+emotion     class number        cross-entropy or focal      class, probabilities
+gender      0 female, 1 male    cross-entropy               ``gender``
+speaker     talker of training  cross-entropy               ``speaker_id``
+asr         characters          CTC                         ``hypothesis``, a text
+attributes  3 numbers, 1 to 7   MSE, Gaussian or 1 - CCC    ``valence``, ``arousal``, ``dominance``
+==========  ==================  ==========================  =====================================
 
 A target that is unknown, for one task, leaves that task without this utterance and the others as
-they are. Letters: B batch, C classes, S characters, U utterances.
+they are. Beside the tasks' losses the contrastive term "swfc" can act on the emotion's features.
+Letters: B batch, C classes, S characters, U utterances.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from serlib import losses, text
+from serlib import attributes, losses, regression, text
+from serlib.attributes import ATTRIBUTES  # noqa: F401 (part of this module for whoever reads answers)
 from serlib.batching import Batch
 from serlib.losses import IGNORE
 
@@ -36,8 +39,8 @@ SPEAKER_LABELS = ("true", "prefix", "shuffled")
 class LossConfig:
     """The total loss; terms of weight 0 are not computed.
 
-        added:   L = L_emotion + Σ_k α_k L_k                    (Cai 2021, MTLSER 2025)
-        shared:  L = (1 - Σ_k α_k) L_emotion + Σ_k α_k L_k      (Wang 2025, eq. 1)
+        added:   L = L_emotion + Σ_k α_k L_k + β L_SWFC                    (Cai 2021, MTLSER 2025)
+        shared:  L = (1 - Σ_k α_k) L_emotion + Σ_k α_k L_k + β L_SWFC      (Wang 2025, eq. 1)
 
     Attributes:
         gamma: Focusing parameter of the emotion's loss; 0 is cross-entropy.
@@ -48,6 +51,15 @@ class LossConfig:
         alpha_speaker: α of "speaker"; None takes ``alpha``.
         total: "added" or "shared".
         ctc: What ``losses.ctc`` reduces by: "sum", "clips" or "characters".
+        attributes: Loss of the task "attributes", see ``regression``: "mse", "gaussian" or "ccc".
+        sigma: σ of "gaussian", in units of the scale.
+        detach: Whether "gaussian" treats its weight as a constant.
+        alpha_attributes: α of "attributes"; None takes ``alpha``.
+        swfc: β of ``losses.swfc`` on the output ``features``, of a model with the emotion.
+        swfc_form: "original", or "printed" as in Wang 2025.
+        swfc_gamma: Its γ; MultiEMO's for IEMOCAP, as the next two.
+        tau: Its temperature τ.
+        swfc_power: The power a of its class weights.
     """
 
     gamma: float = 0.0
@@ -57,23 +69,43 @@ class LossConfig:
     alpha_speaker: float | None = None
     total: str = "added"
     ctc: str = "clips"
+    attributes: str = "mse"
+    sigma: float = 1.0
+    detach: bool = False
+    alpha_attributes: float | None = None
+    swfc: float = 0.0
+    swfc_form: str = "original"
+    swfc_gamma: float = 2.4
+    tau: float = 0.8
+    swfc_power: float = 1.1
 
     def __post_init__(self) -> None:
         """Refuse names that do not exist and negative weights."""
         for name, known in (
             ("weights", WEIGHTS), ("total", ("added", "shared")),
-            ("ctc", ("sum", "clips", "characters")),
+            ("ctc", ("sum", "clips", "characters")), ("attributes", ("mse", "gaussian", "ccc")),
+            ("swfc_form", ("original", "printed")),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
-        if self.alpha < 0 or (self.alpha_speaker or 0) < 0:
-            raise ValueError(f"{self.alpha=}, {self.alpha_speaker=}: weights are not negative.")
+        weights = (self.alpha, self.alpha_speaker, self.alpha_attributes, self.swfc)
+        if min(weight or 0 for weight in weights) < 0:
+            raise ValueError(
+                f"{self.alpha=}, {self.alpha_speaker=}, {self.alpha_attributes=}, {self.swfc=}: "
+                "weights are not negative."
+            )
+        if not (self.sigma > 0 and self.tau > 0 and self.swfc_gamma >= 0 and self.swfc_power >= 0):
+            raise ValueError(
+                f"{self.sigma=} and {self.tau=} must be positive, {self.swfc_gamma=} and "
+                f"{self.swfc_power=} not negative."
+            )
 
     def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
-        """The weight of each task's loss.
+        """The weight of each task's loss, and of "swfc" if it has one.
 
         Raises:
-            ValueError: The shares leave nothing to the emotion (Wang's three tasks bound α by 1/3).
+            ValueError: There is no emotion for "swfc", or the shares leave nothing to the emotion
+                (Wang's three tasks bound α by 1/3).
 
         >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
         {'emotion': 0.8, 'gender': 0.1, 'asr': 0.1}
@@ -81,6 +113,10 @@ class LossConfig:
         weights = {task: self.alpha for task in tasks if task != "emotion"}
         if "speaker" in weights and self.alpha_speaker is not None:
             weights["speaker"] = self.alpha_speaker
+        if "attributes" in weights and self.alpha_attributes is not None:
+            weights["attributes"] = self.alpha_attributes
+        if self.swfc and "emotion" not in tasks:
+            raise ValueError(f"{self.swfc=} acts on the emotion's features; tasks are {tasks}.")
         if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
             return dict.fromkeys(tasks, 1.0)
         rest = 1 - sum(weights.values()) if self.total == "shared" else 1.0
@@ -89,7 +125,7 @@ class LossConfig:
                 f"shares {weights} leave {rest:.3g} to the emotion: with {len(weights)} tasks of "
                 f"one alpha, alpha must be below 1/{len(weights)}"
             )
-        return {"emotion": rest, **weights}
+        return {"emotion": rest, **weights} | ({"swfc": self.swfc} if self.swfc else {})
 
 
 def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
@@ -126,8 +162,8 @@ def targets(
 
     Returns:
         ``gender`` (U,), ``speaker`` (U,), both IGNORE where unknown; ``tokens`` (U, S) and
-        ``n_tokens`` (U,), 0 where there is no usable transcript. Speakers who are not trained on
-        are unknown.
+        ``n_tokens`` (U,), 0 where there is no usable transcript; ``attributes`` (U, 3), NaN where
+        unknown. Speakers who are not trained on are unknown.
     """
     found, names = {}, []
     if "gender" in tasks:
@@ -140,6 +176,8 @@ def targets(
         found["speaker"] = np.array([number.get(s, IGNORE) for s in speaker])
     if "asr" in tasks:
         found["tokens"], found["n_tokens"] = text.pad(table["text"].tolist())
+    if "attributes" in tasks:
+        found["attributes"] = attributes.targets(table)
     return found, names
 
 
@@ -150,7 +188,7 @@ def task_losses(
 
     Args:
         config: The settings.
-        tasks: Which ones.
+        tasks: Which ones; "swfc" comes with the emotion if it has a weight.
         counts: (C,) training utterances per emotion, for class weights.
     """
     class_weight = {
@@ -174,8 +212,30 @@ def task_losses(
         lengths = outputs["asr_lengths"]
         return losses.ctc(outputs["asr"], lengths, tokens, n_tokens, reduction=config.ctc)
 
+    def scales(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        pair = outputs["attributes"], batch.extra["attributes"]
+        if config.attributes == "gaussian":
+            return regression.gaussian_mse(*pair, sigma=config.sigma, detach=config.detach)
+        return {"mse": regression.mse, "ccc": regression.ccc_loss}[config.attributes](*pair)
+
     known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
-    return {task: known[task] for task in tasks}
+    known |= {"attributes": scales}
+    found = {task: known[task] for task in tasks}
+    return found | (
+        {"swfc": contrast(config, counts)} if config.swfc and "emotion" in tasks else {}
+    )
+
+
+def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
+    """The contrastive term, a function of a model's outputs and the batch."""
+    class_weight = losses.swfc_weights(counts, config.swfc_power)
+
+    def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        features, weight = outputs["features"], class_weight.to(outputs["features"].device)
+        settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
+        return losses.swfc(features, batch.emotion, weight, **settings)
+
+    return swfc
 
 
 def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
@@ -205,6 +265,8 @@ def answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
             tokens, n_tokens = batch.extra["tokens"].tolist(), batch.extra["n_tokens"].tolist()
             said = (row[:n] for row, n in zip(tokens, n_tokens, strict=True))
             columns["reference"] = [text.decode(numbers) for numbers in said]
+    if "attributes" in outputs:
+        columns |= attributes.answers(outputs, batch)
     return columns
 
 
@@ -233,11 +295,12 @@ def ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scores(table: pd.DataFrame) -> dict[str, float]:
-    """Every metric of ``ratio`` that a table of predictions allows."""
+    """Every metric of ``ratio``, and of ``attributes``, that a table of predictions allows."""
     needs = dict.fromkeys(("wer", "cer"), "reference")
     needs |= {"gender": "gender_truth", "speaker": "speaker_id_truth"}
     sums = {m: np.sum(ratio(table, m), 1) for m, column in needs.items() if column in table}
-    return {m: float(right / known) for m, (right, known) in sums.items() if known}
+    found = {m: float(right / known) for m, (right, known) in sums.items() if known}
+    return found | (attributes.scores(table) if "valence_truth" in table else {})
 
 
 def gradient_cosine(

@@ -364,3 +364,41 @@ def test_sampler_refuses_nonsense():
                     {"max_clips": 0}, {"budget_seconds": float("nan")}):  # fmt: skip
         with pytest.raises(ValueError):
             DurationBatchSampler([1.0], **({"budget_seconds": 10} | options))
+
+
+# ------------------------------------------------------------------------------ several inputs
+
+
+def test_each_stream_is_padded_by_its_own_lengths():
+    frames = [np.full((t, 2), t, np.float16) for t in (3, 1)]
+    tokens = [np.arange(n) + 1 for n in (2, 5)]
+    clips = batching.Clips(
+        {"ear": frames, "words": tokens}, ["a", "b"], [1.0, 2.0], emotion=[0, 1],
+        prepare={"words": lambda ids: ids * 10},
+    )  # fmt: skip
+    (batch,) = clips.batches([[0, 1]], quantum={"ear": 4, "words": 1})
+    assert list(batch.streams) == ["ear", "words"]
+    ear, words = batch.streams["ear"], batch.streams["words"]
+    assert ear[0].dtype == torch.float16 and ear[0][:, :, 0].tolist() == [
+        [3, 3, 3, 0],
+        [1, 0, 0, 0],
+    ]
+    assert words[0].tolist() == [[10, 20, 0, 0, 0], [10, 20, 30, 40, 50]]
+    assert (ear[1].tolist(), words[1].tolist()) == ([3, 1], [2, 5])
+    assert batch.inputs is ear[0] and batch.lengths is ear[1]
+    assert batch.padding == 0.5 and batch.seconds == 3.0
+    (coarse,) = clips.batches([[0, 1]], quantum=8)
+    assert [x.shape[1] for x, _ in coarse.streams.values()] == [8, 8]
+    for keys in (["a"], ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="2, 2"):
+            batching.Clips({"ear": frames, "words": tokens}, keys, [1.0] * len(keys))
+    with pytest.raises(ValueError, match="inputs"):
+        batching.Clips({}, [], [])
+
+
+def test_streams_move_and_their_lengths_stay():
+    item = Item({"ear": np.ones((2, 3)), "words": np.arange(4)}, "a", 0, 1.0)
+    batch = collate([item]).to("meta")
+    assert {x.device.type for x, _ in batch.streams.values()} == {"meta"}
+    assert {n.device.type for _, n in batch.streams.values()} == {"cpu"}
+    assert batch.inputs is batch.streams["ear"][0] and batch.lengths.device.type == "cpu"

@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import encoders, evaluation, experiments, manifest, recipes, records, tasks, text
+from serlib import (
+    encoders,
+    evaluation,
+    experiments,
+    inference,
+    manifest,
+    recipes,
+    records,
+    tasks,
+    text,
+)
 from serlib.demo import corpus
 from serlib.losses import IGNORE
 from serlib.model import SER
@@ -285,3 +295,30 @@ def test_long_clips_are_cut_to_their_beginning(home):
     np.testing.assert_allclose(cut.durations, np.minimum(whole.durations, 2.0), atol=1e-3)
     i = int(whole.durations.argmax())
     np.testing.assert_array_equal(cut[i], whole[i][: len(cut[i])])
+
+
+def test_attributes_and_the_contrastive_term_end_to_end(home):
+    base = recipes.wang2025_baseline("smoke").change(**TINY, freeze="all", hidden=16)
+    both = base.change(name="both", tasks=("emotion", "attributes"), alpha=1.0, swfc=0.5)
+    alone = base.change(
+        name="alone", tasks=("attributes",), attributes="ccc", select="ccc", swfc=0.0
+    )
+    runs = sweep([both, base.change(name="plain"), alone], progress=False, workers=1)
+    scores = runs.runs[0].summary["test"]
+    assert {"wa", "ua", "macro_f1", "ccc", "ccc_valence", "rmse"} <= set(scores)
+    assert "wa" not in runs.runs[2].summary["test"]
+    table = runs.predictions("alone")[0]
+    assert table[[*tasks.ATTRIBUTES]].to_numpy().min() >= 1 and table["arousal"].max() <= 7
+    truth = corpus.load().set_index("key")["arousal"].reindex(table.index)
+    np.testing.assert_allclose(table["arousal_truth"], truth, atol=1e-6)
+    for metric in ("ccc", "rmse", "ccc_dominance"):
+        found = runs.interval("alone", metric)
+        assert found.low <= found.value <= found.high
+        if metric != "ccc_dominance":
+            assert found.value == pytest.approx(runs.runs[2].summary["test"][metric])
+        gap = runs.difference("both", "alone", metric)
+        assert gap.value == pytest.approx(found.value - runs.interval("both", metric).value)
+    assert not np.allclose(runs.predictions("plain")[0]["p_0"], runs.predictions("both")[0]["p_0"])
+    recognizer = inference.Recognizer(runs.runs[2])
+    answer = recognizer(experiments.load(alone).store[0])
+    assert answer.emotion is None and set(answer.attributes) == set(tasks.ATTRIBUTES)

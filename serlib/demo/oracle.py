@@ -15,6 +15,7 @@ import pandas as pd
 
 from serlib import metrics
 from serlib.demo import plan
+from serlib.manifest import ATTRIBUTES
 
 HEARD = {
     "prosody": plan.CUES[:4],
@@ -93,13 +94,15 @@ def draw(n: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     """Draw `n` fresh labeled utterances from the plan, without speaking them.
 
     Returns:
-        Rows with the columns `log_likelihood` reads, and the consensus label of each. Utterances
-        without agreement are left out, so a few fewer than `n` come back.
+        Rows with the columns `log_likelihood` reads and ``intended``, the number of the class that
+        was meant; and the consensus label of each. Utterances without agreement are left out, so a
+        few fewer than `n` come back.
     """
     rng = np.random.default_rng(seed)
     intended = rng.choice(len(plan.CLASSES), n, p=plan.PRIOR)
     cues = plan.MEANS[intended] + rng.standard_normal((n, len(plan.CUES)))
     rows = pd.DataFrame(cues, columns=[f"cue_{c}" for c in plan.CUES])
+    rows["intended"] = intended
     for column, lists in (("interjection", plan.INTERJECTIONS), ("adjective", plan.ADJECTIVES)):
         words, likelihood = word_likelihood(lists)
         rows[column] = np.array(words)[_categorical(likelihood[intended], rng)]
@@ -153,4 +156,36 @@ def ceilings(n: int = 200_000, seed: int = 0) -> pd.DataFrame:
         for metric in ("wa", "ua", "macro_f1"):
             cm = metrics.confusion(label, decide(p, metric, share), len(plan.CLASSES))
             table[name][metric] = float(getattr(metrics, metric)(cm))
+    return pd.DataFrame(table).T
+
+
+def attribute_ceilings(n: int = 200_000, seed: int = 0) -> pd.DataFrame:
+    """Best possible CCC of valence, arousal and dominance by what is heard, and its price.
+
+    Let m = E[y | heard], which no prediction beats in squared error. Of all predictions with a
+    standard deviation s, those that rise linearly with m have the largest covariance with y, s σ_m;
+    so the CCC is at most 2 s σ_m / (s² + σ_y²), and that is largest at s = σ_y, where it is σ_m /
+    σ_y. At s = σ_m, with m itself, it is lower: 2 σ_m² / (σ_m² + σ_y²). A prediction that is as
+    wide as the truth wins in CCC and loses in squared error.
+
+    Returns:
+        Rows as in `ceilings`; columns: the attributes and ``ccc``, their mean, of the best
+        prediction for CCC; ``ccc of the mean`` of m, best in squared error.
+    """
+    rows, _ = draw(n, seed)
+    rng = np.random.default_rng(seed + 1)
+    means = np.array([plan.ATTRIBUTES[c] for c in plan.CLASSES])[rows["intended"]]
+    means = means + plan.ATTRIBUTE_SCATTER * rng.standard_normal(means.shape)
+    ratings = means + plan.RATER_SCATTER * rng.standard_normal((plan.RATERS, *means.shape))
+    truth = np.clip(np.round(ratings), 1, 7).mean(0)  # (U, 3), as `corpus` rates an utterance
+    of_class = pd.DataFrame(truth).groupby(rows["intended"].to_numpy()).mean().to_numpy()  # (C, 3)
+    agreement, table = consensus_confusion().sum(1), {}
+    for name, heard in HEARD.items():
+        score = log_likelihood(rows, heard) + np.log(plan.PRIOR * agreement)
+        score = np.exp(score - score.max(1, keepdims=True))
+        expected = score / score.sum(1, keepdims=True) @ of_class  # m
+        ratio = expected.std(0) / truth.std(0)
+        table[name] = dict(zip(ATTRIBUTES, ratio, strict=True)) | {
+            "ccc": ratio.mean(), "ccc of the mean": np.mean(2 * ratio**2 / (1 + ratio**2))
+        }  # fmt: skip
     return pd.DataFrame(table).T

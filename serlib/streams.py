@@ -1,0 +1,124 @@
+"""What each expert of a fusion is given: stored frames if it is frozen, else what it encodes.
+
+An expert of speech reads the corpus's waves, one of text its transcripts. Frames of a frozen expert
+are computed once, each clip alone, and kept in float16 under $SERLIB_HOME/features: 180 MB per hour
+of speech and 500 numbers of width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from serlib import audio, batching, features
+from serlib.data import Data
+from serlib.recipe import Recipe, RecipeError
+
+SPEECH_QUANTUM = audio.SAMPLE_RATE // 4  # padded lengths of waves are multiples of this
+QUANTUM = 4  # and those of frames and token ids of this
+
+
+class Picked(Sequence):
+    """A store read through places: entry i is `store[places[i]]`."""
+
+    def __init__(self, store: Sequence, places: Sequence[int]) -> None:
+        """A place of -1 has no entry: asking for it is an IndexError."""
+        self.store, self.places = store, list(places)
+
+    def __len__(self) -> int:
+        """Places."""
+        return len(self.places)
+
+    def __getitem__(self, i: int):
+        """Entry i."""
+        if self.places[i] < 0:
+            raise IndexError(f"entry {i} was not asked for when the store was made")
+        return self.store[self.places[i]]
+
+
+def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = None) -> list[str]:
+    """What experts of text read, one per row of the table; "" where there is no transcript.
+
+    Args:
+        recipe: Its `transcript` says what dev and test have; train has the manifest's.
+        data: The utterances.
+        heard: Hypotheses by key, for transcript="recognized".
+
+    Raises:
+        RecipeError: An utterance of dev or test was not recognized.
+    """
+    if "text" not in data.table:
+        raise RecipeError("the manifest has no column 'text' for an expert of text to read")
+    said = [text if isinstance(text, str) else "" for text in data.table["text"]]
+    if recipe.transcript == "manifest":
+        return said
+    judged = (data.table["role"] != "train").to_numpy()
+    if recipe.transcript == "none":
+        return ["" if j else text for j, text in zip(judged, said, strict=True)]
+    keys = data.table["key"].tolist()
+    if missing := [k for k, j in zip(keys, judged, strict=True) if j and k not in heard]:
+        raise RecipeError(
+            f"{recipe.recognizer.name} has no hypothesis for {len(missing)} utterances, such as "
+            f"{missing[0]}: give it the same corpus, protocol and fold"
+        )
+    return [heard[k] if j else t for k, j, t in zip(keys, judged, said, strict=True)]
+
+
+def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:
+    """A frozen expert's output for every clip, computed on a GPU if there is one."""
+    if torch.cuda.is_available():
+        encoder.to("cuda")
+    try:
+        return features.cache(encoder, source, kind="frames", dtype="float16", progress=progress)
+    finally:
+        encoder.to("cpu")  # the GPU's memory is for what is trained
+
+
+def inputs(
+    experts: Mapping[str, nn.Module],
+    data: Data,
+    texts: Sequence[str],
+    *,
+    targets: Mapping[str, np.ndarray] | None = None,
+    roles: Sequence[str] = ("train", "dev", "test"),
+    progress: bool = True,
+) -> tuple[batching.Clips, dict[str, int]]:
+    """Clips with a stream per expert, and the quantum that each is padded to.
+
+    Args:
+        experts: From `fusion.load`, in order.
+        data: The utterances.
+        texts: See `transcripts`.
+        targets: See `tasks.targets`.
+        roles: Whose clips will be asked for; other texts are not encoded.
+        progress: Show bars.
+    """
+    asked = np.isin(data.table["role"].to_numpy(), roles)
+    stores, prepare, quantum = {}, {}, {}
+    for name, encoder in experts.items():
+        speech = encoder.modality == "speech"
+        source = data.store if speech else None
+        if not speech:  # each text once: with no transcripts they are all alike
+            different = sorted({text for text, a in zip(texts, asked, strict=True) if a})
+            place = {text: i for i, text in enumerate(different)}
+            places = [place[t] if a else -1 for t, a in zip(texts, asked, strict=True)]
+            source = batching.TextStore(different)
+        if encoder.freeze == "all":
+            source = _frames(encoder, source, progress)
+            quantum[name] = QUANTUM
+        else:
+            prepare[name] = encoder.prepare
+            quantum[name] = SPEECH_QUANTUM if speech else QUANTUM
+        stores[name] = source if speech else Picked(source, places)
+    clips = batching.Clips(
+        stores,
+        data.table["key"].tolist(),
+        data.store.durations,
+        emotion=data.table["label"].to_numpy(),
+        extra=targets,
+        prepare=prepare,
+    )
+    return clips, quantum
