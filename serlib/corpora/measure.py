@@ -21,7 +21,7 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from serlib import audio, manifest, records
+from serlib import manifest, records
 
 SAVE_EVERY = 30.0  # seconds between two writings of what was measured
 SILENT = 1e-4  # a peak below -80 dB relative to full scale: nothing was recorded
@@ -202,6 +202,8 @@ def _unusable(rate: int, frames: int, peak: float | None, data: bytes, size: int
 @functools.cache
 def _odd(rate: int) -> str | None:
     """Why a sample rate cannot be changed to 16 kHz, or None."""
+    from serlib import audio  # here: it loads torch, which cards and labels do not need
+
     try:
         audio.resample(np.zeros(1, np.float32), rate)
     except audio.AudioError as error:
