@@ -305,6 +305,10 @@ def test_clips_become_a_tree_of_sounds(built, tmp_path, fake_ffmpeg):
     assert sum(after[path] != stamp[path] for path in stamp) == 1
 
 
+def test_clips_have_the_rate_of_everything_else():
+    assert int(clips.RATE) == audio.SAMPLE_RATE
+
+
 def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake_ffmpeg):
     (tmp_path / "in").mkdir()
     for out in (tmp_path / "in", tmp_path / "in" / "sound", tmp_path):

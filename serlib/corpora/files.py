@@ -64,11 +64,22 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 16) -> list[str]:
 
 
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`."""
+    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`.
+
+    What separates the cells (a comma, semicolon or tab) is seen from the first line.
+    """
     try:
-        df = pd.read_csv(io.StringIO(text(path)), dtype=object, keep_default_na=False)
+        content = text(path)
+        first = content.split("\n", 1)[0]
+        separator = max(",;\t", key=first.count)
+        df = pd.read_csv(
+            io.StringIO(content), sep=separator, dtype=object, keep_default_na=False,
+            skipinitialspace=True,
+        )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ManifestError(f"{path} is no CSV table ({error}): copy it again") from error
+    if not isinstance(df.index, pd.RangeIndex):
+        raise ManifestError(f"{path} has more cells than names of columns: repair its first line")
     df.columns = df.columns.str.strip()
     if absent := [name for name in columns if name not in df]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")
