@@ -7,6 +7,7 @@ macOS leaves on other file systems (AppleDouble), which hold no audio and no tex
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,12 +56,12 @@ def text(path: str | os.PathLike) -> str:
     return decoded.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def texts(paths: Sequence[str | os.PathLike], workers: int = 16) -> list[str]:
+def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
     """Many small text files, in order; reading waits for the disk, so threads help."""
-    if len(paths) < workers:
-        return [text(path) for path in paths]
+    size = -(-len(paths) // workers) or 1
+    parts = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(text, paths, chunksize=256))
+        return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
