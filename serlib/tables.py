@@ -47,6 +47,7 @@ _EMOBOX = {name: name for name in EMOTIONS} | dict(
     excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
     sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
     disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
+    joy="happiness",
 )  # fmt: skip
 
 
@@ -283,7 +284,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
         if "length" not in df:
             df["length"] = df["num_frame"] / df["sample_rate"]
         if emotions is None:
-            emotions = {e: _EMOBOX.get(str(e).lower()) for e in df["emo"]}
+            emotions = {e: emotion(str(e)) for e in df["emo"]}
         return typed(
             df.assign(
                 num_frame=df["num_frame"].astype(float).round(),
@@ -315,3 +316,12 @@ def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
         line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     _replace(path, "".join(lines))
+
+
+def emotion(word: str) -> str | None:
+    """The emotion that a usual English word or a code of IEMOCAP names, or None.
+
+    >>> emotion("Angry"), emotion("exc"), emotion("W")
+    ('anger', 'excitement', None)
+    """
+    return _EMOBOX.get(word.strip().lower())

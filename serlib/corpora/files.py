@@ -6,11 +6,14 @@ macOS leaves on other file systems (AppleDouble), which hold no audio and no tex
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pandas as pd
 
 from serlib.tables import ManifestError
 
@@ -59,3 +62,35 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
     parts = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(workers) as pool:
         return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
+
+
+def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`.
+
+    What separates the cells (a comma, semicolon or tab) is seen from the first line.
+    """
+    try:
+        content = text(path)
+        first = content.split("\n", 1)[0]
+        separator = max(",;\t", key=first.count)
+        df = pd.read_csv(
+            io.StringIO(content), sep=separator, dtype=object, keep_default_na=False,
+            skipinitialspace=True,
+        )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ManifestError(f"{path} is no CSV table ({error}): copy it again") from error
+    if not isinstance(df.index, pd.RangeIndex):
+        raise ManifestError(f"{path} has more cells than names of columns: repair its first line")
+    df.columns = df.columns.str.strip()
+    if absent := [name for name in columns if name not in df]:
+        raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")
+    cells = {name: [str(cell).strip() or None for cell in df[name]] for name in df}
+    return pd.DataFrame(cells, dtype=object)
+
+
+def odd_names(names: Sequence[str], example: str) -> list[str]:
+    """What to remark about files whose names tell nothing; no line if there are none."""
+    if not names:
+        return []
+    some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+    return [f"{len(names)} files are not named like {example}: skipped ({some})"]

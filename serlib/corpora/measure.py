@@ -38,9 +38,9 @@ _MAGIC = (
 )  # fmt: skip
 _AUDIO = {"wav": ".wav", "aiff": ".aif .aiff", "flac": ".flac", "ogg": ".ogg .oga", "mp3": ".mp3"}
 _MEND = {
-    "avi": "is a video clip (AVI): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
-    "mp4": "is a video clip (MP4): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
-    "matroska": "is a video clip: pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
+    "avi": "is a video clip (AVI): pull the sound out first, with serlib manifest extract",
+    "mp4": "is a video clip (MP4): pull the sound out first, with serlib manifest extract",
+    "matroska": "is a video clip: pull the sound out first, with serlib manifest extract",
     "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
     "html": "is a web page, not audio: the download failed, fetch it again",
     "appledouble": "is a macOS companion file (AppleDouble), not audio: delete it",
