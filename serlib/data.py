@@ -55,7 +55,8 @@ def _place(recipe: Recipe) -> tuple[Path, Path | None]:
     if path.suffix not in (".csv", ".jsonl"):
         path = Path(recipe.data_root) / f"{recipe.corpus}.csv"
     if not path.exists():
-        raise RecipeError(f"no manifest {path}; write one (data_manifests/README.md) or name it")
+        make = f"serlib manifest build {path.stem} --root {recipe.data_root} --out {path}"
+        raise RecipeError(f"no manifest {path}; make it ({make}) or name another one")
     return path, Path(recipe.data_root)
 
 

@@ -1,4 +1,4 @@
-"""The commands `serlib manifest ...`: build, check, list, audit and get."""
+"""The commands `serlib manifest ...`: build, check, list, audit, extract and get."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def parsers(commands, add) -> None:
     audit.add_argument("--corpus", default="", help="whose names they are; default: recognized")
     audit.add_argument("--manifest", type=Path, help="look the utterances up in this manifest")
     audit.add_argument("--split", metavar="COLUMN", help="column that tells train from test")
+
+    extract = add("extract", _extract, "Pull the sound out of a corpus of video clips.", actions)
+    extract.add_argument("--root", type=Path, required=True, help="the corpus folder, only read")
+    extract.add_argument("--to", type=Path, required=True, metavar="DIR",
+                         help="the folder of sounds, to build the manifest from")  # fmt: skip
+    extract.add_argument("--workers", type=int, metavar="N", help="clips at a time")
+    extract.add_argument("--quiet", action="store_true", help="no progress bar")
 
     get = add("get", _get, "Fetch a corpus that anybody may fetch.", actions)
     get.add_argument("corpus")
@@ -128,3 +135,15 @@ def _get(arguments: argparse.Namespace) -> None:
     print(download.terms(card), flush=True)
     for path in download.get(card, arguments.to, progress=not arguments.quiet):
         print(path)
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from serlib.corpora import clips
+
+    failed = clips.extract(
+        arguments.root, arguments.to, workers=arguments.workers, progress=not arguments.quiet
+    )
+    for clip, why in failed.items():
+        print(f"{clip}: {why}")
+    print(f"{arguments.to}: the sound of all clips but {len(failed)}", file=sys.stderr)
+    return 1 if failed else 0

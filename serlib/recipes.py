@@ -76,7 +76,7 @@ def cai2021(
         profile=profile,
         corpus=_corpus(profile, corpus, "iemocap"),
         data_root=data_root,
-        protocol="session" if full else "official",
+        protocol="usual" if full else "official",  # IEMOCAP: one session
         classes=manifest.CLASSES_4 if full else manifest.CLASSES_8,
         merge=IEMOCAP_MERGE if full else (),
         max_clips=2 if full else None,  # code: 2 clips x 4 steps; paper: 8 in all
@@ -152,7 +152,7 @@ def wang2025_baseline(
         profile=profile,
         corpus=_corpus(profile, corpus, "msp-podcast"),
         data_root=data_root,
-        protocol="official",
+        protocol="usual" if full else "official",
         classes=manifest.CLASSES_8,
         max_clips=16 if full else None,
         model=ModelConfig(

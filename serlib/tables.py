@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ EMOTIONS = tuple(
     "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
     "boredom other no_agreement".split()
 )
+_PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
 _EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
 _EMOBOX = {name: name for name in EMOTIONS} | dict(
@@ -47,6 +47,7 @@ _EMOBOX = {name: name for name in EMOTIONS} | dict(
     excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
     sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
     disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
+    joy="happiness",
 )  # fmt: skip
 
 
@@ -140,19 +141,20 @@ def _replace(path: str | os.PathLike, text: str) -> None:
 def _parse_csv(text: str) -> pd.DataFrame:
     # Twice over the text: pandas is fast but completes rows that are too short, as in a file
     # whose end is lost.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
         if "" in header or len(set(header)) < len(header):
             raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
-        for number, row in enumerate(filter(None, reader), start=1):
-            if len(row) != len(header):
-                raise ManifestError(
-                    f"row {number} has {len(row)} cells, the header {len(header)}: put quotes "
-                    "around texts with commas"
-                )
+        wide = np.fromiter(map(len, filter(None, reader)), dtype=np.int64)
     except csv.Error as error:
         raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error
+    if (odd := wide != len(header)).any():
+        number = int(odd.argmax())
+        raise ManifestError(
+            f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
+            "around texts with commas"
+        )
     if not header:
         return pd.DataFrame()
     return pd.read_csv(
@@ -182,16 +184,20 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
             f"columns {', '.join(absent)} are missing, there are {', '.join(raw)}: add them "
             "(from_emobox reads EmoBox files)"
         )
-    raw = raw.reset_index(drop=True).astype(object)
-    raw = raw.where(raw.notna() & (raw != ""), None)
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
-    df = pd.DataFrame(
-        {
-            name: parse[KINDS.get(name)](name, raw.get(name, nothing))
-            for name in [*COLUMNS, *(name for name in raw if name not in KINDS)]
-        }
-    )
+
+    def cells(name: str) -> pd.Series:
+        if name not in raw:
+            return nothing
+        given = raw[name].astype(object).tolist()  # c != c: only NaN and NaT
+        missing = (c is None or c is pd.NA or c != c or c == "" for c in given)
+        return pd.Series(
+            [None if no else c for c, no in zip(given, missing, strict=True)], dtype=object
+        )
+
+    every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
+    df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
     if df["key"].isna().any():
         raise ManifestError(f"row {df['key'].isna().argmax() + 1} has no key: give it one")
     if (again := df["key"].duplicated()).any():
@@ -218,7 +224,9 @@ def _dumped(cells: pd.Series) -> pd.Series:
 
 
 def _number(name: str, cells: pd.Series) -> pd.Series:
-    scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
+    scalar = cells
+    if pd.api.types.infer_dtype(cells, skipna=True) not in _PLAIN:
+        scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
     values = pd.to_numeric(scalar, errors="coerce").astype("float64")
     wrong = cells.notna() & ~np.isfinite(values)
     if KINDS[name] == "int":
@@ -231,19 +239,18 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
     known: dict[str, Any] = {}  # most cells are alike: each text is parsed once, then copied
-    values = []
-    for number, cell in enumerate(cells, start=1):
-        if isinstance(cell, str):
-            if cell not in known:
-                try:
-                    known[cell] = json.loads(cell)
-                except ValueError:
-                    known[cell] = None
-            if known[cell] is None:
-                raise ManifestError(f"row {number}, column {name}: {cell!r} is no JSON")
-            cell = copy(known[cell])
-        values.append([] if cell is None and name == "flags" else cell)
-    return pd.Series(values, dtype=object)
+    for cell in dict.fromkeys(c for c in cells if isinstance(c, str)):
+        try:
+            known[cell] = json.loads(cell)
+        except ValueError:
+            known[cell] = None
+        if known[cell] is None:
+            row = cells.tolist().index(cell) + 1
+            raise ManifestError(f"row {row}, column {name}: {cell!r} is no JSON")
+    values = [known[c] if isinstance(c, str) else c for c in cells]
+    empty = [] if name == "flags" else None
+    values = [empty if c is None else c for c in values]
+    return pd.Series([c.copy() if isinstance(c, (list, dict)) else c for c in values], dtype=object)
 
 
 def _extra(name: str, cells: pd.Series) -> pd.Series:
@@ -277,7 +284,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
         if "length" not in df:
             df["length"] = df["num_frame"] / df["sample_rate"]
         if emotions is None:
-            emotions = {e: _EMOBOX.get(str(e).lower()) for e in df["emo"]}
+            emotions = {e: emotion(str(e)) for e in df["emo"]}
         return typed(
             df.assign(
                 num_frame=df["num_frame"].astype(float).round(),
@@ -309,3 +316,12 @@ def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
         line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     _replace(path, "".join(lines))
+
+
+def emotion(word: str) -> str | None:
+    """The emotion that a usual English word or a code of IEMOCAP names, or None.
+
+    >>> emotion("Angry"), emotion("exc"), emotion("W")
+    ('anger', 'excitement', None)
+    """
+    return _EMOBOX.get(word.strip().lower())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from serlib import audio, corpora, manifest
+from serlib import audio, cli, corpora, manifest
 from serlib.corpora import cards, clips, cremad, emodb, emotiw2018, meiju2025, meld, ravdess
 from serlib.demo import trees
 from serlib.manifest import ManifestError
@@ -303,6 +303,25 @@ def test_clips_become_a_tree_of_sounds(built, tmp_path, fake_ffmpeg):
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
     assert set(after) == set(stamp)
     assert sum(after[path] != stamp[path] for path in stamp) == 1
+
+
+def test_the_command_extract_names_what_failed(built, tmp_path, fake_ffmpeg, capsys):
+    root, answers, _, _ = built("meld")
+    arguments = ["manifest", "extract", "--root", str(root), "--to", str(tmp_path / "o"), "--quiet"]
+    assert cli.main(arguments) == 1
+    broken = answers["wav"][answers["present"] != 1].iloc[0]
+    told = capsys.readouterr()
+    assert f"{broken}: ffmpeg: moov atom not found" in told.out and "but 2" in told.err
+    with pytest.raises(ManifestError, match="serlib manifest extract"):
+        (tmp_path / "videos/train_splits").mkdir(parents=True)
+        (tmp_path / "videos/train_splits/dia0_utt0.mp4").write_bytes((root / broken).read_bytes())
+        line = "1,Hey,Ross,joy,positive,0,0,4,7\n"
+        (tmp_path / "videos/train_sent_emo.csv").write_text(HEAD + line)
+        corpora.build("meld", tmp_path / "videos", progress=False)
+
+
+def test_clips_have_the_rate_of_everything_else():
+    assert int(clips.RATE) == audio.SAMPLE_RATE
 
 
 def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake_ffmpeg):

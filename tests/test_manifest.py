@@ -86,6 +86,14 @@ def test_equal_audio_with_different_labels_must_be_flagged():
     assert manifest.check(pd.DataFrame([row(1, **same), row(2, **same)])) == []
 
 
+def test_segments_of_one_file_may_have_different_labels():
+    same = {"sha256": "a" * 64, "end": 1.0}
+    parts = [row(1, **same, start=0.0), row(2, **same, start=0.5, emotion="sadness")]
+    assert manifest.check(pd.DataFrame(parts)) == []
+    parts.append(row(3, **same, start=0.5, emotion="anger"))
+    assert "2 rows, first d-2" in manifest.check(pd.DataFrame(parts))[0]
+
+
 # paths
 
 

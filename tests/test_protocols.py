@@ -178,3 +178,66 @@ def test_roles_fit_a_table_that_was_read(tmp_path):
         assert manifest.protocol(back, name).tolist() == manifest.protocol(df, name).tolist()
     roles = manifest.protocol(back, "official")
     assert back.assign(role=roles)["role"].isna().sum() == sum(r is None for r in roles) > 0
+
+
+def test_talker_protocol_sets_the_partner_aside():
+    df = iemocap_like()
+    for fold, talker in enumerate(sorted(df["speaker"].unique()), start=1):
+        part = parts(df, manifest.protocol(df, "talker", fold=fold))
+        manifest.assert_disjoint(**part)
+        assert part["test"]["speaker"].unique().tolist() == [talker]
+        assert part["dev"]["group"].nunique() == 1 and part["dev"]["speaker"].nunique() == 2
+        assert part["train"]["group"].nunique() == 3
+        assert sum(map(len, part.values())) == len(df) * 9 // 10  # all but the partner
+    alone = one_talker_each()  # then nobody is set aside
+    same = manifest.protocol(alone, "talker", fold=3)
+    assert same.equals(manifest.protocol(alone, "speaker", fold=3))
+
+
+def test_dev_as_test_keeps_the_official_sides_apart():
+    df = one_talker_each().assign(split=lambda d: d["split"].where(d["split"] == "dev", "train"))
+    tested = set(df["key"][df["split"] == "dev"])
+    judged = []
+    for fold in range(1, 9):
+        part = parts(df, manifest.protocol(df, "dev_as_test", fold=fold, seed=2))
+        assert set(part["test"]["key"]) == tested
+        assert part["dev"]["group"].nunique() == 1 and part["train"]["group"].nunique() == 7
+        judged += part["dev"]["group"].unique().tolist()
+    assert sorted(judged) == sorted(df["group"][df["split"] == "train"].unique())
+    with pytest.raises(ManifestError, match="fold 9 of 8"):
+        manifest.protocol(df, "dev_as_test", fold=9)
+    with pytest.raises(ManifestError, match="nothing to train on or to test"):
+        manifest.protocol(df[df["split"] != "dev"], "dev_as_test")
+
+
+def test_the_usual_protocol_is_what_the_manifest_has():
+    df = iemocap_like().assign(emotion="anger")
+    closed = df.assign(split=df["split"].where(df["split"].isin(["train", "dev"]), None))
+    bare = one_talker_each().assign(emotion="anger", fold=None)
+    closed = closed.assign(group=closed["speaker"])  # two groups to train on
+    for table, name in (
+        (df, "official"),
+        (closed, "session"),
+        (closed.assign(fold=None), "dev_as_test"),
+        (bare.assign(split=None), "talker"),
+    ):
+        assert manifest.usual(table) == name
+        want = manifest.protocol(table, name)
+        assert manifest.protocol(table, "usual").equals(want)
+    blind = df.assign(emotion=df["emotion"].where(df["split"].isin(["train", "dev"]), None))
+    assert manifest.usual(blind) == "session"  # a test set without labels tests nothing
+
+
+def test_fold_numbers_are_those_that_protocol_takes():
+    df = one_talker_each().assign(emotion="anger")
+    found = {name: len(manifest.fold_numbers(df, name)) for name in manifest.PROTOCOLS}
+    assert found == dict(
+        official=2, session=5, speaker=10, talker=10, dev_as_test=1, usual=2, prefix=10,
+        dialogue=5, random=5,
+    )  # fmt: skip
+    assert manifest.fold_numbers(df, "speaker", 3) == [1, 2, 3]
+    for name in manifest.PROTOCOLS:
+        for fold in manifest.fold_numbers(df, name):
+            manifest.protocol(df, name, fold=fold, allow_leaks=True)
+    with pytest.raises(ManifestError, match="no protocol 'loso'"):
+        manifest.fold_numbers(df, "loso")

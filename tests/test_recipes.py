@@ -13,7 +13,7 @@ def test_the_papers_values():
         "facebook/wav2vec2-base", "mean", "linear",
     )  # fmt: skip
     assert (cai.train.epochs, cai.train.lr_encoder, cai.train.warmup) == (100, 1e-5, 0.1)
-    assert cai.max_clips * cai.train.accumulate == 8 and cai.protocol == "session"
+    assert cai.max_clips * cai.train.accumulate == 8 and cai.protocol == "usual"
     wang = recipes.wang2025_baseline("full", data_root="/data")
     assert wang.model.encoder == "microsoft/wavlm-large" and wang.model.pooling == "attentive"
     assert (wang.max_clips, wang.train.epochs, wang.train.lr_encoder) == (16, 60, 1e-5)

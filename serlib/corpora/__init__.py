@@ -18,9 +18,10 @@ from serlib.corpora import cards, counts, measure
 from serlib.corpora.counts import Difference, Report  # noqa: F401 used from here
 from serlib.tables import ManifestError, typed
 
-# One module each (with _ for -), and one card.
+# One module each (with _ for -), and one card. The last three are formats: any corpus in them.
 CORPORA = (
     "iemocap", "msp-podcast", "emotiw2018", "meiju2025", "ravdess", "cremad", "emodb", "meld",
+    "folder", "emobox", "audformat",
 )  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from serlib import audio
 from serlib.tables import ManifestError
 
+RATE = "16000"  # of `audio.SAMPLE_RATE`; importing it would load torch
 VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
 LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
 NO_FFMPEG = (
@@ -93,7 +93,7 @@ def _one(program: str, clip: Path, target: Path) -> str | None:
     """Why a clip has no sound, or None if it was written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.wav")
-    form = ["-vn", "-ac", "1", "-ar", str(audio.SAMPLE_RATE), "-c:a", "pcm_s16le"]
+    form = ["-vn", "-ac", "1", "-ar", RATE, "-c:a", "pcm_s16le"]
     command = [program, "-nostdin", "-v", "error", "-y", "-i", str(clip), *form, str(temporary)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

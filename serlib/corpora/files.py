@@ -7,6 +7,7 @@ macOS leaves on other file systems (AppleDouble), which hold no audio and no tex
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,20 +56,31 @@ def text(path: str | os.PathLike) -> str:
     return decoded.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def texts(paths: Sequence[str | os.PathLike], workers: int = 16) -> list[str]:
+def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
     """Many small text files, in order; reading waits for the disk, so threads help."""
-    if len(paths) < workers:
-        return [text(path) for path in paths]
+    size = -(-len(paths) // workers) or 1
+    parts = [paths[i : i + size] for i in range(0, len(paths), size)]
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(text, paths, chunksize=256))
+        return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`."""
+    """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`.
+
+    What separates the cells (a comma, semicolon or tab) is seen from the first line.
+    """
     try:
-        df = pd.read_csv(io.StringIO(text(path)), dtype=object, keep_default_na=False)
+        content = text(path)
+        first = content.split("\n", 1)[0]
+        separator = max(",;\t", key=first.count)
+        df = pd.read_csv(
+            io.StringIO(content), sep=separator, dtype=object, keep_default_na=False,
+            skipinitialspace=True,
+        )  # fmt: skip
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ManifestError(f"{path} is no CSV table ({error}): copy it again") from error
+    if not isinstance(df.index, pd.RangeIndex):
+        raise ManifestError(f"{path} has more cells than names of columns: repair its first line")
     df.columns = df.columns.str.strip()
     if absent := [name for name in columns if name not in df]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")

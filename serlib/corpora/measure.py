@@ -21,7 +21,7 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from serlib import audio, manifest, records
+from serlib import manifest, records
 
 SAVE_EVERY = 30.0  # seconds between two writings of what was measured
 SILENT = 1e-4  # a peak below -80 dB relative to full scale: nothing was recorded
@@ -38,9 +38,9 @@ _MAGIC = (
 )  # fmt: skip
 _AUDIO = {"wav": ".wav", "aiff": ".aif .aiff", "flac": ".flac", "ogg": ".ogg .oga", "mp3": ".mp3"}
 _MEND = {
-    "avi": "is a video clip (AVI): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
-    "mp4": "is a video clip (MP4): pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
-    "matroska": "is a video clip: pull out its audio with ffmpeg -i IN -ar 16000 OUT.wav",
+    "avi": "is a video clip (AVI): pull the sound out first, with serlib manifest extract",
+    "mp4": "is a video clip (MP4): pull the sound out first, with serlib manifest extract",
+    "matroska": "is a video clip: pull the sound out first, with serlib manifest extract",
     "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
     "html": "is a web page, not audio: the download failed, fetch it again",
     "appledouble": "is a macOS companion file (AppleDouble), not audio: delete it",
@@ -202,6 +202,8 @@ def _unusable(rate: int, frames: int, peak: float | None, data: bytes, size: int
 @functools.cache
 def _odd(rate: int) -> str | None:
     """Why a sample rate cannot be changed to 16 kHz, or None."""
+    from serlib import audio  # here: it loads torch, which cards and labels do not need
+
     try:
         audio.resample(np.zeros(1, np.float32), rate)
     except audio.AudioError as error:

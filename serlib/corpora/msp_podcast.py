@@ -87,8 +87,10 @@ def _consensus(folder: Path) -> pd.DataFrame:
             content = json.loads(files.text(path))
         except ValueError as error:
             raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
-        table = pd.DataFrame.from_dict(content, orient="index").rename_axis("FileName")
-        table = table.reset_index().astype(object).where(lambda t: t.notna(), "").astype(str)
+        table = pd.DataFrame.from_dict(content, orient="index").astype(object)
+        table = table.where(table.notna(), "").astype(str)
+        table["FileName"] = table.index
+        table = table.reset_index(drop=True)
     wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
     if absent := [name for name in wanted if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
@@ -162,54 +164,60 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
 
     The second value counts first choices that are no known name; they count as other.
     """
-    utt, first = _ratings(folder)
-    if not len(utt):
-        return {}, 0
-    choice = first.str.strip().str.lower().str.replace(r"\s*-.*", "", regex=True)
-    choice = choice.where(choice != "", None)
-    label = choice.map(RATED)
-    unknown = int((label.isna() & choice.notna()).sum())
-    label = label.where(label.notna() | choice.isna(), "other")
-    counts = pd.DataFrame({"utt": utt, "label": label}).dropna().value_counts(sort=False)
-    names, labels = (counts.index.get_level_values(i).to_numpy() for i in (0, 1))
-    total = counts.groupby(level=0).sum()
-    shares = (counts.to_numpy() / total.reindex(names).to_numpy()).round(4)
-    found: dict[str, dict[str, float]] = {}
-    for name, choice, share in zip(names.tolist(), labels.tolist(), shares.tolist(), strict=True):
-        found.setdefault(name, {})[choice] = share
-    number = total.to_dict()
-    return {name: (dist, int(number[name])) for name, dist in found.items()}, unknown
+    rated, choices = (np.array(column, dtype=object) for column in _ratings(folder))
+    utt, utts = pd.factorize(rated)
+    choice, spelled = pd.factorize(choices)
+    named = [_label(text) for text in spelled]
+    unknown = int(np.isin(choice, [i for i, name in enumerate(named) if name == ""]).sum())
+    labels = sorted(set(RATED.values()))
+    number = np.array([-1 if n is None else labels.index(n or "other") for n in named], dtype=int)
+    label = number[choice]
+    cells = (utt * len(labels) + label)[label >= 0]
+    counts = np.bincount(cells, minlength=len(utts) * len(labels)).reshape(len(utts), len(labels))
+    votes = {}
+    for name, row in zip(utts, counts.tolist(), strict=True):
+        if n := sum(row):
+            dist = {x: round(k / n, 4) for x, k in zip(labels, row, strict=True) if k}
+            votes[name.removesuffix(".wav")] = dist, n
+    return votes, unknown
 
 
-def _ratings(folder: Path) -> tuple[pd.Series, pd.Series]:
-    """Utterance and first choice of every single rating, from whichever file there is."""
+def _label(spelled: str) -> str | None:
+    """The emotion of a first choice; "" if it is no known name, None if there is none."""
+    word = spelled.strip().lower().split("-")[0].strip()
+    return RATED.get(word, "") if word else None
+
+
+def _ratings(folder: Path) -> tuple[list[str], list[str]]:
+    """File and first choice of every single rating, from whichever file there is."""
     path = files.child(folder, "labels_detailed.csv")
     if path is None:
         path = files.child(folder, "labels.txt")
-        return _blocks(files.text(path)) if path else (pd.Series(dtype=str), pd.Series(dtype=str))
-    table = pd.read_csv(
-        io.StringIO(files.text(path)), dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
-    )
-    table.columns = table.columns.str.strip()
-    utt = table["FileName"].str.strip().str.replace(r"\.wav$", "", regex=True)
-    if "EmoClass_Major" in table:  # 1.6, and 2.0 with WorkerID
-        return utt, table["EmoClass_Major"]
-    if "EmoDetail" in table:  # "WORKER00000001; Other-confused; Concerned,Confused; A:3.0; ..."
-        return utt, table["EmoDetail"].str.split(";", n=2).str[1].fillna("")
-    raise ManifestError(f"{path} has neither EmoClass_Major nor EmoDetail: {', '.join(table)}")
+        return _blocks(files.text(path)) if path else ([], [])
+    header, *rows = csv.reader(io.StringIO(files.text(path), newline=""))
+    place = {name.strip(): i for i, name in enumerate(header)}
+    rows = [row for row in rows if len(row) > 1]
+    if "EmoClass_Major" in place:  # 1.6, and 2.0 with WorkerID
+        first = [row[place["EmoClass_Major"]] for row in rows]
+    elif "EmoDetail" in place:  # "WORKER00000001; Other-confused; Concerned,Confused; A:3.0; ..."
+        first = [(row[place["EmoDetail"]].split(";", 2) + [""])[1] for row in rows]
+    else:
+        names = ", ".join(place)
+        raise ManifestError(f"{path} has neither EmoClass_Major nor EmoDetail, only {names}")
+    return [row[place["FileName"]].strip() for row in rows], first
 
 
-def _blocks(text: str) -> tuple[pd.Series, pd.Series]:
+def _blocks(text: str) -> tuple[list[str], list[str]]:
     """labels.txt: a line for the file, then one for each rater, then an empty one."""
-    utts, first, utt = [], [], None
+    names, first, name = [], [], None
     for line in text.split("\n"):
         fields = [field.strip() for field in line.split(";")]
         if fields[0].lower().endswith(".wav"):
-            utt = fields[0][: -len(".wav")]
-        elif utt and len(fields) > 1:
-            utts.append(utt)
+            name = fields[0]
+        elif name and len(fields) > 1:
+            names.append(name)
             first.append(fields[1])
-    return pd.Series(utts, dtype=str), pd.Series(first, dtype=str)
+    return names, first
 
 
 def _notes(df: pd.DataFrame, wavs: list[str], blind: list[str], unknown: int) -> list[str]:

@@ -1,0 +1,169 @@
+"""Databases in audEERING's audformat, as audb delivers them: a header, and tables as CSV.
+
+    db.yaml                     schemes, tables, splits, language, license
+    db.emotion.csv              file,emotion,...            a row per file
+    db.segments.csv             file,start,end,emotion,...  a row per segment
+    db.speaker.csv              speaker,gender,age,...      facts about speakers
+    wav/03a01Fa.wav
+
+Read without audformat itself, so tables must lie as CSV (``storage_format="csv"``). Source: the
+format's specification, https://audeering.github.io/audformat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from serlib.corpora import files
+from serlib.tables import EMOTIONS, ManifestError
+
+ATTRIBUTES = ("valence", "arousal", "dominance")
+FACTS = ("speaker", "gender", "age", "text", *ATTRIBUTES)
+INDEX = ("file", "start", "end")
+SPLITS = ("train", "dev", "test")
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """The rows of all tables that have a column `emotion`.
+
+    What those lack (speaker, gender, age, text, attributes) is looked up in the other tables by
+    file, and by speaker. An emotion that is none of `manifest.EMOTIONS` is left out and remarked.
+
+    Args:
+        root: The database, with db.yaml.
+        version: Names of the tables to take, with * for any letters and commas between; "" takes
+            all.
+
+    Raises:
+        ManifestError: If there is no header, a table is not there as CSV, no table has emotions,
+            or tables label the same file or segment twice.
+    """
+    header = _header(root)
+    tables = header.get("tables") or {}
+    wanted = [pattern.strip() for pattern in version.split(",")] if version else ["*"]
+    chosen = [
+        name
+        for name, table in tables.items()
+        if "emotion" in (table.get("columns") or {}) and any(fnmatchcase(name, w) for w in wanted)
+    ]
+    if not chosen:
+        raise ManifestError(f"no table {version or 'with a column emotion'} in {root}: there are "
+                            f"{', '.join(tables) or 'none'}")  # fmt: skip
+    parts = [_table(root, name).assign(split=_split(header, name)) for name in chosen]
+    df = pd.concat(parts, ignore_index=True)
+    for name in INDEX[1:]:
+        df[name] = _seconds(df[name]) if name in df else float("nan")
+    if (again := df.duplicated(list(INDEX))).any():
+        raise ManifestError(
+            f"{df['file'][again].iloc[0]} is labeled in several of the tables {', '.join(chosen)}: "
+            "choose by version, e.g. emotion or emotion.categories.*"
+        )
+    _look_up(df, root, header, [name for name in tables if name not in chosen])
+    return _rows(df, header)
+
+
+def _header(root: Path) -> Mapping:
+    path = files.need(root, "db.yaml", hint="give the folder of an audformat database")
+    header = yaml.safe_load(files.text(path))
+    if not isinstance(header, Mapping):
+        raise ManifestError(f"{path} is no header of a database: copy it again")
+    return header
+
+
+def _table(root: Path, name: str) -> pd.DataFrame:
+    path = files.child(root, f"db.{name}.csv")
+    if path is None:
+        raise ManifestError(
+            f"no db.{name}.csv in {root}: save the database with audformat as "
+            'database.save(FOLDER, storage_format="csv")'
+        )
+    return files.table(path)
+
+
+def _split(header: Mapping, name: str) -> str | None:
+    """Of a table: as its header says, else from its name (emotion.categories.test)."""
+    given = header["tables"][name].get("split_id")
+    kind = ((header.get("splits") or {}).get(given) or {}).get("type", given)
+    return next((s for s in (kind, *name.split(".")) if s in SPLITS), None)
+
+
+def _seconds(cells: pd.Series) -> pd.Series:
+    """From "0 days 00:00:01.500000", or a number of seconds; an empty cell is missing."""
+    number = pd.to_numeric(cells, errors="coerce")
+    spelled = pd.to_timedelta(cells.where(number.isna()), errors="coerce").dt.total_seconds()
+    return number.fillna(spelled)
+
+
+def _look_up(df: pd.DataFrame, root: Path, header: Mapping, others: list[str]) -> None:
+    """Fill the columns of `FACTS` that are missing."""
+    for name in others:
+        columns = header["tables"][name].get("columns") or {}
+        wanted = {_plain(column): column for column in columns if _plain(column) in FACTS}
+        if set(wanted) - set(df) and header["tables"][name].get("type") == "filewise":
+            table = _table(root, name).set_index("file")
+            for fact, column in wanted.items():
+                if fact not in df:
+                    df[fact] = df["file"].map(table[column])
+    for column in list(df):
+        if _plain(column) not in df:
+            df[_plain(column)] = df[column]
+    for name in header.get("misc_tables") or {}:
+        if name == "speaker" and "speaker" in df:
+            table = _table(root, name)
+            table = table.set_index(table.columns[0])
+            for fact in set(FACTS) & set(table) - set(df):
+                df[fact] = df["speaker"].map(table[fact])
+
+
+def _plain(column: str) -> str:
+    return {"transcription": "text", "transcript": "text"}.get(column, column)
+
+
+def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
+    dataset = str(header.get("name") or "audformat").lower()
+    notes = []
+    unknown = sorted(set(df["emotion"].dropna()) - set(EMOTIONS))
+    if unknown:
+        notes.append(f"labels without an emotion: {', '.join(unknown)}")
+    df = df.rename(columns={"file": "wav"})
+    df["emo"], df["emotion"] = df["emotion"], df["emotion"].where(~df["emotion"].isin(unknown))
+    whole = df["start"].fillna(0).eq(0) & df["end"].isna()
+    stem = df["wav"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
+    df["utt_id"] = stem.where(whole, stem + "_" + df["start"].round(3).astype(str))
+    df["start"] = df["start"].where(~whole)
+    for name in ATTRIBUTES:
+        if name in df:
+            _attribute(df, name, (header.get("schemes") or {}).get(name) or {})
+    if "speaker" in df:
+        names = [f"{dataset}-{s}" if isinstance(s, str) else None for s in df["speaker"]]
+        df["speaker"] = pd.Series(names, dtype=object)
+    else:
+        df["speaker"] = None
+        notes.append("no speakers: nothing proves that they are kept apart")
+    df["group"] = df["speaker"].where(df["speaker"].notna(), f"{dataset}-" + df["utt_id"])
+    languages = header.get("languages") or []
+    df = df.assign(
+        dataset=dataset,
+        license=header.get("license"),
+        language=languages[0] if len(languages) == 1 else None,
+        text_source=[
+            "human" if isinstance(text, str) else None for text in df.get("text", [None] * len(df))
+        ],
+    )
+    df.attrs["notes"] = notes
+    return df
+
+
+def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
+    """From the scheme's own range to 1..7."""
+    low, high = scheme.get("minimum"), scheme.get("maximum")
+    if low is None or high is None or not low < high:
+        raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
+    raw = pd.to_numeric(df[name])
+    df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
+    df["attr_scale"] = [[low, high] for _ in range(len(df))]

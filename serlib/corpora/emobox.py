@@ -1,0 +1,166 @@
+"""EmoBox's manifests of 32 corpora: read one with its talkers and folds, write one's own.
+
+    data/emodb/emodb.jsonl                          one utterance per line, no talker
+    data/emodb/data.seg.wrd.stm                     talkers
+    data/emodb/fold_1/emodb_test_fold_1.jsonl       folds
+    downloads/emodb/wav/03a01Fa.wav                 where the audio is expected
+
+Source: Ma et al., Interspeech 2024, and emo-box/EmoBox at 08280f2. Most of its folds share talkers
+(`serlib manifest audit` counts them); IEMOCAP's talkers there are the wearers of the markers, so
+they are read from the names instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from serlib import manifest, tables
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+ROLES = dict(train="train", dev="valid", test="test")  # manifest's word -> EmoBox's
+_TALKER = re.compile(r"spk=([^,>\s]+)")
+_IEMOCAP = re.compile(r"(Ses0\d)[FM]_\w+_([FM])\d{3}")
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """One corpus of an EmoBox checkout.
+
+    `fold` is the fold whose test part holds the utterance; where there is one fold only, `split`
+    says train, dev or test instead.
+
+    Args:
+        root: The checkout, with `data` and, for the audio, `downloads`.
+        version: The corpus, by EmoBox's name.
+
+    Raises:
+        ManifestError: If `version` names none of its corpora.
+    """
+    data = files.need(root, "data", hint="give EmoBox's folder")
+    folder = files.child(data, version) if version else None
+    path = files.child(folder, f"{version}.jsonl", f"{version}.json") if folder else None
+    if path is None:
+        known = [name for name in files.names(data) if (data / name).is_dir()]
+        raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
+    df = tables.from_emobox(path, _emotions(folder))
+    talkers, notes = _talkers(folder), []
+    keys = zip(df["key"], df["utt_id"], strict=True)
+    speaker = [_talker(version, key, utt, talkers) for key, utt in keys]
+    df["speaker"] = pd.Series(speaker, dtype=object)
+    without = int(df["speaker"].isna().sum())
+    notes += [f"{without} utterances name no talker: nothing proves them apart"] * bool(without)
+    df["group"] = df["speaker"].where(df["speaker"].notna(), df["key"])
+    unlabeled = sorted(set(df["emo"][df["emotion"].isna()].dropna()))
+    notes += [f"labels without an emotion: {', '.join(unlabeled)}"] * bool(unlabeled)
+    _folds(df, folder)
+    df["dataset_version"] = "emobox"
+    df.attrs["notes"] = notes
+    return df
+
+
+def _emotions(folder: Path) -> dict[str, str | None] | None:
+    """Native label -> emotion, from the file with EmoBox's own names; None without such a file."""
+    path = files.child(folder, "label_map.json")
+    if path is None:
+        return None
+    names = json.loads(files.text(path))
+    return {native: tables.emotion(title.replace(" ", "_")) for native, title in names.items()}
+
+
+def _talkers(folder: Path) -> dict[str, str]:
+    found = {}
+    for name in files.names(folder, ".stm"):
+        for line in files.text(folder / name).split("\n"):
+            if talker := _TALKER.search(line):
+                found[line.split(maxsplit=1)[0]] = talker[1]
+    return found
+
+
+def _talker(corpus: str, key: str, utt: str, talkers: dict[str, str]) -> str | None:
+    if match := _IEMOCAP.fullmatch(utt):
+        return f"{corpus}-{match[1]}{match[2]}"
+    return f"{corpus}-{talkers[key]}" if key in talkers else None
+
+
+def _folds(df: pd.DataFrame, folder: Path) -> None:
+    numbers = sorted(
+        int(name.removeprefix("fold_"))
+        for name in files.names(folder)
+        if re.fullmatch(r"fold_\d+", name)
+    )
+    for number in numbers:
+        part = folder / f"fold_{number}"
+        for split, word in ROLES.items():
+            keys = _keys(part, f"{folder.name}_{word}_fold_{number}")
+            inside = df["key"].isin(keys)
+            if len(numbers) == 1:
+                df.loc[inside, "split"] = split
+            elif split == "test":
+                df.loc[inside, "fold"] = number
+
+
+def _keys(folder: Path, stem: str) -> set[str]:
+    path = files.child(folder, f"{stem}.jsonl")
+    lines = files.text(path).split("\n") if path else []
+    return {json.loads(line).get("key") for line in lines if line.strip()}
+
+
+def write(
+    df: pd.DataFrame,
+    root: Path,
+    *,
+    protocol: str = "session",
+    folds: int | None = None,
+    allow_leaks: bool = False,
+) -> Path:
+    """Write a manifest in EmoBox's layout, with the folds of a protocol.
+
+    Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>``.
+
+    Args:
+        df: A manifest of one dataset.
+        root: The folder to write to, e.g. an EmoBox checkout.
+        protocol: See `manifest.protocol`.
+        folds: As there.
+        allow_leaks: As there.
+
+    Returns:
+        The corpus's folder.
+
+    Raises:
+        ManifestError: If there are several datasets, or a row lacks what EmoBox needs.
+        LeakError: If the folds leak.
+    """
+    df = df[df["emotion"].notna()].reset_index(drop=True)
+    names = df["dataset"].unique()
+    if len(names) != 1:
+        raise ManifestError(f"EmoBox has one dataset per file, here are {len(names)}: split them")
+    name = names[0]
+    folder = Path(root) / "data" / name
+    parts = [
+        manifest.protocol(df, protocol, fold=number, folds=folds, allow_leaks=allow_leaks)
+        for number in manifest.fold_numbers(df, protocol, folds)
+    ]
+    away = df.assign(wav=f"downloads/{name}/" + df["wav"])
+    tables.to_emobox(away, folder / f"{name}.jsonl")
+    pairs = df[["emo", "emotion"]].drop_duplicates().to_numpy().tolist()
+    titles = {native: emotion.replace("_", " ").title() for native, emotion in pairs}
+    (folder / "label_map.json").write_text(json.dumps(titles, indent=4, sort_keys=True))
+    lines = [
+        f"{row['key']} 1 {row['speaker']} 0 {row['length']} <id={row['key']},"
+        f"lang={row['language']},spk={row['speaker'].removeprefix(name + '-')},"
+        f"emotion={row['emo']}> {row['emo']}\n"
+        for row in tables.rows(df)
+        if row["speaker"]
+    ]
+    (folder / "data.seg.wrd.stm").write_text("".join(lines), encoding="utf-8")
+    for number, roles in enumerate(parts, start=1):
+        for split, word in ROLES.items():
+            if (roles == split).any():
+                path = folder / f"fold_{number}" / f"{name}_{word}_fold_{number}.jsonl"
+                tables.to_emobox(away[roles == split], path)
+    return folder

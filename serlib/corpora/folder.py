@@ -1,0 +1,201 @@
+"""Any corpus that is a folder of audio and one table: the table's columns are named in a map.
+
+    corpus.yaml                     beside the audio; all of it is optional
+        table: labels.csv           default: the only table in the folder
+        dataset: mine               default: the folder's name
+        columns: {wav: file, emo: label, speaker: talker_id}      manifest's name: table's name
+        labels: {joy: happiness, "?": null}                       label there: emotion here
+        attr_scale: [1, 5]          of valence, arousal and dominance
+        cells: {language: deu, style: natural, license: CC-BY-4.0}    the same in every row
+
+What `columns` does not name is taken from a column of the manifest's own name, or of a usual one
+(`USUAL`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from serlib.corpora import files
+from serlib.tables import COLUMNS, EMOTIONS, ManifestError, emotion
+
+MAP = "corpus.yaml"
+TABLES = (".csv", ".tsv", ".txt")
+USUAL = dict(
+    wav=("file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
+    emo=("label", "emotion", "category", "emotion_label"),
+    speaker=("speaker_id", "spk", "spkrid", "actor", "talker"),
+    text=("transcript", "transcription", "sentence", "utterance"),
+    gender=("sex",), split=("split_set", "partition", "subset", "set"),
+    start=("start_time",), end=("end_time",),
+)  # fmt: skip
+GENDERS = dict(f="female", female="female", w="female", m="male", male="male", other="other")
+SPLITS = dict(
+    train="train", training="train", dev="dev", development="dev", val="dev", valid="dev",
+    validation="dev", test="test", testing="test", eval="test", test1="test1", test2="test2",
+    test3="test3",
+)  # fmt: skip
+ATTRIBUTES = ("valence", "arousal", "dominance")
+KEYS = ("table", "dataset", "columns", "labels", "attr_scale", "cells")
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """The rows of the table, as `corpus.yaml` or the usual names map it.
+
+    A file is found by its path from `root`, or by its bare name or stem if only one file below
+    `root` is called so. `version` goes into the manifest as it is.
+
+    Raises:
+        ManifestError: If there is no table or not one only; if the map names what is not there; if
+            a label, gender or split is unknown; if attributes come without their scale.
+    """
+    path = root / MAP
+    content = yaml.safe_load(files.text(path)) if path.is_file() else {}
+    if not isinstance(content, Mapping):
+        raise ManifestError(f"{path} is not a map of {', '.join(KEYS)}")
+    if unknown := set(content) - set(KEYS):
+        raise ManifestError(f"{path}: no {sorted(unknown)[0]!r} here: use {', '.join(KEYS)}")
+    dataset = str(content.get("dataset") or root.resolve().name).lower()
+    source = _table(root, content.get("table"))
+    table = files.table(source)
+    used = _columns(source, table, content.get("columns") or {})
+    df = pd.DataFrame({name: table[column] for name, column in used.items()}, dtype=object)
+    more = [column for column in table if column not in used.values() and column not in COLUMNS]
+    df[more] = table[more]
+    for name, value in (content.get("cells") or {}).items():
+        df[name] = value
+    df["wav"] = _locate(root, df["wav"])
+    if "utt_id" not in df:
+        df["utt_id"] = _names(df)
+    _label(df, source, content.get("labels") or {})
+    _attributes(df, source, content.get("attr_scale"))
+    df.attrs["notes"] = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
+    _talkers(df, dataset, source)
+    return df.assign(dataset=dataset, dataset_version=version or None)
+
+
+def _table(root: Path, name: str | None) -> Path:
+    if name:
+        return files.need(root, name, hint=f"{MAP} names this table")
+    found = [n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
+    if len(found) != 1:
+        raise ManifestError(
+            f"{len(found)} tables (.csv or .tsv) in {root}: name the right one in {MAP}, as table: "
+            "labels.csv"
+        )
+    return root / found[0]
+
+
+def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dict[str, str]:
+    """Manifest's column -> table's column."""
+    if absent := [column for column in given.values() if column not in table]:
+        raise ManifestError(f"{source} has no column {absent[0]!r}, but {', '.join(table)}")
+    lower = {column.lower(): column for column in reversed(list(table))}
+    used = dict(given)
+    for name in COLUMNS:
+        choices = [name, *USUAL.get(name, ())]
+        found = [lower[c] for c in choices if c in lower and lower[c] not in used.values()]
+        if name not in used and found and name not in ("emotion", "dataset", "dataset_version"):
+            used[name] = found[0]
+    for name in ("wav", "emo"):
+        if name not in used:
+            raise ManifestError(
+                f"{source}: no column for {name} among {', '.join(table)}: write {MAP} with "
+                f"columns: {{{name}: <its name>}}"
+            )
+    return used
+
+
+def _locate(root: Path, cells: pd.Series) -> list[str]:
+    """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
+    if cells.isna().any():
+        raise ManifestError(f"row {int(cells.isna().argmax()) + 1} names no file")
+    places: dict[str, list[str]] | None = None
+    found = []
+    for cell in cells:
+        path = cell.removeprefix("./")
+        if not (root / path).is_file():
+            places = _index(root) if places is None else places
+            where = places.get(path, [])
+            if len(where) > 1:
+                raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
+            path = where[0] if where else path
+        found.append(path)
+    return found
+
+
+def _index(root: Path) -> dict[str, list[str]]:
+    """File name and stem -> paths from `root`."""
+    places = defaultdict(list)
+    for folder, inner, every in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(every):
+            if not name.startswith(".") and not name.lower().endswith(TABLES):
+                path = (Path(folder) / name).relative_to(root).as_posix()
+                for key in {name, name.rsplit(".", 1)[0]}:
+                    places[key].append(path)
+    return places
+
+
+def _names(df: pd.DataFrame) -> list[str]:
+    """Names of utterances: the file without its suffix, with the start if it is cut up."""
+    names = [wav.rsplit(".", 1)[0].replace("/", "_") for wav in df["wav"]]
+    if len(set(names)) == len(names) or "start" not in df:
+        return names
+    return [f"{name}_{start}" for name, start in zip(names, df["start"], strict=True)]
+
+
+def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> None:
+    labels = {str(k): v for k, v in labels.items()}
+    if wrong := set(labels.values()) - {*EMOTIONS, None}:
+        raise ManifestError(f"{MAP}: no emotion {sorted(wrong)[0]!r}: use {', '.join(EMOTIONS)}")
+    known = {e: labels[e] if e in labels else emotion(e) for e in set(df["emo"].dropna())}
+    if unknown := sorted(e for e in known if known[e] is None and e not in labels):
+        raise ManifestError(
+            f"{source}: what is {', '.join(unknown[:5])}? Say it in {MAP}, as labels: "
+            f"{{{unknown[0]}: happiness}} (null leaves the row without an emotion)"
+        )
+    df["emotion"] = [known.get(e) for e in df["emo"]]
+    for name, words in (("gender", GENDERS), ("split", SPLITS)):
+        if name in df:
+            given = df[name].map(lambda cell: cell.lower() if isinstance(cell, str) else None)
+            if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):
+                raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
+            df[name] = given.map(lambda cell, words=words: words.get(cell))
+    if "text" in df and "text_source" not in df:
+        df["text_source"] = ["human" if text else None for text in df["text"]]
+
+
+def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
+    """From their own scale lo..hi to 1..7: 1 + 6 (x - lo) / (hi - lo)."""
+    found = [name for name in ATTRIBUTES if name in df]
+    if not found:
+        return
+    if not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
+        raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
+    low, high = scale
+    df["attr_scale"] = [list(scale) for _ in range(len(df))]
+    for name in found:
+        raw = pd.to_numeric(df[name].replace("Unknown", None), errors="coerce")
+        df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
+
+
+def _talkers(df: pd.DataFrame, dataset: str, source: Path) -> None:
+    if "speaker" not in df:
+        df["speaker"] = None
+        df.attrs["notes"].append(
+            f"{source.name} names no speakers: nothing proves that they are kept apart"
+        )
+    known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
+    names = [f"{dataset}-{s}" if k else None for s, k in zip(df["speaker"], known, strict=True)]
+    df["speaker"] = pd.Series(names, dtype=object)
+    if "group" not in df:
+        own = f"{dataset}-" + df["utt_id"]
+        df["group"] = df["speaker"].where(df["speaker"].notna(), own)

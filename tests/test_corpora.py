@@ -1,0 +1,383 @@
+"""Builds of whole manifests: the cards, the counts, what is left out, the chapters' way to it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pandas as pd
+import pytest
+import soundfile
+import yaml
+
+from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
+from serlib import cli, corpora, experiments, manifest, recipes
+from serlib.corpora import cards, counts, files, measure
+from serlib.tables import ManifestError
+
+
+@pytest.fixture
+def fresh(tmp_path, monkeypatch):
+    """A home in which nothing was measured."""
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+# cards
+
+
+@pytest.mark.parametrize("name", cards.names())
+def test_cards_are_complete(name):
+    card = cards.read(name)
+    assert card.title and card.license and card.how_to_get and card.known_defects
+    assert str(card).startswith(f"{name}: ")
+    for expected in card.expected:
+        assert expected.source and expected.status in ("verified", "quoted")
+        columns = {c for by in expected.counts for c in by.split()} | set(expected.where)
+        assert columns <= {*manifest.COLUMNS, "scenario"}
+        for by, nested in expected.counts.items():
+            sizes = [n for _, n in counts._flat(nested)]
+            assert all(isinstance(n, int) and n >= 0 for n in sizes), (name, expected.name, by)
+            if expected.total and "version" != by:
+                assert sum(sizes) == expected.total, (name, expected.name, by)
+
+
+@pytest.mark.parametrize("name", corpora.CORPORA)
+def test_every_corpus_has_a_card_with_its_labels(name):
+    card = cards.read(name)
+    assert card.labels and card.protocols and card.layout and card.citation
+    assert set(card.protocols) <= set(manifest.PROTOCOLS)
+    module = __import__(f"serlib.corpora.{name.replace('-', '_')}", fromlist=["EMOTIONS"])
+    assert dict(card.labels) == module.EMOTIONS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"license": None}, "license missing"),
+        ({"name": "other"}, "is named 'other'"),
+        ({"labels": {"x": "joy"}}, "no emotion 'joy'"),
+        ({"expected": [{"name": "all"}]}, "source"),
+    ],
+)
+def test_broken_cards_say_what_is_wrong(tmp_path, change, message):
+    whole = dict(name="toy", title="A toy", license="MIT", how_to_get="here") | change
+    whole = {k: v for k, v in whole.items() if v is not None}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(whole))
+    with pytest.raises(ManifestError, match=message):
+        cards.read("toy", tmp_path)
+    with pytest.raises(ManifestError, match="no card .*: there are toy"):
+        cards.read("none", tmp_path)
+
+
+# counts
+
+
+def toy_card(**expected) -> cards.Card:
+    one = cards.Expected("all", "counted by hand", **expected)
+    return cards.Card("toy", "A toy", "MIT", "here", dataset="toy", expected=(one,))
+
+
+def toy_rows() -> pd.DataFrame:
+    columns = dict(session=["toy-1", "toy-1", "toy-2", None], emo=["a", "b", "a", "a"])
+    return pd.DataFrame(columns | dict(speaker=["toy-x", "toy-x", "toy-y", "toy-y"]))
+
+
+def differ(**expected) -> list[tuple]:
+    _, found = counts.compare(toy_rows(), toy_card(**expected))
+    return [(d.by, d.value, d.expected, d.found) for d in found]
+
+
+def test_counts_that_agree_differ_nowhere():
+    by = {"session": {"1": 2, "2": 1}, "emo": {"a": 3, "b": 1}, "speaker": {"x": 2, "y": 2}}
+    assert differ(total=4, counts=by) == []
+    assert differ(counts={"session emo": {"1": {"a": 1, "b": 1}, "2": {"a": 1}}}) == []
+    assert differ(where={"emo": ["a"], "session": ["1"]}, total=1) == []
+
+
+def test_differences_by_class_session_and_speaker():
+    assert differ(total=5) == [("total", "", 5, 4)]
+    assert differ(counts={"session": {"1": 2, "3": 7}}) == [
+        ("session", "3", 7, 0), ("session", "2", 0, 1),
+    ]  # fmt: skip
+    assert differ(counts={"session emo": {"1": {"a": 2, "b": 1}, "2": {"a": 1}}}) == [
+        ("session emo", "1 a", 2, 1)
+    ]
+    assert differ(where={"emo": ["b"]}, counts={"speaker": {"x": 1, "y": 1}}) == [
+        ("speaker", "y", 1, 0)
+    ]
+
+
+def test_counts_of_another_release_are_not_compared():
+    card = toy_card(version="2", total=9)
+    assert counts.compare(toy_rows(), card, "1") == ([], [])
+    names, found = counts.compare(toy_rows(), card, "2")
+    assert names == ["all"] and len(found) == 1
+
+
+# builds
+
+
+def test_a_built_manifest_is_complete_and_comes_back(tmp_path):
+    df, report = corpora.build("iemocap", iemocap(tmp_path), progress=False)
+    assert manifest.check(df) == [] and len(df) == report.utterances == 100
+    for column in ("sha256", "bytes", "sample_rate", "channels", "num_frame", "length", "text",
+                   "speaker", "gender", "group", "license", "language", "style"):  # fmt: skip
+        assert df[column].notna().all(), column
+    assert set(df["key"]) == set("iemocap-" + df["utt_id"])
+    assert df["length"].tolist() == [0.6] * 100 and report.hours == pytest.approx(60 / 3600)
+    for name in ("m.csv", "m.jsonl"):
+        manifest.write(df, tmp_path / name)
+        pd.testing.assert_frame_equal(manifest.read(tmp_path / name), df)
+    assert report.classes.loc["excitement", "all"].sum() == 20
+    by = {d.by for d in report.differences}
+    assert {"total", "emo", "session", "session emo", "speaker", "gender"} <= by
+    assert not report.exact and "Ses03 20 of 1,151" in str(report)
+
+
+def test_a_partial_copy_is_no_error(tmp_path):
+    df, report = corpora.build("iemocap", iemocap(tmp_path, [2, 5]), progress=False)
+    assert set(df["session"]) == {"iemocap-Ses02", "iemocap-Ses05"}
+    missing = {d.value for d in report.differences if d.by == "session" and not d.found}
+    assert missing == {"Ses01", "Ses03", "Ses04"}
+
+
+def test_what_cannot_be_used_is_left_out_by_name(tmp_path, fresh):
+    root = msp(tmp_path / "msp", msp_rows("NHASUFDC"))
+    audio = root / "Audios"
+    names = sorted(p.name for p in audio.iterdir())
+    (audio / names[0]).unlink()
+    write(audio / names[1], "")
+    write(audio / names[2], "<!DOCTYPE html><html>404</html>")
+    write(audio / names[3], "version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    whole = (audio / names[4]).read_bytes()
+    (audio / names[4]).write_bytes(whole[: len(whole) // 2])
+    soundfile.write(audio / names[5], [], 16_000, format="WAV")
+    (audio / names[6]).unlink()
+    outside = wav(tmp_path / "outside.wav")
+    os.symlink(outside, audio / names[6])
+    (audio / names[7]).write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
+    (audio / names[8]).write_bytes(whole[:60])
+    df, report = corpora.build("msp-podcast", root, progress=False)
+    assert list(report.excluded) == [f"Audios/{name}" for name in names[:9]]
+    words = ["no such file", "empty", "web page", "git lfs pull", "cut short", "no samples",
+             "outside", "ffmpeg", "cut short"]  # fmt: skip
+    for why, word in zip(report.excluded.values(), words, strict=True):
+        assert word in why
+    assert len(df) == 48 - 9 and not set(df["wav"]) & set(report.excluded)
+    assert not report.exact and f"Audios/{names[3]}: is a Git LFS pointer" in str(report)
+
+
+def test_paths_that_leave_the_root_are_refused(tmp_path, fresh):
+    wav(tmp_path / "secret.wav")
+    rows = [*msp_rows("NH"), "../../secret_1_1.wav,N,2,4,2,7,Male,Train"]
+    with pytest.raises(ManifestError, match="no podcast in"):
+        corpora.build("msp-podcast", msp(tmp_path / "msp", rows, wavs=False), progress=False)
+    facts = measure.measure(tmp_path / "msp", ["../secret.wav", "/etc/passwd"], progress=False)
+    assert facts["error"].str.contains("climbs out|is absolute").all()
+
+
+def test_a_tree_without_audio_says_so(tmp_path, fresh):
+    root = msp(tmp_path, msp_rows("NH"), wavs=False)
+    with pytest.raises(ManifestError, match=r"none of 12 files under .* can be used; Audios/MSP"):
+        corpora.build("msp-podcast", root, progress=False)
+
+
+def test_equal_audio_is_flagged_and_told(tmp_path, fresh):
+    root = msp(tmp_path, msp_rows("NH"))
+    a, b, c = "0001_0000", "0001_0001", "0002_0000"  # N, H; N of another speaker
+    for name in (a, b, c):
+        wav(root / "Audios" / f"MSP-PODCAST_{name}.wav", seed=0)
+    df, report = corpora.build("msp-podcast", root, progress=False)
+    keys = tuple(f"msp-podcast-MSP-PODCAST_{name}" for name in (a, b, c))
+    assert report.duplicates == ((keys, True),) and report.problems == ()
+    flagged = df["flags"].map(lambda flags: "duplicate_audio" in flags)
+    assert tuple(df["key"][flagged]) == keys
+    assert "same audio, different emotions: " + ", ".join(keys) in str(report)
+
+
+def test_flags_of_audio_and_text(tmp_path, fresh):
+    dialogue = "Ses01F_impro01"
+    names = [f"{dialogue}_F{i:03d}" for i in range(6)]
+    blocks = "".join(turn(n, i, "neu", "3.0, 3.0, 3.0") for i, n in enumerate(names))
+    said = "".join(f"{n} [000.0-001.0]: Yes.\n" for n in names[:5])
+    iemocap_dialogue(tmp_path, dialogue, blocks, said)
+    folder = tmp_path / "Session1" / "sentences" / "wav" / dialogue
+    wav(folder / f"{names[0]}.wav", channels=2)
+    wav(folder / f"{names[1]}.wav", 0.2, rate=44_100)
+    soundfile.write(folder / f"{names[2]}.wav", [0.0] * 16_000, 16_000)
+    soundfile.write(folder / f"{names[3]}.wav", [0.1, -0.1] * 8_000, 16_000, format="AIFF")
+    wav(folder / f"{names[4]}.wav", 61.0, rate=8_000)
+    df, report = corpora.build("iemocap", tmp_path, progress=False)
+    assert df["flags"].tolist() == [
+        ["stereo"], ["too_short"], ["no_audio"], ["aiff_in_wav"], ["too_long"], ["missing_text"],
+    ]  # fmt: skip
+    assert df["channels"].tolist() == [2, 1, 1, 1, 1, 1]
+    assert df["sample_rate"].tolist() == [16_000, 44_100, 16_000, 16_000, 8_000, 16_000]
+    assert df["num_frame"].tolist() == [9600, 8820, 16_000, 16_000, 488_000, 9600]
+    assert report.problems == ()
+
+
+def test_versions_are_given_or_recognized(tmp_path, fresh):
+    root = msp(tmp_path, msp_rows("NH"))
+    df, report = corpora.build("msp-podcast", root, progress=False)
+    assert df["dataset_version"].isna().all() and report.version == "" and not report.checked
+    assert "nothing was compared" in str(report)
+    df, report = corpora.build("msp-podcast", root, version="1.11", progress=False)
+    assert set(df["dataset_version"]) == {"1.11"} and report.checked == ("sizes of 1.11",)
+
+
+def test_unknown_names_and_folders(tmp_path):
+    with pytest.raises(ManifestError, match="no corpus 'timit': use one of .*iemocap"):
+        corpora.build("timit", tmp_path)
+    with pytest.raises(ManifestError, match="no folder .*: give the one"):
+        corpora.build("iemocap", tmp_path / "none")
+
+
+# measuring
+
+
+def test_a_second_build_measures_only_what_is_new_or_changed(tmp_path, fresh, monkeypatch):
+    paths = [wav(tmp_path / "c" / f"{i}.wav") for i in range(4)]
+    wavs = [p.name for p in paths]
+    first = measure.measure(tmp_path / "c", wavs, progress=False)
+    seen, facts = [], measure._facts
+    monkeypatch.setattr(measure, "_facts", lambda p, v: seen.append(p.name) or facts(p, v))
+    again = measure.measure(tmp_path / "c", wavs, progress=False)
+    assert seen == [] and again.equals(first)
+    wav(paths[1], seed=99)
+    os.utime(paths[1], ns=(1, 1))
+    wav(tmp_path / "c" / "4.wav")
+    measure.measure(tmp_path / "c", [*wavs, "4.wav"], workers=1, progress=False)
+    assert seen == ["1.wav", "4.wav"]
+    (memory,) = (fresh / "measured").iterdir()
+    memory.write_text("{")  # damaged: measured anew
+    assert measure.measure(tmp_path / "c", wavs[2:], progress=False).equals(first.iloc[2:])
+
+
+def test_an_interrupted_build_goes_on(tmp_path, fresh, monkeypatch):
+    wavs = [wav(tmp_path / "c" / f"{i:02d}.wav").name for i in range(20)]
+    facts, seen = measure._facts, []
+
+    def interrupt(path, verify):
+        seen.append(path.name)
+        if path.name == "10.wav":
+            raise KeyboardInterrupt
+        return facts(path, verify)
+
+    monkeypatch.setattr(measure, "_facts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure(tmp_path / "c", wavs, workers=1, progress=False)
+    monkeypatch.setattr(measure, "_facts", lambda p, v: seen.append(p.name) or facts(p, v))
+    seen.clear()
+    found = measure.measure(tmp_path / "c", wavs, workers=1, progress=False)
+    assert found["error"].isna().all() and seen == wavs[10:]
+
+
+def test_headers_alone_prove_nothing(tmp_path, fresh):
+    path = wav(tmp_path / "a.wav")
+    row = measure.measure(tmp_path, ["a.wav"], verify=False, progress=False).loc["a.wav"]
+    assert (row["num_frame"], row["bytes"]) == (9600, path.stat().st_size)
+    assert row["sha256"] is None and row["peak"] is None and row["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"RIFF\0\0\0\0WAVEfmt ", "wav"), (b"RIFF\0\0\0\0AVI LIST", "avi"), (b"RF64", "wav"),
+        (b"FORM\0\0\0\0AIFC", "aiff"), (b"\xff\xfb\x90", "mp3"), (b"ID3\4", "mp3"),
+        (b"\0\5\x16\7\0\2", "appledouble"), (b"\n<html>", "html"), (b"\x1aE\xdf\xa3", "matroska"),
+        (b"hello", "unknown"), (b"R", "unknown"), (b"\xff", "unknown"),
+    ],
+)  # fmt: skip
+def test_containers_are_told_by_content(head, kind):
+    assert measure.sniff(head) == kind
+
+
+def test_odd_rates_and_values_that_are_no_numbers_are_named(tmp_path, fresh):
+    wav(tmp_path / "odd.wav", rate=16_001)
+    soundfile.write(tmp_path / "nan.wav", [0.0, float("nan")], 16_000, subtype="FLOAT")
+    facts = measure.measure(tmp_path, ["odd.wav", "nan.wav"], progress=False)
+    assert "odd sample rate" in facts["error"]["odd.wav"]
+    assert "NaN" in facts["error"]["nan.wav"]
+
+
+# files
+
+
+def test_texts_of_any_machine(tmp_path):
+    given = {"a": "é\r\nb\rc", "b": "ü"}
+    write(tmp_path / "a", given["a"], "utf-8-sig")
+    write(tmp_path / "b", given["b"], "latin-1")
+    assert files.texts([tmp_path / "a", tmp_path / "b"] * 9) == ["é\nb\nc", "ü"] * 9
+    assert files.texts([]) == []
+    (tmp_path / "LABELS").mkdir()
+    assert files.child(tmp_path, "label", "labels").name == "LABELS"
+    assert files.child(tmp_path / "none", "labels") is None
+
+
+# the chapters' way
+
+
+@pytest.mark.parametrize("name", ["iemocap", "msp-podcast"])
+def test_experiments_load_a_built_manifest(tmp_path, fresh, name):
+    """From a tree to the decoded data of the papers' own recipes."""
+    tree = iemocap(tmp_path) if name == "iemocap" else msp(tmp_path, msp_rows(per=12))
+    out = tmp_path / f"{name}.csv"
+    command = ["manifest", "build", name, "--root", str(tree), "--out", str(out), "--quiet"]
+    with pytest.raises(recipes.RecipeError, match=f"serlib {' '.join(command[:-1])}"):
+        experiments.load(recipes.cai2021("full", name, str(tree)))
+    assert cli.main(command) == 0
+    recipe = recipes.cai2021 if name == "iemocap" else recipes.wang2025_baseline
+    data = experiments.load(recipe("full", "", str(tree)), progress=False)
+    if name == "iemocap":
+        assert data.counts.tolist() == [12, 24, 12, 12] and len(data.rows("test")) == 20
+    else:
+        assert data.counts.sum() + len(data.rows("dev")) == 96 == len(data.rows("test"))
+        assert (data.counts > 0).all()
+    assert data.store.durations == pytest.approx([0.6] * len(data.table))
+
+
+# commands
+
+
+def test_manifest_build_writes_and_strict_does_not(tmp_path, fresh, capsys):
+    tree, out = iemocap(tmp_path / "tree", [1]), tmp_path / "new" / "m.jsonl"
+    (tree / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav").unlink()
+    command = ["manifest", "build", "iemocap", "--root", str(tree), "--out", str(out), "--quiet"]
+    assert cli.main([*command, "--strict"]) == 1 and not out.exists()
+    assert "not written (--strict)" in capsys.readouterr().err
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "19 utterances" in shown and "session: Ses01 19 of 1,085" in shown
+    assert f"-p corpus={out}" in shown
+    left_out = out.with_name("m.jsonl.excluded.tsv").read_text().splitlines()
+    assert len(left_out) == 2 and left_out[1].endswith("there is no such file")
+    assert cli.main(["manifest", "check", str(out), "--root", str(tree)]) == 0
+    assert cli.main([*command[:-2], str(tmp_path / "m.xlsx")]) == 1
+    assert "ends in .csv or .jsonl" in capsys.readouterr().err
+
+
+def test_manifest_build_is_strict_only_where_counts_differ(tmp_path, fresh, monkeypatch):
+    tree = iemocap(tmp_path, [1])
+    card = cards.read("iemocap")
+    one = cards.Expected("toy", "here", total=20, counts={"emo": {"neu": 4}}, where={})
+    fits = cards.Expected("toy", "here", total=20, counts={"session": {"Ses01": 20}})
+    for expected, code in ((one, 1), (fits, 0)):
+        now = cards.Card(**{**card.__dict__, "expected": (expected,)})
+        monkeypatch.setattr(cards, "read", lambda name, now=now: now)
+        out = str(tmp_path / "m.csv")
+        command = ["manifest", "build", "iemocap", "--root", str(tree), "--out", out, "--strict"]
+        assert cli.main([*command, "--quiet"]) == code
+    table = json.loads(json.dumps(manifest.rows(manifest.read(tmp_path / "m.csv"))))
+    assert len(table) == 20
+
+
+def test_manifest_list(capsys):
+    assert cli.main(["manifest", "list"]) == 0
+    shown = capsys.readouterr().out
+    for name in cards.names():
+        assert f"\n{name} " in f"\n{shown}"
+    assert cli.main(["manifest", "list", "iemocap"]) == 0
+    assert "impro05a" in capsys.readouterr().out
+    assert cli.main(["manifest", "list", "timit"]) == 1
