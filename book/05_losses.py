@@ -118,7 +118,7 @@ print(inspect.getsource(losses.swfc))
 # Move the *positive* first, then a *negative*. For which of the two forms will the two curves of slopes differ?
 # ```
 
-# %% mystnb={"image": {"alt": "Three panels against cosine similarity. Left: loss when the positive moves. Middle: its slope. Right: slope when a negative moves instead. The cited form pulls the positive and pushes the negative; the printed form has the same slope for both"}, "figure": {"caption": "One anchor, 15 others, τ = 0.8. Left: loss against the cosine of the positive. Middle: its slope. Right: the slope when a negative moves instead. The curve of the printed form is the same in both.", "name": "fig-05-forms"}}
+# %% mystnb={"image": {"alt": "Three panels against cosine similarity. Left: loss when the positive moves. Middle: its slope. Right: slope when a negative moves instead. The cited form pulls the positive and pushes the negative; the printed form has the same slope for both"}, "figure": {"caption": "One anchor, 15 others, temperature 0.8. Left: loss against the cosine of the positive. Middle: its slope. Right: the slope when a negative moves instead. The curve of the printed form is the same in both.", "name": "fig-05-forms"}}
 
 
 def anchor_loss(s: torch.Tensor, positives: torch.Tensor, gamma: float, form: str, tau: float = 0.8) -> torch.Tensor:
@@ -293,7 +293,7 @@ swept = by_beta + sweep(
 )
 pd.Series(on_dev, name="macro-F1 on dev").rename_axis("β").to_frame().T.round(3)
 
-# %% mystnb={"image": {"alt": "Four panels with the paired difference in macro-F1 to plain cross-entropy: over the weight beta, the focusing parameter gamma, the temperature tau and the power of the class weights"}, "figure": {"caption": "SWFC: difference in macro-F1 to plain cross-entropy on test, one setting at a time, first seed, 95 % intervals over talkers. β is chosen on dev; the others are swept at that β.", "name": "fig-05-sweeps"}}
+# %% mystnb={"image": {"alt": "Four panels with the paired difference in macro-F1 to plain cross-entropy: over the weight beta, the focusing parameter gamma, the temperature tau and the power of the class weights"}, "figure": {"caption": "SWFC: difference in macro-F1 to plain cross-entropy on test, one setting at a time, first seed, 95 % intervals over talkers. The weight (beta) is chosen on dev; the others are swept at that weight.", "name": "fig-05-sweeps"}}
 axes = plots.panels(1 + len(settings), size=(3.3 * (1 + len(settings)), 3.6), sharey=True)
 knobs = {"β": betas} | {letter: values for letter, (_, values) in settings.items()}
 for ax, (letter, values) in zip(axes, knobs.items(), strict=True):
@@ -652,7 +652,7 @@ bold(widths.rename(columns={"sd": "deviation of predictions", "ccc": "CCC", "rms
 #
 # As σ grows, both versions become squared error. First seed; the last group is squared error itself.
 
-# %% mystnb={"image": {"alt": "Two panels over sigma: mean CCC and standard deviation of the predictions, for the attached and the detached Gaussian, with squared error as the last group"}, "figure": {"caption": "Mean CCC (left) and standard deviation of the predictions (right) on test over the width σ, first seed, 95 % intervals over talkers.", "name": "fig-05-sigma"}}
+# %% mystnb={"image": {"alt": "Two panels over sigma: mean CCC and standard deviation of the predictions, for the attached and the detached Gaussian, with squared error as the last group"}, "figure": {"caption": "Mean CCC (left) and standard deviation of the predictions (right) on test over the width sigma, first seed, 95 % intervals over talkers.", "name": "fig-05-sigma"}}
 widened = sweep(
     [judged.change(name="squared error", attributes="mse", seed=seeds[0])]
     + [judged.change(name=f"{kind}, σ = {s:g}", attributes="gaussian", sigma=s, detach=kind == "detached", seed=seeds[0])
