@@ -372,13 +372,14 @@ ax = plots.recalls({name: runs.confusion(name) for name in systems if name != "S
 
 def vectors(recipe: recipes.Recipe, output: str = "features") -> dict[str, np.ndarray]:
     """An output of a trained model for train and test, (U, H) each."""
-    model, found = experiments.trained(recipe), {}
+    device, found = "cuda" if torch.cuda.is_available() else "cpu", {}
+    model = experiments.trained(recipe).to(device)
     clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
     for part in ("train", "test"):
         rows = data.rows(part)
         plan_ = np.array_split(rows, -(-len(rows) // 64))
         with torch.inference_mode():
-            found[part] = np.concatenate([model(batch)[output].cpu().numpy() for batch in clips.batches(plan_, quantum)])
+            found[part] = np.concatenate([model(batch.to(device))[output].cpu().numpy() for batch in clips.batches(plan_, quantum)])
     return found
 
 
