@@ -92,6 +92,12 @@ def rmse_of(sums: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(metrics.quotient(xx + yy - 2 * xy, n), 0))
 
 
+def sd_of(sums: np.ndarray) -> np.ndarray:
+    """Standard deviation of the predictions from sums of `moments`: (..., 6) to (...)."""
+    n, _, y, _, yy, _ = np.moveaxis(np.asarray(sums, float), -1, 0)
+    return np.sqrt(np.maximum(metrics.quotient(yy, n) - metrics.quotient(y, n) ** 2, 0))
+
+
 def _over_all(measure: Callable) -> Callable:
     return lambda sums: metrics.mean_defined(measure(sums))
 
@@ -100,12 +106,14 @@ def _of_one(measure: Callable, i: int) -> Callable:
     return lambda sums: measure(sums[..., i, :])
 
 
-# Sums of moments (..., A, 6) to a score (...); "ccc" and "rmse" are means over the attributes.
+# Sums of moments (..., A, 6) to a number (...); "ccc" and so on are means over the attributes.
 MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "ccc": _over_all(ccc_of),
-    "rmse": _over_all(rmse_of),
-    **{f"ccc_{a}": _of_one(ccc_of, i) for i, a in enumerate(ATTRIBUTES)},
-    **{f"rmse_{a}": _of_one(rmse_of, i) for i, a in enumerate(ATTRIBUTES)},
+    name + suffix: make
+    for name, measure in (("ccc", ccc_of), ("rmse", rmse_of), ("sd", sd_of))
+    for suffix, make in (
+        ("", _over_all(measure)),
+        *((f"_{a}", _of_one(measure, i)) for i, a in enumerate(ATTRIBUTES)),
+    )
 }
 
 

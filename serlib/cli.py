@@ -133,6 +133,8 @@ def _predict(arguments: argparse.Namespace) -> None:
         for name in ("emotion", "gender", "speaker", "transcript"):
             if (value := getattr(answer, name)) is not None:
                 print(f"  {name:10s} {value}" + (f"  ({ranked})" if name == "emotion" else ""))
+        for name, value in (answer.attributes or {}).items():
+            print(f"  {name:10s} {value:.1f} of 1 to 7")
 
 
 def _book(arguments: argparse.Namespace) -> int:

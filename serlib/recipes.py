@@ -192,8 +192,9 @@ def wang2025(
 
     L = (1 - 3α) L_emotion + α (L_gender + L_speaker + L_ASR) + β L_SWFC, their eq. 1. α is nowhere
     in the paper; it must be below 1/3, and 0.1 is our choice. Nor is β (`swfc`): 0 here, in every
-    profile, and chapter 05 sweeps it. γ, τ and the power of the class weights are unstated too;
-    where β is set they are MultiEMO's, and so is the form of the loss, see `losses.swfc`.
+    profile, and chapter 05 sweeps it. The term acts on the "global representation" of the SSL
+    model, for us the pooled embedding. γ, τ and the power of the class weights are unstated; where
+    β is set they are MultiEMO's, and so is the form, see `losses.swfc`.
     CTC is divided by the characters, which is torch's default; the paper does not say. One
     attentive pooling and one weighting of layers serve all tasks. All else as in
     `wang2025_baseline`.
@@ -206,6 +207,7 @@ def wang2025(
         alpha=alpha,
         total="shared",
         ctc="characters",
+        swfc_on="embedding",
     )
     return recipe.change(**changes)
 

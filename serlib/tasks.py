@@ -55,7 +55,9 @@ class LossConfig:
         sigma: σ of "gaussian", in units of the scale.
         detach: Whether "gaussian" treats its weight as a constant.
         alpha_attributes: α of "attributes"; None takes ``alpha``.
-        swfc: β of ``losses.swfc`` on the output ``features``, of a model with the emotion.
+        swfc: β of ``losses.swfc``, of a model with the emotion.
+        swfc_on: The output that it acts on: "features", which the emotion's last linear layer
+            takes, or the pooled "embedding".
         swfc_form: "original", or "printed" as in Wang 2025.
         swfc_gamma: Its γ; MultiEMO's for IEMOCAP, as the next two.
         tau: Its temperature τ.
@@ -74,6 +76,7 @@ class LossConfig:
     detach: bool = False
     alpha_attributes: float | None = None
     swfc: float = 0.0
+    swfc_on: str = "features"
     swfc_form: str = "original"
     swfc_gamma: float = 2.4
     tau: float = 0.8
@@ -84,7 +87,7 @@ class LossConfig:
         for name, known in (
             ("weights", WEIGHTS), ("total", ("added", "shared")),
             ("ctc", ("sum", "clips", "characters")), ("attributes", ("mse", "gaussian", "ccc")),
-            ("swfc_form", ("original", "printed")),
+            ("swfc_form", ("original", "printed")), ("swfc_on", ("features", "embedding")),
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
@@ -116,7 +119,7 @@ class LossConfig:
         if "attributes" in weights and self.alpha_attributes is not None:
             weights["attributes"] = self.alpha_attributes
         if self.swfc and "emotion" not in tasks:
-            raise ValueError(f"{self.swfc=} acts on the emotion's features; tasks are {tasks}.")
+            raise ValueError(f"{self.swfc=} needs the emotion among the tasks {tasks}.")
         if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
             return dict.fromkeys(tasks, 1.0)
         rest = 1 - sum(weights.values()) if self.total == "shared" else 1.0
@@ -231,7 +234,8 @@ def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
     class_weight = losses.swfc_weights(counts, config.swfc_power)
 
     def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        features, weight = outputs["features"], class_weight.to(outputs["features"].device)
+        features = outputs[config.swfc_on]
+        weight = class_weight.to(features.device)
         settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
         return losses.swfc(features, batch.emotion, weight, **settings)
 

@@ -171,6 +171,11 @@ def test_the_contrastive_term_is_added_with_its_own_weight_and_settings():
             )
         )  # fmt: skip
         torch.testing.assert_close(total, expected)
+    outputs = {**OUTPUTS, "embedding": OUTPUTS["features"].flip(1).cumsum(1)}
+    elsewhere = tasks.task_losses(replace(config, swfc_on="embedding"), BOTH, COUNTS)["swfc"]
+    settings = dict(gamma=1.5, tau=0.4)
+    expected = losses.swfc(outputs["embedding"], Given.emotion, weight, **settings)
+    torch.testing.assert_close(elsewhere(outputs, Given), expected)
     terms = tasks.task_losses(config, BOTH, COUNTS)
     assert set(terms) == {*BOTH, "swfc"}
     assert set(tasks.task_losses(LossConfig(), BOTH, COUNTS)) == set(BOTH)
@@ -185,7 +190,8 @@ def test_alpha_of_the_attributes_is_their_own_if_given():
 @pytest.mark.parametrize(
     "change",
     [{"attributes": "mae"}, {"sigma": 0.0}, {"alpha_attributes": -0.1}, {"swfc": -1.0},
-     {"tau": 0.0}, {"swfc_form": "cited"}, {"swfc_gamma": -1.0}, {"swfc_power": -1.0}],
+     {"tau": 0.0}, {"swfc_form": "cited"},
+     {"swfc_on": "logits"}, {"swfc_gamma": -1.0}, {"swfc_power": -1.0}],
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
@@ -193,7 +199,7 @@ def test_settings_that_cannot_be_meant_are_refused(change):
 
 
 def test_the_contrastive_term_needs_the_emotion():
-    with pytest.raises(ValueError, match="emotion's features"):
+    with pytest.raises(ValueError, match="needs the emotion"):
         tasks.total_loss(LossConfig(swfc=0.1), ("attributes",), COUNTS)
 
 
@@ -224,6 +230,9 @@ def test_scores_agree_with_the_metrics_of_the_book():
     sums = attributes.moments(table).sum(0)
     assert attributes.MEASURES["rmse_dominance"](sums) == pytest.approx(rmse[2])
     assert set(found) == {"ccc_valence", "ccc_arousal", "ccc_dominance", "ccc", "rmse"}
+    spread = [table.loc[~table[f"{a}_truth"].isna(), a].std(ddof=0) for a in ATTRIBUTES]
+    assert attributes.MEASURES["sd"](sums) == pytest.approx(np.mean(spread))
+    assert attributes.MEASURES["sd_arousal"](sums) == pytest.approx(spread[1])
 
 
 def test_scores_of_degenerate_tables():
