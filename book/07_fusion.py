@@ -442,23 +442,14 @@ def stretched(run) -> pd.DataFrame:
     return test
 
 
-def relative_width(sums: np.ndarray) -> np.ndarray:
-    """Deviation of the predictions over that of the truth, mean over attributes; (..., A, 6)."""
-    n, x, y, xx, yy, _ = np.moveaxis(sums, -1, 0)
-    return np.sqrt((yy / n - (y / n) ** 2) / (xx / n - (x / n) ** 2)).mean(-1)
-
-
 answered = {name: penalty.predictions(name) for name in penalty.names()}
 answered["MSE, stretched"] = [stretched(run) for run in penalty.named("MSE").runs]
 moments = {
     name: np.stack([attributes.moments(t) for t in found]) for name, found in answered.items()
 }
 talkers = answered["MSE"][0]["speaker"].to_numpy()
-MEASURES = {
-    "relative width": relative_width,
-    "CCC": attributes.MEASURES["ccc"],
-    "RMSE": attributes.MEASURES["rmse"],
-}
+MEASURES = {"deviation": "sd", "CCC": "ccc", "RMSE": "rmse"}
+MEASURES = {name: attributes.MEASURES[key] for name, key in MEASURES.items()}
 values = pd.DataFrame(
     {
         name: {k: metrics.bootstrap_sums(f, [m], talkers) for k, f in MEASURES.items()}
@@ -710,9 +701,7 @@ pd.DataFrame(
 
 # %%
 widened = {
-    n: verdict(change.loc[f"{n} − MSE", "relative width"])
-    for n in answered
-    if n.startswith("penalty")
+    n: verdict(change.loc[f"{n} − MSE", "deviation"]) for n in answered if n.startswith("penalty")
 }
 beats = verdict(change.loc[f"{usual} − MSE, stretched", "CCC"])
 parts = {k.split(", ")[1]: verdict(v) for k, v in ruled.items() if "separate" in k}
