@@ -77,6 +77,26 @@ def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.Fe
         encoder.to("cpu")  # the GPU's memory is for what is trained
 
 
+@torch.no_grad()
+def of_one(
+    experts: Mapping[str, nn.Module], wave: np.ndarray, text: str | None = None
+) -> dict[str, np.ndarray | torch.Tensor]:
+    """What each expert gives or takes for one utterance, the input of a `batching.Item`.
+
+    Args:
+        experts: From `fusion.load`; of the frozen ones the frames are computed.
+        wave: (N,) float32 at 16 kHz.
+        text: The transcript; None where it is missing.
+    """
+    found = {}
+    for name, encoder in experts.items():
+        x = encoder.prepare(wave if encoder.modality == "speech" else text)
+        if encoder.freeze == "all":
+            x = encoder(torch.from_numpy(x)[None], torch.tensor([len(x)])).frames[0]
+        found[name] = x
+    return found
+
+
 def inputs(
     experts: Mapping[str, nn.Module],
     data: Data,
