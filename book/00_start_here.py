@@ -48,7 +48,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-from IPython.display import HTML, Audio, display
+from IPython.display import HTML, display
 
 from serlib import audio, evaluation, experiments, metrics, plots, publish, recipes
 from serlib.batching import Item, collate
@@ -90,27 +90,34 @@ publish.cost("00_start_here")
 # %%
 gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
 memory = psutil.virtual_memory().total / 2**30
-pd.Series({
-    "processor cores": os.cpu_count(),
-    "memory": f"{memory:.0f} GB",
-    "GPU": gpu,
-    "Python": platform.python_version(),
-    "PyTorch": torch.__version__,
-    "tiers you can run": "smoke, demo" + (", full (given a corpus)" if gpu != "none" else ""),
-}, name="this machine").to_frame()
+pd.Series(
+    {
+        "processor cores": os.cpu_count(),
+        "memory": f"{memory:.0f} GB",
+        "GPU": gpu,
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "tiers you can run": "smoke, demo" + (", full (given a corpus)" if gpu != "none" else ""),
+    },
+    name="this machine",
+).to_frame()
 
 # %% [markdown]
 # What the chapters took when the notebooks of this book were made (the demo tier, on the number of cores given):
 
 # %% tags=["hide-input"]
-pd.DataFrame.from_dict({
-    name: {
-        "minutes": round(took["seconds"] / 60, 1),
-        "peak memory (GB)": round(took["peak_mb"] / 1024, 1),
-        "cores": took["cores"],
-    }
-    for name, took in publish.measured().items() if took
-}, orient="index")
+pd.DataFrame.from_dict(
+    {
+        name: {
+            "minutes": round(took["seconds"] / 60, 1),
+            "peak memory (GB)": round(took["peak_mb"] / 1024, 1),
+            "cores": took["cores"],
+        }
+        for name, took in publish.measured().items()
+        if took
+    },
+    orient="index",
+)
 
 # %% [markdown]
 # ## A tour in five minutes
@@ -128,32 +135,21 @@ table[["utt_id", "speaker", "gender", "emotion", "valence", "arousal", "text", "
 # %% [markdown]
 # Here is one talker in four moods. Close your eyes and guess before you read.
 
+
 # %%
-def player(row: pd.Series, wave: np.ndarray) -> HTML:
-    """An audio player with its transcript, small enough for a notebook."""
-    import io
-
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wave, audio.SAMPLE_RATE, format="MP3")
-    sound = Audio(buffer.getvalue(), rate=audio.SAMPLE_RATE)._repr_html_()
-    return HTML(
-        f"<figure>{sound}<figcaption>{row['emotion']}: “{row['text']}” ({row['speaker']})"
-        "</figcaption></figure>"
-    )
+def play(row: pd.Series, wave: np.ndarray) -> HTML:
+    """The sound of a row, with its transcript."""
+    return publish.player(wave, f"{row['emotion']}: “{row['text']}” ({row['speaker']})")
 
 
 moods = ("neutral", "happiness", "sadness", "anger")
 per_talker = table[table["emotion"].isin(moods)].groupby("speaker")["emotion"].nunique()
 talker = per_talker[per_talker == per_talker.max()].index[0]
-chosen = [
-    table.index[(table["speaker"] == talker) & (table["emotion"] == mood)] for mood in moods
-]
+chosen = [table.index[(table["speaker"] == talker) & (table["emotion"] == mood)] for mood in moods]
 chosen = [int(places[0]) for places in chosen if len(places)]
 if profile != "full":  # licensed audio must not get into a notebook
     for i in chosen:
-        display(player(table.loc[i], data.store[i]))
+        display(play(table.loc[i], data.store[i]))
 
 # %% [markdown]
 # ### Look
@@ -166,10 +162,16 @@ if profile != "full":  # licensed audio must not get into a notebook
 # - The **pitch** is how fast the vocal folds open and close, in hertz. It exists only where the voice is voiced; *s* and *f* have none.
 
 # %% mystnb={"image": {"alt": "Waveform, mel spectrogram and pitch contour of a neutral utterance, on one time axis"}, "figure": {"caption": "A neutral utterance: waveform, log-mel spectrogram, pitch.", "name": "fig-00-neutral"}}
-axes = plots.waveform(data.store[chosen[0]], title=f"{table.loc[chosen[0], 'emotion']}: {table.loc[chosen[0], 'text']}")
+axes = plots.waveform(
+    data.store[chosen[0]],
+    title=f"{table.loc[chosen[0], 'emotion']}: {table.loc[chosen[0], 'text']}",
+)
 
 # %% mystnb={"image": {"alt": "Waveform, mel spectrogram and pitch contour of an emotional utterance by the same talker, on one time axis"}, "figure": {"caption": "The same talker in another mood. Compare level, tempo, and the height and width of the pitch contour.", "name": "fig-00-mood"}}
-axes = plots.waveform(data.store[chosen[1]], title=f"{table.loc[chosen[1], 'emotion']}: {table.loc[chosen[1], 'text']}")
+axes = plots.waveform(
+    data.store[chosen[1]],
+    title=f"{table.loc[chosen[1], 'emotion']}: {table.loc[chosen[1], 'text']}",
+)
 
 # %% [markdown]
 # ### Recognize
@@ -185,10 +187,16 @@ axes = plots.waveform(data.store[chosen[1]], title=f"{table.loc[chosen[1], 'emot
 # %%
 runs = sweep([recipe])
 run = runs.runs[0]
-pd.DataFrame({
-    "this recognizer": runs.summary().iloc[0],
-    **({} if profile == "full" else {"best possible": oracle.ceilings(20_000).loc["everything"].round(3)}),
-}).drop(index="runs")
+pd.DataFrame(
+    {
+        "this recognizer": runs.summary().iloc[0],
+        **(
+            {}
+            if profile == "full"
+            else {"best possible": oracle.ceilings(20_000).loc["everything"].round(3)}
+        ),
+    }
+).drop(index="runs")
 
 # %% [markdown]
 # **WA** is plain accuracy. **UA** is the mean over classes of the share found, so that rare classes count as much as frequent ones. **Macro-F1** is like UA but also charges for false alarms.
@@ -205,7 +213,9 @@ def judge(waves: list[np.ndarray]) -> pd.DataFrame:
     prepared = [model.encoder.prepare(wave) for wave in waves]
     items = [Item(w, f"clip {i}", i, len(w) / audio.SAMPLE_RATE) for i, w in enumerate(prepared)]
     predictions = evaluation.predict(model, [collate(items)])
-    return predictions[[f"p_{c}" for c in range(len(recipe.classes))]].set_axis(recipe.classes, axis=1)
+    return predictions[[f"p_{c}" for c in range(len(recipe.classes))]].set_axis(
+        recipe.classes, axis=1
+    )
 
 
 judged = judge([data.store[i] for i in chosen])
@@ -235,7 +245,7 @@ for key, row in wrong.iterrows():
         + (f"; planted was {where.loc[key, 'intended']}" if profile != "full" else "")
     )
     if profile != "full":
-        display(player(where.loc[key], data.store[int(np.flatnonzero(table["key"] == key)[0])]))
+        display(play(where.loc[key], data.store[int(np.flatnonzero(table["key"] == key)[0])]))
 
 # %% [markdown]
 # ### Your own voice
@@ -290,8 +300,11 @@ gender = where.loc[test.index, "gender"].to_numpy()
 for g in sorted(set(gender)):
     half = test[gender == g]
     interval = metrics.bootstrap(
-        metrics.wa, half["truth"].to_numpy(), half["prediction"].to_numpy(),
-        half["speaker"].to_numpy(), n_classes=len(recipe.classes),
+        metrics.wa,
+        half["truth"].to_numpy(),
+        half["prediction"].to_numpy(),
+        half["speaker"].to_numpy(),
+        n_classes=len(recipe.classes),
     )
     print(f"{g:>7}: WA {interval}, {half['speaker'].nunique()} speakers")
 
@@ -308,10 +321,14 @@ if profile != "full":
 
     row = table.loc[chosen[0]].to_dict()
     factors = (0.7, 0.85, 1.0, 1.2, 1.4)
-    spoken = [demo_corpus.render({**row, "pitch_hz": round(row["pitch_hz"] * f)})[0] for f in factors]
+    spoken = [
+        demo_corpus.render({**row, "pitch_hz": round(row["pitch_hz"] * f)})[0] for f in factors
+    ]
     answers = judge([audio.from_int16(wave) for wave in spoken])
     answers.index = [f"pitch × {f}" for f in factors]
-    display(answers.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1))
+    display(
+        answers.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1)
+    )
 
 # %% [markdown]
 # ## Recap

@@ -52,7 +52,7 @@ from IPython.display import display
 
 from serlib import audio, experiments, floors, heads, inference, metrics, plots, publish, recipes
 from serlib.demo import corpus as corpus_of_demo
-from serlib.demo import oracle, plan
+from serlib.demo import oracle
 from serlib.sweep import sweep
 
 plots.style(profile)
@@ -152,7 +152,9 @@ baselines = [
     recipes.floor(s, profile, corpus, data_root) for s in (*floors.GUESSERS, "svm", "probe")
 ]
 baselines.append(
-    recipes.floor("probe", profile, corpus, data_root, name="linear probe, random encoder", random_init=True)
+    recipes.floor(
+        "probe", profile, corpus, data_root, name="linear probe, random encoder", random_init=True
+    )
 )
 floor_runs = sweep(baselines)
 floor_runs.summary()
@@ -204,7 +206,9 @@ tuned.summary()
 # %% mystnb={"image": {"alt": "Dev UA against epoch for the three fine-tuned systems, thin lines per seed and thick means, with the ceiling as a dashed line above them"}, "figure": {"caption": "UA on dev after each epoch: thin lines are seeds, thick lines their mean. The dashed line is the perfect listener's UA.", "name": "fig-02-curves"}}
 ceiling = ceilings.loc["everything"] if profile != "full" else None
 ax = plots.learning_curves(
-    {name: tuned.histories(name) for name in tuned.names()}, "dev_ua", ylabel="UA on dev",
+    {name: tuned.histories(name) for name in tuned.names()},
+    "dev_ua",
+    ylabel="UA on dev",
     ceiling=None if ceiling is None else ceiling["ua"],
 )
 
@@ -220,8 +224,11 @@ fig, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True)
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
     plots.intervals(
         {name: both.interval(name, metric) for name in both.names()},
-        xlabel=f"{metric.upper()} on test", ax=ax,
-        ceilings=None if profile == "full" else {k: ceilings.loc[v, metric] for k, v in lines.items()},
+        xlabel=f"{metric.upper()} on test",
+        ax=ax,
+        ceilings=None
+        if profile == "full"
+        else {k: ceilings.loc[v, metric] for k, v in lines.items()},
     )
 
 # %% [markdown]
@@ -240,7 +247,8 @@ pairs = [
 ]
 rows = {
     f"{b} − {a}": {m: both.difference(a, b, m) for m in ("wa", "ua", "macro_f1")}
-    for a, b in pairs if a != b
+    for a, b in pairs
+    if a != b
 }
 differences = pd.DataFrame.from_dict(rows, orient="index")
 differences.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_caption(
@@ -250,14 +258,21 @@ differences.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_capti
 # %% mystnb={"image": {"alt": "Two panels with differences in WA and in UA between pairs of systems, one point with a 95 percent interval each, and a vertical line at zero"}, "figure": {"caption": "Paired differences in WA and UA. A system is better than its partner if the whole interval is right of zero.", "name": "fig-02-pairs"}}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
-    plots.intervals(differences[metric].to_dict(), xlabel=f"difference in {metric.upper()} on test", ax=ax, zero=True)
+    plots.intervals(
+        differences[metric].to_dict(),
+        xlabel=f"difference in {metric.upper()} on test",
+        ax=ax,
+        zero=True,
+    )
 
 # %% [markdown]
 # ### Where it errs
 
 # %% mystnb={"image": {"alt": "Confusion matrices on test of the support vector machine and of the fine-tuned wav2vec 2.0, shares of the true class in color"}, "figure": {"caption": "Confusion on test, summed over seeds. Color: share of the true class; number: utterances.", "name": "fig-02-confusion"}}
 fig, axes = plt.subplots(1, 2, figsize=(11.5, 4.8))
-plots.confusion(floor_runs.confusion("functionals + SVM"), classes, ax=axes[0], title="functionals + SVM")
+plots.confusion(
+    floor_runs.confusion("functionals + SVM"), classes, ax=axes[0], title="functionals + SVM"
+)
 ax = plots.confusion(tuned.confusion(cai.name), classes, ax=axes[1], title=cai.name)
 
 # %% mystnb={"image": {"alt": "Recall of each class for four systems, with the number of test utterances per class and the recall of the perfect listener"}, "figure": {"caption": "Recall per class on test, the fine-tuned systems averaged over seeds. Below each class: its test utterances. Rare classes have few of them, so their recall is uncertain.", "name": "fig-02-recall"}}
@@ -299,14 +314,11 @@ pd.Series(errors, name="ECE").round(3).to_frame()
 # A score does not say *why* a system is right. On a synthetic corpus we can simply ask: take test utterances, keep the voice, the pitch, the tempo and the noise, and exchange
 # nothing but the two cue words, the interjection and the adjective. If the decision follows the words, the system hears words.
 
+
 # %%
 def with_words(row: dict, emotion: str, rng: np.random.Generator) -> np.ndarray:
-    """The utterance spoken anew with words from the list of `emotion`, all else alike."""
-    said, adjective = (str(rng.choice(words[emotion])) for words in (plan.INTERJECTIONS, plan.ADJECTIVES))
-    first = row["interjection"]
-    text = row["text"].replace(first[0].upper() + first[1:], said[0].upper() + said[1:], 1)
-    wave, _ = corpus_of_demo.render({**row, "text": text.replace(row["adjective"], adjective)})
-    return audio.from_int16(wave)
+    """The utterance spoken anew with words drawn from the lists of `emotion`, all else alike."""
+    return audio.from_int16(corpus_of_demo.render(corpus_of_demo.reworded(row, emotion, rng))[0])
 
 
 def decisions(system: recipes.Recipe, waves: list[np.ndarray]) -> np.ndarray:
@@ -323,17 +335,29 @@ def decisions(system: recipes.Recipe, waves: list[np.ndarray]) -> np.ndarray:
 if profile != "full":
     rows = data.table.iloc[data.rows("test")[:: 8 if profile == "demo" else 20]].to_dict("records")
     rng = np.random.default_rng(0)
-    spoken = {e: [with_words(r, e, rng) for r in rows] for e in ("neutral", "anger", "sadness", "happiness")}
+    spoken = {
+        e: [with_words(r, e, rng) for r in rows]
+        for e in ("neutral", "anger", "sadness", "happiness")
+    }
     followed = {}
-    for system in (recipes.floor("svm", profile), cai.change(seed=seeds[0]), wang.change(seed=seeds[0])):
+    for system in (
+        recipes.floor("svm", profile),
+        cai.change(seed=seeds[0]),
+        wang.change(seed=seeds[0]),
+    ):
         said = {e: decisions(system, waves) for e, waves in spoken.items()}
         followed[system.name] = {
-            f"words of {e}": np.mean(said[e] == classes.index(e)) - np.mean(said["neutral"] == classes.index(e))
+            f"words of {e}": np.mean(said[e] == classes.index(e))
+            - np.mean(said["neutral"] == classes.index(e))
             for e in ("anger", "sadness", "happiness")
         }
-    display(pd.DataFrame(followed).T.style.format("{:+.2f}").set_caption(
-        f"Rise in how often a class is answered when {len(rows)} test utterances get its words instead of neutral ones"
-    ))
+    display(
+        pd.DataFrame(followed)
+        .T.style.format("{:+.2f}")
+        .set_caption(
+            f"Rise in how often a class is answered when {len(rows)} test utterances get its words instead of neutral ones"
+        )
+    )
 
 # %% [markdown]
 # A rise near zero would mean deaf to words. The encoders follow happy words in about half of the utterances, the SVM in less than a third; angry words move all three by about a fifth, sad words hardly any. So **the encoders hear
@@ -351,7 +375,11 @@ if profile != "full":
 marks = []
 for name in both.names():
     if profile != "full":
-        over = [m for m in ("wa", "ua", "macro_f1") if both.interval(name, m).value > ceilings.loc["everything", m]]
+        over = [
+            m
+            for m in ("wa", "ua", "macro_f1")
+            if both.interval(name, m).value > ceilings.loc["everything", m]
+        ]
         marks.append((f"{name} stays below the ceiling", "yes" if not over else f"no: {over}"))
 for name in tuned.names():
     for m in ("wa", "ua", "macro_f1"):
@@ -383,11 +411,13 @@ if profile == "smoke":
     open_choices = dict(list(open_choices.items())[:1])
 as_run = cai.change(name="as run", seed=seeds[0])
 versus = sweep([as_run, *(r.change(name=name, seed=seeds[0]) for name, r in open_choices.items())])
-effects = pd.DataFrame.from_dict({
-    name: {
-        m: versus.difference("as run", name, m) for m in ("wa", "ua", "macro_f1")
-    } for name in open_choices
-}, orient="index")
+effects = pd.DataFrame.from_dict(
+    {
+        name: {m: versus.difference("as run", name, m) for m in ("wa", "ua", "macro_f1")}
+        for name in open_choices
+    },
+    orient="index",
+)
 effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
 
 # %% [markdown]
@@ -398,21 +428,45 @@ effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
 
 # %%
 
+
 def attainable(percent: float, n: int) -> bool:
     """Whether some k of n utterances rounds to this percentage at two decimals."""
     return any(round(100 * k / n, 2) == percent for k in range(n + 1))
 
 
-claims = pd.DataFrame([
-    ("Cai 2021, α table", "accuracy at α = 0", "71.66 %", "IEMOCAP, 5,531 utterances",
-     "attainable as k / 5,531" if attainable(71.66, 5531) else "no k / 5,531 gives it"),
-    ("Cai 2021, Table 3", "accuracy of the full model", "78.15 %", "IEMOCAP, 5,531 utterances",
-     "attainable as k / 5,531" if attainable(78.15, 5531) else "no k / 5,531 gives it"),
-    ("Wang 2025, Table 1", "macro-F1 of the baseline", "29.83", "MSP-Podcast test, 3,200 utterances",
-     "not testable here: the test labels are not public"),
-    ("Wang 2025, Table 1", "F1-micro = accuracy", "33.84 = 33.84", "any single-label data",
-     "true by definition, so one of the columns carries no information"),
-], columns=["paper", "claim", "printed", "measured on", "finding"])
+claims = pd.DataFrame(
+    [
+        (
+            "Cai 2021, α table",
+            "accuracy at α = 0",
+            "71.66 %",
+            "IEMOCAP, 5,531 utterances",
+            "attainable as k / 5,531" if attainable(71.66, 5531) else "no k / 5,531 gives it",
+        ),
+        (
+            "Cai 2021, Table 3",
+            "accuracy of the full model",
+            "78.15 %",
+            "IEMOCAP, 5,531 utterances",
+            "attainable as k / 5,531" if attainable(78.15, 5531) else "no k / 5,531 gives it",
+        ),
+        (
+            "Wang 2025, Table 1",
+            "macro-F1 of the baseline",
+            "29.83",
+            "MSP-Podcast test, 3,200 utterances",
+            "not testable here: the test labels are not public",
+        ),
+        (
+            "Wang 2025, Table 1",
+            "F1-micro = accuracy",
+            "33.84 = 33.84",
+            "any single-label data",
+            "true by definition, so one of the columns carries no information",
+        ),
+    ],
+    columns=["paper", "claim", "printed", "measured on", "finding"],
+)
 claims.style.hide(axis="index")
 
 # %% [markdown]
@@ -432,8 +486,13 @@ claims.style.hide(axis="index")
 
 # %% tags=["solution", "hide-input"]
 truth, predictions, _ = floor_runs.stacked("majority guesser")
-print(f"share of the majority class {np.mean(truth == predictions[0, 0]):.3f}, 1/C = {1 / len(classes):.3f}")
-floor_runs.interval("majority guesser", "wa").value, floor_runs.interval("majority guesser", "ua").value
+print(
+    f"share of the majority class {np.mean(truth == predictions[0, 0]):.3f}, 1/C = {1 / len(classes):.3f}"
+)
+(
+    floor_runs.interval("majority guesser", "wa").value,
+    floor_runs.interval("majority guesser", "ua").value,
+)
 
 # %% [markdown]
 # **Check 2.** Show on the numbers that the interval over speakers is wider than the interval over utterances, for one system of your choice. Why must it be?
@@ -446,7 +505,9 @@ floor_runs.interval("majority guesser", "wa").value, floor_runs.interval("majori
 # %% tags=["solution", "hide-input"]
 truth, predictions, speakers = tuned.stacked(wang.name)
 for unit, groups in {"speakers": speakers, "utterances": np.arange(len(truth))}.items():
-    print(f"{unit:>10}: {metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=len(classes))}")
+    print(
+        f"{unit:>10}: {metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=len(classes))}"
+    )
 
 # %% [markdown]
 # **Explore.** The SVM sees 170 functionals. Which of pitch, energy and MFCCs does it live on? Train it on one family at a time.
@@ -461,8 +522,10 @@ part = {role: data.rows(role) for role in ("train", "dev", "test")}
 for family in ("log_pitch", "energy", "mfcc", "delta", ""):
     columns = [i for i, n in enumerate(audio.FUNCTIONAL_NAMES) if n.startswith(family)]
     scores, _ = floors.svm(
-        (x[part["train"]][:, columns], y[part["train"]]), (x[part["dev"]][:, columns], y[part["dev"]]),
-        x[part["test"]][:, columns], len(classes),
+        (x[part["train"]][:, columns], y[part["train"]]),
+        (x[part["dev"]][:, columns], y[part["dev"]]),
+        x[part["test"]][:, columns],
+        len(classes),
     )
     cm = metrics.confusion(y[part["test"]], scores.argmax(1), len(classes))
     print(f"{family or 'all':>10}: {len(columns):3d} functionals, UA {metrics.ua(cm):.3f}")
@@ -497,8 +560,10 @@ speaker = data.table["speaker"].to_numpy()
 centered = x - pd.DataFrame(x).groupby(speaker).transform("mean").to_numpy()
 for name, features in {"as they are": x, "centered per talker": centered}.items():
     scores, _ = floors.svm(
-        (features[part["train"]], y[part["train"]]), (features[part["dev"]], y[part["dev"]]),
-        features[part["test"]], len(classes),
+        (features[part["train"]], y[part["train"]]),
+        (features[part["dev"]], y[part["dev"]]),
+        features[part["test"]],
+        len(classes),
     )
     cm = metrics.confusion(y[part["test"]], scores.argmax(1), len(classes))
     print(f"functionals {name}: UA {metrics.ua(cm):.3f}")

@@ -54,6 +54,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
+from serlib.verdicts import bold, verdict
 
 from serlib import (
     batching,
@@ -70,7 +71,6 @@ from serlib import (
     text,
 )
 from serlib.demo import corpus as corpus_of_demo
-from serlib.demo import speech
 from serlib.model import SER
 from serlib.sweep import sweep
 
@@ -86,16 +86,9 @@ def model_of(recipe: recipes.Recipe) -> SER:
     return experiments.trained(recipe).to(DEVICE)
 
 
-def verdict(d: metrics.Interval, up: bool = True) -> str:
-    """Whether a paired difference lies on the claimed side of zero, on the other, or on both."""
-    if d.low <= 0 <= d.high or np.isnan(d.low):
-        return f"demo: cannot tell, {d}"
-    return f"demo: {'yes' if (d.low > 0) == up else 'no'}, {d}"
-
-
-def bold(v) -> str:
-    """A style for table cells: bold where zero is outside the interval."""
-    return "font-weight: bold" if isinstance(v, metrics.Interval) and 0 not in v else ""
+def found(d: metrics.Interval, better: int = 1) -> str:
+    """A verdict with its interval, for the ledger."""
+    return f"demo: {verdict(d, better)}, {d}"
 
 
 publish.cost("04_co_attention")
@@ -124,10 +117,14 @@ boxes = {
     "asr": (11.8, 0.6, "characters\n(B, T, 32)"),
 }
 arrows = [
-    ("wave", "encoder"), ("encoder", "sum"), ("sum", "pool"), ("sum", "h_asr"),
+    ("wave", "encoder"),
+    ("encoder", "sum"),
+    ("sum", "pool"),
+    ("sum", "h_asr"),
     *(("pool", f"h_{task}") for task in ("emotion", "gender", "speaker")),
     *((f"h_{task}", "fusion") for task in ("emotion", "gender", "speaker", "asr")),
-    ("fusion", "emotion"), *((f"h_{task}", task) for task in ("gender", "speaker", "asr")),
+    ("fusion", "emotion"),
+    *((f"h_{task}", task) for task in ("gender", "speaker", "asr")),
 ]
 color = {"emotion": 1, "gender": 2, "speaker": 4, "asr": 5}
 colors = color | {f"h_{task}": c for task, c in color.items()} | {"fusion": 3}
@@ -170,10 +167,15 @@ for alpha in (0.1, 0.3, 1 / 3):
 
 # %% mystnb={"image": {"alt": "Share of the emotion in the total loss against alpha, a falling line for one, two and three auxiliary tasks that reaches zero at alpha one, one half and one third"}, "figure": {"caption": "What is left to the emotion, 1 \u2212 k\u03b1 with k auxiliary tasks of one weight. With three tasks nothing is left at \u03b1 = 1/3.", "name": "fig-04-share"}}
 lines = {
-    f"{k} auxiliary task{'s' * (k > 1)}": ([0, 0.1, 0.2, 0.3, 1 / k], [1 - k * a for a in (0, 0.1, 0.2, 0.3, 1 / k)])
+    f"{k} auxiliary task{'s' * (k > 1)}": (
+        [0, 0.1, 0.2, 0.3, 1 / k],
+        [1 - k * a for a in (0, 0.1, 0.2, 0.3, 1 / k)],
+    )
     for k in (1, 2, 3)
 }
-ax = plots.curves(lines, xlabel="α", ylabel="weight of the emotion's loss", source="arithmetic, no data")
+ax = plots.curves(
+    lines, xlabel="α", ylabel="weight of the emotion's loss", source="arithmetic, no data"
+)
 
 # %% [markdown]
 # The same α thus means something else in each row of Table 3: with one task at α = 0.1 the emotion keeps 0.9, with three it keeps 0.7.
@@ -210,7 +212,9 @@ ax = plots.curves(lines, xlabel="α", ylabel="weight of the emotion's loss", sou
 # %%
 data = experiments.load(proposed)
 classes = list(proposed.classes)
-alone = recipes.wang2025_baseline(profile, corpus, data_root).change(name="emotion alone", layers="weighted")
+alone = recipes.wang2025_baseline(profile, corpus, data_root).change(
+    name="emotion alone", layers="weighted"
+)
 
 
 def beside(name: str, *tasks: str, **changes) -> recipes.Recipe:
@@ -220,7 +224,11 @@ def beside(name: str, *tasks: str, **changes) -> recipes.Recipe:
 
 every = ("gender", "speaker", "asr")
 rows3 = [
-    alone, beside("+ ASR", "asr"), beside("+ gender", "gender"), beside("+ speaker", "speaker"), beside("all three", *every),
+    alone,
+    beside("+ ASR", "asr"),
+    beside("+ gender", "gender"),
+    beside("+ speaker", "speaker"),
+    beside("all three", *every),
 ]
 three = sweep(r for row in rows3 for r in row.vary(seed=seeds))
 
@@ -233,21 +241,33 @@ def measured(runs, name: str, metric: str):
         return "–"
 
 
-table3 = pd.DataFrame.from_dict({
-    name: {m: measured(three, name, m) for m in ("wa", "ua", "macro_f1", "wer", "gender")} for name in three.names()
-}, orient="index")
-table3.style.set_caption(f"Test, {len(seeds)} seed(s), 95 % intervals over talkers and seeds. gender: accuracy")
+table3 = pd.DataFrame.from_dict(
+    {
+        name: {m: measured(three, name, m) for m in ("wa", "ua", "macro_f1", "wer", "gender")}
+        for name in three.names()
+    },
+    orient="index",
+)
+table3.style.set_caption(
+    f"Test, {len(seeds)} seed(s), 95 % intervals over talkers and seeds. gender: accuracy"
+)
 
 # %% [markdown]
 # The same rows as printed. The emotion's metric is accuracy, which is our WA.
 
 # %%
 printed3 = pd.DataFrame(
-    [(38.75, None, None, 23.60, None, None), (40.28, 30.68, None, 26.66, 23.57, None),
-     (36.42, None, 89.79, 23.38, None, 96.28), (36.84, None, None, 23.18, None, None),
-     (41.42, 32.14, 92.34, 28.17, 25.56, 98.80)],
+    [
+        (38.75, None, None, 23.60, None, None),
+        (40.28, 30.68, None, 26.66, 23.57, None),
+        (36.42, None, 89.79, 23.38, None, 96.28),
+        (36.84, None, None, 23.18, None, None),
+        (41.42, 32.14, 92.34, 28.17, 25.56, 98.80),
+    ],
     index=[r.name for r in rows3],
-    columns=pd.MultiIndex.from_product([["EmotiW2018", "MEIJU2025"], ["accuracy", "WER", "gender"]]),
+    columns=pd.MultiIndex.from_product(
+        [["EmotiW2018", "MEIJU2025"], ["accuracy", "WER", "gender"]]
+    ),
 )
 printed3.style.format("{:.2f}", na_rep="–").set_caption("Wang 2025, Table 3, percent")
 
@@ -259,14 +279,15 @@ printed3.style.format("{:.2f}", na_rep="–").set_caption("Wang 2025, Table 3, p
 
 # %% mystnb={"image": {"alt": "Two panels with paired differences in WA and UA to emotion alone for ASR, gender, speaker and all three, each a point with a 95 percent interval, and a vertical line at zero"}, "figure": {"caption": "Paired difference to emotion alone on test, 95 % intervals over talkers and seeds.", "name": "fig-04-tasks"}}
 gains = {
-    m: {n: three.difference("emotion alone", n, m) for n in three.names()[1:]} for m in ("wa", "ua", "macro_f1")
+    m: {n: three.difference("emotion alone", n, m) for n in three.names()[1:]}
+    for m in ("wa", "ua", "macro_f1")
 }
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.2), sharey=True)
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
     plots.intervals(gains[metric], xlabel=f"difference in {metric.upper()}", ax=ax, zero=True)
 
 # %%
-pd.DataFrame(gains).style.map(bold).set_caption("Difference to emotion alone; bold where zero is outside")
+bold(pd.DataFrame(gains), "Difference to emotion alone; bold where zero is outside")
 
 # %% [markdown]
 # **ASR helps, in all three metrics, with intervals above zero; gender and speaker show no gain.** That is the planted answer. All three together help less than ASR alone, and here that too cannot be told from nothing: with three tasks the emotion keeps 0.7 of the loss
@@ -302,21 +323,26 @@ def draw(table: pd.DataFrame, per_talker: int, talkers: int = 60) -> pd.DataFram
 some = 3 if profile == "smoke" else 25
 reserve = df[(np.asarray(role) == "train") & unlabeled & df["speaker"].isin(trained_on)]
 if reserve.empty:
-    print("No utterance without agreement: identification below is on utterances that were trained on.")
+    print(
+        "No utterance without agreement: identification below is on utterances that were trained on."
+    )
     reserve = data.table[data.table["role"] == "train"]
 seen = draw(reserve, some)
 new = draw(data.table.iloc[data.rows("test")], some)
 seen_waves = list(batching.WaveStore.from_manifest(seen, root, progress=False))
 new_waves = [data.store[i] for i in new.index]
-pd.DataFrame({
-    "talkers": {"seen in training": seen["speaker"].nunique(), "new": new["speaker"].nunique()},
-    "utterances there are": {"seen in training": len(reserve), "new": len(data.rows("test"))},
-    "utterances used": {"seen in training": len(seen), "new": len(new)},
-    "talker is on the model's list": {
-        k: f"{t['speaker'].isin(trained_on).mean():.0%}" for k, t in (("seen in training", seen), ("new", new))
-    },
-    "for": {"seen in training": "identification", "new": "verification"},
-})
+pd.DataFrame(
+    {
+        "talkers": {"seen in training": seen["speaker"].nunique(), "new": new["speaker"].nunique()},
+        "utterances there are": {"seen in training": len(reserve), "new": len(data.rows("test"))},
+        "utterances used": {"seen in training": len(seen), "new": len(new)},
+        "talker is on the model's list": {
+            k: f"{t['speaker'].isin(trained_on).mean():.0%}"
+            for k, t in (("seen in training", seen), ("new", new))
+        },
+        "for": {"seen in training": "identification", "new": "verification"},
+    }
+)
 
 # %% [markdown]
 # ### Identification of seen talkers
@@ -334,12 +360,16 @@ def identified(recipe: recipes.Recipe) -> metrics.Interval:
     """Share of unused utterances of training talkers that are given to the right one."""
     names = records.read_json(experiments.run(recipe).path / "model.json")["speakers"]
     answers = inference.respond(model_of(recipe), seen_waves, ["speaker"])["speaker"]
-    right = np.array([names[a.argmax()] == s for a, s in zip(answers, seen["speaker"], strict=True)])
+    right = np.array(
+        [names[a.argmax()] == s for a, s in zip(answers, seen["speaker"], strict=True)]
+    )
     return metrics.bootstrap_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
 
 
 named = ["+ speaker", "all three", "all three, no co-attention", "all three, shuffled talkers"]
-identification = pd.Series({name: identified(first[name]) for name in named}, name="identification of seen talkers")
+identification = pd.Series(
+    {name: identified(first[name]) for name in named}, name="identification of seen talkers"
+)
 identification["chance"] = f"{1 / len(trained_on):.3f}"
 identification.to_frame()
 
@@ -348,6 +378,7 @@ identification.to_frame()
 #
 # Every pair of test utterances is a *trial*. Embeddings are centered on the mean over the seen talkers, which needs nothing from test, and scored by their cosine. Two references put the numbers in place: an encoder with random weights, and the pre-trained encoder before any
 # fine-tuning. Trials of two genders are easy, so the second column leaves them out. Intervals redraw talkers.
+
 
 # %%
 def trials_of(x: np.ndarray, center: np.ndarray, within_gender: bool = False):
@@ -390,11 +421,15 @@ def embedded(model: SER) -> np.ndarray:
 def speaker_layer(model: SER, x: np.ndarray) -> np.ndarray:
     """The speaker branch's hidden layer for embeddings (U, E)."""
     with torch.inference_mode():
-        return model.heads["speaker"].hidden(torch.as_tensor(x, device=DEVICE).float()).cpu().numpy()
+        return (
+            model.heads["speaker"].hidden(torch.as_tensor(x, device=DEVICE).float()).cpu().numpy()
+        )
 
 
 vectors = {
-    "random encoder": embedded(SER(alone.change(random_init=True).model, seed=seeds[0]).eval().to(DEVICE)),
+    "random encoder": embedded(
+        SER(alone.change(random_init=True).model, seed=seeds[0]).eval().to(DEVICE)
+    ),
     "pre-trained, not tuned": embedded(SER(alone.model, seed=seeds[0]).eval().to(DEVICE)),
 }
 for name in ("emotion alone", "+ speaker", "all three", "all three, shuffled talkers"):
@@ -402,18 +437,30 @@ for name in ("emotion alone", "+ speaker", "all three", "all three, shuffled tal
 for name in ("+ speaker", "all three"):
     vectors[f"{name}: speaker layer"] = speaker_layer(model_of(first[name]), vectors[name])
 centered = {name: (x[len(seen) :], x[: len(seen)].mean(0)) for name, x in vectors.items()}
-verified = pd.DataFrame({
-    title: {name: eer_interval(*trials_of(*x, within)) for name, x in centered.items()}
-    for title, within in (("EER, all trials", False), ("EER, one gender", True))
-})
+verified = pd.DataFrame(
+    {
+        title: {name: eer_interval(*trials_of(*x, within)) for name, x in centered.items()}
+        for title, within in (("EER, all trials", False), ("EER, one gender", True))
+    }
+)
 verified
 
 # %% mystnb={"image": {"alt": "Left: histograms of cosine scores for pairs of one talker and of two talkers with the threshold of equal errors. Right: curves of false rejections against false acceptances for five embeddings, with the diagonal"}, "figure": {"caption": "Verification of new talkers, trials within one gender. Left: scores of the speaker branch's hidden layer in the system with all tasks. Right: detection error trade-off; the lower the curve, the better, and the diagonal holds the equal error rates.", "name": "fig-04-verification"}}
-shown = ("random encoder", "pre-trained, not tuned", "emotion alone", "all three", "all three: speaker layer")
+shown = (
+    "random encoder",
+    "pre-trained, not tuned",
+    "emotion alone",
+    "all three",
+    "all three: speaker layer",
+)
 curves = {name: trials_of(*centered[name], True)[:2] for name in shown}
 scores, same = curves["all three: speaker layer"]
 fig, axes = plt.subplots(1, 2, figsize=(12, 4.2))
-equal = np.quantile(scores[~same], 1 - metrics.eer(scores, same)) if same.any() and not same.all() else None
+equal = (
+    np.quantile(scores[~same], 1 - metrics.eer(scores, same))
+    if same.any() and not same.all()
+    else None
+)
 taskplots.trials(scores, same, threshold=equal, ax=axes[0], title="all three: speaker layer")
 ax = taskplots.det(curves, ax=axes[1])
 
@@ -455,37 +502,53 @@ frames = np.mean(data.store.durations) * 16_000 / encoder.stride
 def multiplications(recipe: recipes.Recipe) -> float:
     """Roughly, of the heads for one clip: each weight once, those of the speech branch per frame."""
     model = SER(recipe.model, n_speakers=len(trained_on), encoder=encoder)
-    named = [(n, p.numel()) for n, p in model.named_parameters() if n.startswith(("heads", "fusion"))]
+    named = [
+        (n, p.numel()) for n, p in model.named_parameters() if n.startswith(("heads", "fusion"))
+    ]
     return sum(k * (frames if ".asr." in n else 1) for n, k in named)
 
 
-pd.DataFrame.from_dict({
-    r.name: {
-        "hidden units": r.model.hidden, "parameters": f"{n_parameters(r):,}",
-        "multiplications of the heads, per clip": f"{multiplications(r):,.0f}",
-    } for r in (alone, wide, first["all three"])
-}, orient="index")
+pd.DataFrame.from_dict(
+    {
+        r.name: {
+            "hidden units": r.model.hidden,
+            "parameters": f"{n_parameters(r):,}",
+            "multiplications of the heads, per clip": f"{multiplications(r):,.0f}",
+        }
+        for r in (alone, wide, first["all three"])
+    },
+    orient="index",
+)
 
 # %% [markdown]
 # Equal parameters are not equal computation. The wider head works once per clip, the LSTM of the speech branch at every frame. And at test time the proposed system still needs its auxiliary branches, since the emotion attends to them. Cai's model of chapter 03 could throw its second
 # head away.
 
 # %%
-as_one = [r.change(name=f"{n}, one seed") for n, r in first.items() if n in ("emotion alone", "all three")]
+as_one = [
+    r.change(name=f"{n}, one seed") for n, r in first.items() if n in ("emotion alone", "all three")
+]
 ablation = three + ablated + controls + sweep(as_one)
 pairs = {
     "without MTL → proposed": ("emotion alone", "all three", len(seeds)),
-    "without MTL → without co-attention": ("emotion alone", "all three, no co-attention", len(seeds)),
+    "without MTL → without co-attention": (
+        "emotion alone",
+        "all three, no co-attention",
+        len(seeds),
+    ),
     "without co-attention → proposed": ("all three, no co-attention", "all three", len(seeds)),
     "wider head → proposed": ("emotion alone, wider head", "all three, one seed", 1),
     "without MTL → wider head": ("emotion alone, one seed", "emotion alone, wider head", 1),
     "shuffled talkers → proposed": ("all three, shuffled talkers", "all three, one seed", 1),
 }
-steps = pd.DataFrame.from_dict({
-    title: {"seeds": n} | {m: ablation.difference(a, b, m) for m in ("wa", "ua", "macro_f1")}
-    for title, (a, b, n) in pairs.items()
-}, orient="index")
-steps.style.map(bold).set_caption("What each step adds on test; bold where zero is outside")
+steps = pd.DataFrame.from_dict(
+    {
+        title: {"seeds": n} | {m: ablation.difference(a, b, m) for m in ("wa", "ua", "macro_f1")}
+        for title, (a, b, n) in pairs.items()
+    },
+    orient="index",
+)
+bold(steps, "What each step adds on test; bold where zero is outside")
 
 # %% mystnb={"image": {"alt": "Two panels with paired differences in UA and in macro-F1 for six steps of the ablation, such as without co-attention to proposed, each a point with a 95 percent interval and a line at zero"}, "figure": {"caption": "What each step adds: the three of Table 2, then the controls, which have one seed.", "name": "fig-04-ablation"}}
 fig, axes = plt.subplots(1, 2, figsize=(11.5, 3.8), sharey=True)
@@ -503,6 +566,7 @@ for ax, metric, title in zip(axes, ("ua", "macro_f1"), ("UA", "macro-F1"), stric
 # ask it below.
 #
 # ### Weights of the tasks
+
 
 # %%
 def listen(recipe: recipes.Recipe, waves: list[np.ndarray]) -> dict:
@@ -537,7 +601,9 @@ ax = taskplots.shares(weights, task_names, [classes[t] for t in truth], classes)
 # %% mystnb={"image": {"alt": "One horizontal bar per test utterance, two per class, divided into the attention to gender, speaker and ASR"}, "figure": {"caption": "Attention of single test utterances, up to two of each class, first seed.", "name": "fig-04-strip"}}
 picked = [i for c in range(len(classes)) for i in np.flatnonzero(truth == c)[:2]]
 strip = pd.DataFrame(weights[picked], columns=task_names, index=[classes[truth[i]] for i in picked])
-ax = plots.stacked(strip, xlabel="attention", ax=plt.subplots(figsize=(8.5, 0.24 * len(picked) + 1.6))[1])
+ax = plots.stacked(
+    strip, xlabel="attention", ax=plt.subplots(figsize=(8.5, 0.24 * len(picked) + 1.6))[1]
+)
 _ = ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 # %% [markdown]
@@ -561,6 +627,7 @@ pd.DataFrame(
 # How many of a hundred decisions will change if every utterance gets the weights 1/3, 1/3, 1/3?
 # ```
 
+
 # %%
 def decide(h: dict, weights: torch.Tensor) -> np.ndarray:
     """Decisions with other task weights (U, J) or (J,), all else as trained."""
@@ -581,22 +648,35 @@ changes = {
     **{f"only {t}": (lambda w, i=i: eye[i].expand_as(w)) for i, t in enumerate(task_names)},
     "nothing": lambda w: torch.zeros_like(w),
 }
-decisions = {name: np.stack([decide(h, f(h["weights"])) for h in heard]) for name, f in changes.items()}
+decisions = {
+    name: np.stack([decide(h, f(h["weights"])) for h in heard]) for name, f in changes.items()
+}
 learned = decisions["as learned"]
 
 
 def paired(a: np.ndarray, b: np.ndarray, metric=metrics.ua, **kept) -> metrics.Interval:
     """Difference b - a of decisions (S, U) on the same talkers and seeds."""
     given = {"truth": truth, "groups": talkers} | kept
-    return metrics.paired_bootstrap(metric, given["truth"], a, b, given["groups"], n_classes=len(classes))
+    return metrics.paired_bootstrap(
+        metric, given["truth"], a, b, given["groups"], n_classes=len(classes)
+    )
 
 
-pd.DataFrame.from_dict({
-    name: {
-        "decisions changed": f"{np.mean(d != learned):.1%}",
-        "WA": paired(learned, d, metrics.wa), "UA": paired(learned, d),
-    } for name, d in decisions.items() if name != "as learned"
-}, orient="index").style.map(bold).set_caption("Task weights replaced at test time: change against the learned weights")
+bold(
+    pd.DataFrame.from_dict(
+        {
+            name: {
+                "decisions changed": f"{np.mean(d != learned):.1%}",
+                "WA": paired(learned, d, metrics.wa),
+                "UA": paired(learned, d),
+            }
+            for name, d in decisions.items()
+            if name != "as learned"
+        },
+        orient="index",
+    ),
+    "Task weights replaced at test time: change against the learned weights",
+)
 
 # %% [markdown]
 # The learned weights give 95 % to ASR, in both seeds. **That is the planted right answer, and the module found it.** Without any auxiliary feature UA falls by 0.04, so the decision does use what it attends to. But "dynamic" it need not be: the mean weights, or another utterance's, change fewer than two decisions in a hundred.
@@ -606,47 +686,40 @@ pd.DataFrame.from_dict({
 #
 # Does the attention over frames peak on the words that carry emotion? On the demo corpus these are known: an interjection and an adjective. The synthesizer tells when each phone starts. Speaking the sentence up to a word and counting phones gives the word's place.
 
+
 # %%
-def spoken_words(row: dict) -> list[tuple[str, float, float, bool]]:
-    """Word, start, end and whether it is a cue, from the synthesizer's phones."""
-    voice = speech.Voice(row["accent"], *(int(row[k]) for k in ("formant", "pitch_hz", "range_hz", "rate_wpm")))
-    wave, phones = corpus_of_demo.render(row)
-    ends = [start for start, _ in phones[1:]] + [len(wave) / 16_000]
-    sounds = [(s, e) for (s, name), e in zip(phones, ends, strict=True) if not name.startswith("_")]
-    words, found, at = row["text"].split(), [], 0
-    first_words = len(row["interjection"].split())
-    for k, word in enumerate(words):
-        said = speech.synthesizer().speak(" ".join(words[: k + 1]), voice)[1]
-        upto = min(sum(not name.startswith("_") for _, name in said), len(sounds))
-        if upto > at:
-            bare = word.strip(",.").lower()
-            cue = k < first_words or bare == row["adjective"]
-            found.append((bare, sounds[at][0], sounds[upto - 1][1], cue))
-        at = upto
-    return found
-
-
-def aligned_words(row: dict, wave: np.ndarray) -> list[tuple[str, float, float, bool]]:
-    """The same for a real corpus, by the model's own alignment; which words are cues is unknown."""
-    found = inference.align(model_of(first["all three"]), wave, row["text"])
-    return [(w.word.lower(), w.start, w.end, False) for w in found.itertuples()]
+def placed(row: dict, wave: np.ndarray) -> list[tuple[str, float, float, bool]]:
+    """Word, start, end and whether it is a cue: from the synthesizer, or on a real corpus by the model's own alignment."""
+    if profile != "full":
+        spoken = corpus_of_demo.spoken_words(row)
+    else:
+        spoken = inference.align(model_of(first["all three"]), wave, row["text"]).assign(cue=False)
+    return [(w.word.strip(",.").lower(), w.start, w.end, w.cue) for w in spoken.itertuples()]
 
 
 usable = np.flatnonzero([bool(text.encode(t)) for t in test["text"]])
 looked = np.random.default_rng(0).permutation(usable)[: 20 if profile == "smoke" else 200]
 looked = looked[: len(looked) if profile != "full" else 3]
 rows = test.iloc[looked].to_dict("records")
-words = [spoken_words(r) if profile != "full" else aligned_words(r, test_waves[i]) for i, r in zip(looked, rows, strict=True)]
+words = [placed(r, test_waves[i]) for i, r in zip(looked, rows, strict=True)]
 stride = heard[0]["model"].encoder.stride / 16_000
 
 # %% mystnb={"image": {"alt": "Three test utterances: the waveform in grey, the attention of each frame as a stepped line over it, a dashed line at the uniform weight, the words above, and cue words shaded"}, "figure": {"caption": "Attention over the frames of three test utterances, first seed. Shaded: the words that carry emotion (demo corpus). Dashed: uniform attention.", "name": "fig-04-frames"}}
 fig, axes = plt.subplots(3, 1, figsize=(10, 6.6))
 for ax, i, row, spoken in zip(axes, looked, rows, words, strict=False):
-    taskplots.attention(test_waves[i], heard[0]["frames"][i], stride, spoken, ax=ax, title=f"labeled {classes[row['label']]}")
+    taskplots.attention(
+        test_waves[i],
+        heard[0]["frames"][i],
+        stride,
+        spoken,
+        ax=ax,
+        title=f"labeled {classes[row['label']]}",
+    )
 _ = ax.set_xlabel("seconds")
 
 # %% [markdown]
 # Three pictures prove nothing. So measure: what share of the attention falls into each kind of sound, against the share of time which that kind takes? Attention that ignores the words has equal shares.
+
 
 # %%
 def inside(spans, n: int, shift: float = 0.0) -> np.ndarray:
@@ -654,7 +727,9 @@ def inside(spans, n: int, shift: float = 0.0) -> np.ndarray:
     edges = np.arange(n + 1) * stride
     total = np.zeros(n)
     for start, end in spans:
-        total += np.clip(np.minimum(edges[1:], end + shift) - np.maximum(edges[:-1], start + shift), 0, None)
+        total += np.clip(
+            np.minimum(edges[1:], end + shift) - np.maximum(edges[:-1], start + shift), 0, None
+        )
     return np.minimum(total / stride, 1)
 
 
@@ -682,10 +757,13 @@ if profile != "full":
         who, ones = talkers[looked], np.ones(attention.shape)
         both = [(np.resize(time, attention.shape), ones), (attention, ones)]
         shares[kind] = {
-            "share of time": f"{time.mean():.3f}", "share of attention": metrics.bootstrap_ratio(both[1:], who),
+            "share of time": f"{time.mean():.3f}",
+            "share of attention": metrics.bootstrap_ratio(both[1:], who),
             "difference": metrics.bootstrap_ratio(both, who),
         }
-    display(pd.DataFrame(shares).T.style.map(bold).set_caption(f"Attention of {len(looked)} test utterances by kind of sound"))
+    display(
+        bold(pd.DataFrame(shares).T, f"Attention of {len(looked)} test utterances by kind of sound")
+    )
 
 # %% [markdown]
 # The frames come out of an LSTM that runs forward. Its state right *after* a word knows the word, and its state at the start of the word does not. So attention to a word may come late. Shift the words' spans by a lag, and look where the surplus is largest:
@@ -697,8 +775,12 @@ if profile != "full":
     for lag in lags:
         time, attention = attended("cue words", lag)
         surplus.append((attention - time).mean(1))
-    ax = plots.curves({f"seed {s}": (lags, np.array(surplus)[:, i]) for i, s in enumerate(seeds)},
-                      xlabel="lag (seconds)", ylabel="attention − time", marks=False)
+    ax = plots.curves(
+        {f"seed {s}": (lags, np.array(surplus)[:, i]) for i, s in enumerate(seeds)},
+        xlabel="lag (seconds)",
+        ylabel="attention − time",
+        marks=False,
+    )
     ax.axhline(0, color="#000000", lw=1)
     ax.axvline(0, color="#000000", lw=1)
 
@@ -723,15 +805,19 @@ seven = [c for c in range(len(classes)) if c != contempt]
 
 def f1_over(chosen: list[int]):
     """Mean F1 over chosen classes; a class that neither occurs nor is answered counts 0."""
+
     def metric(cm: np.ndarray) -> np.ndarray:
         right, total = np.diagonal(cm, axis1=-2, axis2=-1), cm.sum(-1) + cm.sum(-2)
         f1 = np.divide(2 * right, total, out=np.zeros(np.shape(right)), where=total > 0)
         return f1[..., chosen].mean(-1)
+
     return metric
 
 
 READINGS = {
-    "accuracy": metrics.wa, "F1 over 7": f1_over(seven), "F1 over 8": f1_over(list(range(len(classes)))),
+    "accuracy": metrics.wa,
+    "F1 over 7": f1_over(seven),
+    "F1 over 8": f1_over(list(range(len(classes)))),
     "F1, scikit-learn": metrics.macro_f1,
 }
 
@@ -741,17 +827,25 @@ def elsewhere() -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     if profile == "full":
         if not cross_corpus:
             return [], np.array([], int), np.array([])
-        table, where = experiments.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
-        table = table.assign(label=manifest.label_ids(table, proposed.classes, dict(proposed.merge)))
+        table, where = experiments.locate(
+            proposed.change(corpus=cross_corpus, data_root=cross_root)
+        )
+        table = table.assign(
+            label=manifest.label_ids(table, proposed.classes, dict(proposed.merge))
+        )
         table = table[(table["label"] >= 0) & (table["label"] != contempt)]
         waves = list(batching.WaveStore.from_manifest(table, where, progress=False))
         return waves, table["label"].to_numpy(), table["speaker"].fillna(table["key"]).to_numpy()
     table = test[test["label"] != contempt].iloc[:: 4 if profile == "smoke" else 2]
     waves = []
     for row in table.to_dict("records"):
-        row |= {"noise_dbfs": row["noise_dbfs"] + 14, "formant": row["formant"] * 1.06,
-                "rate_wpm": row["rate_wpm"] * 1.12, "loudness_db": row["loudness_db"] - 4,
-                "accent": "en-gb-x-rp" if row["accent"].startswith("en-us") else "en-us"}
+        row |= {
+            "noise_dbfs": row["noise_dbfs"] + 14,
+            "formant": row["formant"] * 1.06,
+            "rate_wpm": row["rate_wpm"] * 1.12,
+            "loudness_db": row["loudness_db"] - 4,
+            "accent": "en-gb-x-rp" if row["accent"].startswith("en-us") else "en-us",
+        }
         waves.append(corpus_of_demo.render(row)[0].astype(np.float32) / 32768)
     return waves, table["label"].to_numpy(), table["speaker"].to_numpy()
 
@@ -769,21 +863,37 @@ print(f"{len(other_waves)} utterances of {len(set(other_talkers))} talkers, none
 # ```
 
 # %%
-systems = {"emotion alone": alone.vary(seed=seeds), "all three": beside("all three", *every).vary(seed=seeds)}
+systems = {
+    "emotion alone": alone.vary(seed=seeds),
+    "all three": beside("all three", *every).vary(seed=seeds),
+}
 if profile != "smoke":
-    systems["challenge baseline"] = [recipes.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])]
+    systems["challenge baseline"] = [
+        recipes.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])
+    ]
 answered = {}
 for name, of in systems.items() if other_waves else ():
-    logits = np.stack([np.stack(inference.respond(model_of(r), other_waves, ["emotion"])["emotion"]) for r in of])
+    logits = np.stack(
+        [np.stack(inference.respond(model_of(r), other_waves, ["emotion"])["emotion"]) for r in of]
+    )
     answered[name, "(b) keep"] = logits.argmax(-1)
     logits[..., contempt] = -np.inf
     answered[name, "(a) drop"] = logits.argmax(-1)
-crossed = pd.DataFrame.from_dict({
-    key: {
-        "answers contempt": f"{np.mean(p == contempt):.1%}",
-        **{title: metrics.bootstrap(f, other_truth, p, other_talkers, n_classes=len(classes)) for title, f in READINGS.items()},
-    } for key, p in sorted(answered.items(), key=lambda item: (list(systems).index(item[0][0]), item[0][1]))
-}, orient="index")
+crossed = pd.DataFrame.from_dict(
+    {
+        key: {
+            "answers contempt": f"{np.mean(p == contempt):.1%}",
+            **{
+                title: metrics.bootstrap(f, other_truth, p, other_talkers, n_classes=len(classes))
+                for title, f in READINGS.items()
+            },
+        }
+        for key, p in sorted(
+            answered.items(), key=lambda item: (list(systems).index(item[0][0]), item[0][1])
+        )
+    },
+    orient="index",
+)
 crossed
 
 # %% mystnb={"image": {"alt": "Three panels, accuracy, macro-F1 over seven classes and scikit-learn's macro-F1: differences that a mapping makes for one model beside the difference between the two models under equal and under mixed mappings, points with 95 percent intervals and a line at zero"}, "figure": {"caption": "What the mapping is worth for one and the same model, and what the gain of the proposed system becomes under equal and under mixed mappings. Stand-in for another corpus.", "name": "fig-04-mapping"}}
@@ -796,7 +906,10 @@ steps_of_mapping = {
 if answered:
     shared = {"truth": other_truth, "groups": other_talkers}
     effects = {
-        reading: {k: paired(answered[a], answered[b], READINGS[reading], **shared) for k, (a, b) in steps_of_mapping.items()}
+        reading: {
+            k: paired(answered[a], answered[b], READINGS[reading], **shared)
+            for k, (a, b) in steps_of_mapping.items()
+        }
         for reading in ("accuracy", "F1 over 7", "F1, scikit-learn")
     }
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.6), sharey=True)
@@ -831,9 +944,18 @@ if profile == "smoke":
 varied = [beside(name, *every, seed=seeds[0], **change) for name, change in open_choices.items()]
 versus = sweep(as_one[1:]) + sweep(varied)
 reference = as_one[1].name
-pd.DataFrame.from_dict({
-    name: {m: versus.difference(reference, name, m) for m in ("wa", "ua", "macro_f1", "wer")} for name in open_choices
-}, orient="index").style.map(bold).set_caption("Difference to the proposed system as we run it (wer: lower is better)")
+bold(
+    pd.DataFrame.from_dict(
+        {
+            name: {
+                m: versus.difference(reference, name, m) for m in ("wa", "ua", "macro_f1", "wer")
+            }
+            for name in open_choices
+        },
+        orient="index",
+    ),
+    "Difference to the proposed system as we run it (wer: lower is better)",
+)
 
 # %% [markdown]
 # | open | our choice | measured |
@@ -856,6 +978,7 @@ pd.DataFrame.from_dict({
 #
 # The rules were fixed before the runs.
 
+
 # %%
 def marked(task: str) -> tuple[str, str, str]:
     """The mark of one planted answer, by the rules above."""
@@ -868,7 +991,9 @@ def marked(task: str) -> tuple[str, str, str]:
 
 
 if profile != "full":
-    marks = pd.DataFrame([marked(t) for t in ("+ ASR", "+ gender", "+ speaker")], columns=["task", "planted", "mark"])
+    marks = pd.DataFrame(
+        [marked(t) for t in ("+ ASR", "+ gender", "+ speaker")], columns=["task", "planted", "mark"]
+    )
     display(marks.style.hide(axis="index"))
 
 # %% [markdown]
@@ -880,17 +1005,36 @@ if profile != "full":
 
 # %%
 tables = {
-    "EmotiW2018": {"Baseline": (26.21, 38.75), "w/o MTL": (27.02, 38.84), "w/o co-attention": (28.89, 40.41),
-                   "w/o SWFC": (29.22, 41.06), "Ours": (29.41, 41.42)},
-    "MEIJU2025": {"Baseline": (16.79, 23.60), "w/o MTL": (17.79, 23.38), "w/o co-attention": (20.60, 26.36),
-                  "w/o SWFC": (21.65, 27.66), "Ours": (21.93, 28.17)},
+    "EmotiW2018": {
+        "Baseline": (26.21, 38.75),
+        "w/o MTL": (27.02, 38.84),
+        "w/o co-attention": (28.89, 40.41),
+        "w/o SWFC": (29.22, 41.06),
+        "Ours": (29.41, 41.42),
+    },
+    "MEIJU2025": {
+        "Baseline": (16.79, 23.60),
+        "w/o MTL": (17.79, 23.38),
+        "w/o co-attention": (20.60, 26.36),
+        "w/o SWFC": (21.65, 27.66),
+        "Ours": (21.93, 28.17),
+    },
     "MSP-Podcast": {"Baseline": (29.83, 33.84), "Ours": (35.49, 36.75)},
 }
 said = {"MSP-Podcast": (5.66, 3.22), "EmotiW2018": (3.20, 3.67), "MEIJU2025": (5.14, 4.57)}
-gain = pd.DataFrame([
-    (corpus_name, metric, said[corpus_name][k], round(rows_["Ours"][k] - rows_["Baseline"][k], 2))
-    for corpus_name, rows_ in tables.items() for k, metric in enumerate(("macro-F1", "accuracy"))
-], columns=["test set", "metric", "gain in the text", "gain from Table 1"])
+gain = pd.DataFrame(
+    [
+        (
+            corpus_name,
+            metric,
+            said[corpus_name][k],
+            round(rows_["Ours"][k] - rows_["Baseline"][k], 2),
+        )
+        for corpus_name, rows_ in tables.items()
+        for k, metric in enumerate(("macro-F1", "accuracy"))
+    ],
+    columns=["test set", "metric", "gain in the text", "gain from Table 1"],
+)
 gain["agrees"] = np.isclose(gain.iloc[:, 2], gain.iloc[:, 3], atol=0.006)
 gain["over 3 points"] = gain["gain from Table 1"] > 3
 gain.style.hide(axis="index").format(precision=2)
@@ -900,19 +1044,28 @@ gain.style.hide(axis="index").format(precision=2)
 #
 # The text also says that co-attention adds 0.33 to 2.81 points of macro-F1. Which two rows of Table 2 differ by so much?
 
+
 # %%
 def differing_by(points: float) -> str:
     """Pairs of rows of Table 2 whose macro-F1 differs by so much."""
     return "; ".join(
-        f"{name}: {a} → {b}" for name, rows_ in tables.items() for a in rows_ for b in rows_
+        f"{name}: {a} → {b}"
+        for name, rows_ in tables.items()
+        for a in rows_
+        for b in rows_
         if abs(rows_[b][0] - rows_[a][0] - points) < 0.006
     )
 
 
 def smallest(values: list[float]) -> int:
     """The smallest number of test utterances for which every percentage is some k of n, rounded."""
+
     def whole(v: float, n: int) -> bool:
-        return any(abs(100 * k / n - v) < 0.005 + 1e-9 for k in range(int(v * n / 100), int(v * n / 100) + 2))
+        return any(
+            abs(100 * k / n - v) < 0.005 + 1e-9
+            for k in range(int(v * n / 100), int(v * n / 100) + 2)
+        )
+
     return next(n for n in range(1, 20_000) if all(whole(v, n) for v in values))
 
 
@@ -921,7 +1074,9 @@ accuracy = {
     for name, last in (("EmotiW2018", 39.02), ("MEIJU2025", 26.63))
 }
 points = {f"{p:.2f}": differing_by(p) for p in (0.33, 2.81, 3.01, 4.86)}
-pd.Series(points, name="rows of Table 2 that differ so").to_frame().style.set_properties(**{"text-align": "left"})
+pd.Series(points, name="rows of Table 2 that differ so").to_frame().style.set_properties(
+    **{"text-align": "left"}
+)
 
 # %% [markdown]
 # So 0.33 is the step from *without co-attention* to *without SWFC*, on EmotiW2018, which compares two incomplete systems. The same step on MEIJU2025 is 1.05. Against the full system co-attention adds 0.52 and 1.33. But 2.81 is the step from *without MTL* to *without co-attention*: it is
@@ -932,28 +1087,133 @@ pd.Series(points, name="rows of Table 2 that differ so").to_frame().style.set_pr
 # %%
 d = ablation.difference
 rows_of_claims = [
-    ("Table 1", "macro-F1, MSP-Podcast: proposed over baseline", "35.49 / 29.83", "needs profile='full'; the test labels are not public"),
-    ("Table 1", "accuracy, MSP-Podcast", "36.75 / 33.84", "needs profile='full'; the test labels are not public"),
-    ("Table 1", "macro-F1 and accuracy, EmotiW2018", "29.41 / 26.21, 41.42 / 38.75", "needs profile='full' and cross_corpus; mapping of contempt unstated"),
-    ("Table 1", "macro-F1 and accuracy, MEIJU2025", "21.93 / 16.79, 28.17 / 23.60", "needs profile='full' and cross_corpus; mapping of contempt unstated"),
-    ("Table 1", "multi-task beats single-task in macro-F1", "+3.20 to +5.66", verdict(d("emotion alone", "all three", "macro_f1")) + " (without SWFC)"),
-    ("Table 1", "multi-task beats single-task in accuracy", "+2.67 to +4.57", verdict(d("emotion alone", "all three", "wa")) + " (without SWFC)"),
-    ("Section 3.3.1", "accuracy gains of 3.22 and 3.67", "3.22, 3.67", "contradicted by Table 1: 2.91 and 2.67"),
-    ("Section 3.3.1", "over 3 % on both metrics", "over 3", "contradicted by Table 1: accuracy on two of three sets"),
-    ("Tables 1, 2, 4", "F1-micro equals accuracy", "all rows", "true by definition with one label per utterance; one column is redundant"),
-    ("Tables 1–4", "accuracies are shares of one test set", "EmotiW2018", f"if so, it has at least {smallest(accuracy['EmotiW2018']):,} utterances; means over runs would explain it too"),
-    ("Tables 1–4", "accuracies are shares of one test set", "MEIJU2025", f"if so, it has at least {smallest(accuracy['MEIJU2025']):,} utterances"),
-    ("Table 2", "co-attention raises macro-F1", "+0.33 to +2.81", verdict(d("all three, no co-attention", "all three", "macro_f1")) + "; 2.81 is another step"),
-    ("Table 2", "co-attention raises accuracy", "+1.01, +1.81", verdict(d("all three, no co-attention", "all three", "wa"))),
-    ("Table 2", "multi-task learning raises macro-F1 by 3.01 to 4.86", "without SWFC − baseline", verdict(d("emotion alone", "all three", "macro_f1")) + "; as printed, includes co-attention"),
-    ("Table 2", "SWFC raises macro-F1", "+0.81 to +1.00", "chapter 05; accuracy falls in its MEIJU2025 row, 23.60 to 23.38"),
-    ("Table 3", "ASR helps accuracy", "+1.53, +3.06", verdict(gains["wa"]["+ ASR"])),
-    ("Table 3", "gender alone hurts accuracy", "−2.33, −0.22", verdict(gains["wa"]["+ gender"], up=False)),
-    ("Table 3", "speaker alone hurts accuracy", "−1.91, −0.42", verdict(gains["wa"]["+ speaker"], up=False)),
-    ("Table 3", "all three are best: above ASR alone", "+1.14, +1.51", verdict(d("+ ASR", "all three", "wa")) + "; as printed, includes SWFC"),
-    ("Table 3", "all three raise the WER over ASR alone", "+1.46, +1.99", verdict(d("+ ASR", "all three", "wer"))),
-    ("Table 3", "all three raise gender accuracy over gender alone", "+2.55, +2.52", verdict(d("+ gender", "all three", "gender"))),
-    ("Table 3", "speaker verification has accuracy 0", "0", "identification of talkers who are not on the list: no right answer exists. Measured instead: see above"),
+    (
+        "Table 1",
+        "macro-F1, MSP-Podcast: proposed over baseline",
+        "35.49 / 29.83",
+        "needs profile='full'; the test labels are not public",
+    ),
+    (
+        "Table 1",
+        "accuracy, MSP-Podcast",
+        "36.75 / 33.84",
+        "needs profile='full'; the test labels are not public",
+    ),
+    (
+        "Table 1",
+        "macro-F1 and accuracy, EmotiW2018",
+        "29.41 / 26.21, 41.42 / 38.75",
+        "needs profile='full' and cross_corpus; mapping of contempt unstated",
+    ),
+    (
+        "Table 1",
+        "macro-F1 and accuracy, MEIJU2025",
+        "21.93 / 16.79, 28.17 / 23.60",
+        "needs profile='full' and cross_corpus; mapping of contempt unstated",
+    ),
+    (
+        "Table 1",
+        "multi-task beats single-task in macro-F1",
+        "+3.20 to +5.66",
+        found(d("emotion alone", "all three", "macro_f1")) + " (without SWFC)",
+    ),
+    (
+        "Table 1",
+        "multi-task beats single-task in accuracy",
+        "+2.67 to +4.57",
+        found(d("emotion alone", "all three", "wa")) + " (without SWFC)",
+    ),
+    (
+        "Section 3.3.1",
+        "accuracy gains of 3.22 and 3.67",
+        "3.22, 3.67",
+        "contradicted by Table 1: 2.91 and 2.67",
+    ),
+    (
+        "Section 3.3.1",
+        "over 3 % on both metrics",
+        "over 3",
+        "contradicted by Table 1: accuracy on two of three sets",
+    ),
+    (
+        "Tables 1, 2, 4",
+        "F1-micro equals accuracy",
+        "all rows",
+        "true by definition with one label per utterance; one column is redundant",
+    ),
+    (
+        "Tables 1–4",
+        "accuracies are shares of one test set",
+        "EmotiW2018",
+        f"if so, it has at least {smallest(accuracy['EmotiW2018']):,} utterances; means over runs would explain it too",
+    ),
+    (
+        "Tables 1–4",
+        "accuracies are shares of one test set",
+        "MEIJU2025",
+        f"if so, it has at least {smallest(accuracy['MEIJU2025']):,} utterances",
+    ),
+    (
+        "Table 2",
+        "co-attention raises macro-F1",
+        "+0.33 to +2.81",
+        found(d("all three, no co-attention", "all three", "macro_f1")) + "; 2.81 is another step",
+    ),
+    (
+        "Table 2",
+        "co-attention raises accuracy",
+        "+1.01, +1.81",
+        found(d("all three, no co-attention", "all three", "wa")),
+    ),
+    (
+        "Table 2",
+        "multi-task learning raises macro-F1 by 3.01 to 4.86",
+        "without SWFC − baseline",
+        found(d("emotion alone", "all three", "macro_f1")) + "; as printed, includes co-attention",
+    ),
+    (
+        "Table 2",
+        "SWFC raises macro-F1",
+        "+0.81 to +1.00",
+        "chapter 05; accuracy falls in its MEIJU2025 row, 23.60 to 23.38",
+    ),
+    ("Table 3", "ASR helps accuracy", "+1.53, +3.06", found(gains["wa"]["+ ASR"])),
+    (
+        "Table 3",
+        "gender alone hurts accuracy",
+        "−2.33, −0.22",
+        found(gains["wa"]["+ gender"], better=-1),
+    ),
+    (
+        "Table 3",
+        "speaker alone hurts accuracy",
+        "−1.91, −0.42",
+        found(gains["wa"]["+ speaker"], better=-1),
+    ),
+    (
+        "Table 3",
+        "all three are best: above ASR alone",
+        "+1.14, +1.51",
+        found(d("+ ASR", "all three", "wa")) + "; as printed, includes SWFC",
+    ),
+    (
+        "Table 3",
+        "all three raise the WER over ASR alone",
+        "+1.46, +1.99",
+        found(d("+ ASR", "all three", "wer")),
+    ),
+    (
+        "Table 3",
+        "all three raise gender accuracy over gender alone",
+        "+2.55, +2.52",
+        found(d("+ gender", "all three", "gender")),
+    ),
+    (
+        "Table 3",
+        "speaker verification has accuracy 0",
+        "0",
+        "identification of talkers who are not on the list: no right answer exists. Measured instead: see above",
+    ),
     ("Table 4", "weighted layers beat the last one", "F1 +1.67 to +2.18", "chapter 06"),
 ]
 claims = pd.DataFrame(rows_of_claims, columns=["where", "claim", "printed", "finding"])
@@ -983,7 +1243,11 @@ claims.style.hide(axis="index").set_properties(**{"text-align": "left"})
 # ```
 
 # %% tags=["solution", "hide-input"]
-for tasks, alpha in ((("emotion", *every), 1 / 6), (("emotion", "asr"), 1 / 2), (("emotion", *every), 0.3)):
+for tasks, alpha in (
+    (("emotion", *every), 1 / 6),
+    (("emotion", "asr"), 1 / 2),
+    (("emotion", *every), 0.3),
+):
     share = proposed.change(alpha=alpha).loss.task_weights(tasks)["emotion"]
     print(f"{len(tasks) - 1} task(s), α = {alpha:.3f}: emotion gets {share:.3f}")
 
@@ -995,7 +1259,9 @@ for tasks, alpha in ((("emotion", *every), 1 / 6), (("emotion", "asr"), 1 / 2), 
 # ```
 
 # %% tags=["solution", "hide-input"]
-only = inference.respond(model_of(first["+ speaker"]), test_waves[:8], ["task_weights"])["task_weights"]
+only = inference.respond(model_of(first["+ speaker"]), test_waves[:8], ["task_weights"])[
+    "task_weights"
+]
 print(np.stack(only).ravel())
 
 # %% [markdown]
@@ -1005,6 +1271,7 @@ print(np.stack(only).ravel())
 # The share of variance between groups, η², is the variance of the group means over the total variance. With few talkers and classes some of it is chance, so compare with shuffled groups. If the talker explains more than the class, the attention follows the voice.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
 def between(x: np.ndarray, groups: np.ndarray) -> float:
     """Share of the variance of x (U, J) that lies between groups."""
@@ -1013,7 +1280,9 @@ def between(x: np.ndarray, groups: np.ndarray) -> float:
 
 
 for label, groups in {"class": truth, "talker": talkers}.items():
-    chance = np.mean([between(weights, np.random.default_rng(i).permutation(groups)) for i in range(20)])
+    chance = np.mean(
+        [between(weights, np.random.default_rng(i).permutation(groups)) for i in range(20)]
+    )
     print(f"{label:>6}: η² = {between(weights, groups):.3f}, with shuffled groups {chance:.3f}")
 
 # %% [markdown]
@@ -1034,7 +1303,9 @@ print(f"EER {metrics.eer(cosines.ravel(), (speaker[:, None] == speaker[None]).ra
 
 # %% tags=["solution", "hide-input"]
 upper = np.triu_indices(len(unit), 1)
-print(f"without the diagonal: {metrics.eer(cosines[upper], (speaker[:, None] == speaker[None])[upper]):.3f}")
+print(
+    f"without the diagonal: {metrics.eer(cosines[upper], (speaker[:, None] == speaker[None])[upper]):.3f}"
+)
 
 # %% [markdown]
 # **Research.** Gender carries no emotion. Yet a listener who knows it may read *pitch* better, since 150 Hz is high for a man and low for a woman. How much is that worth on the demo corpus? Predict the class from the absolute pitch, with and without the gender, and from the pitch relative to the talker's own.
@@ -1053,14 +1324,19 @@ if profile != "full":
     pitch = np.log2(data.table["pitch_hz"].to_numpy(float))
     woman = (data.table["gender"] == "female").to_numpy(float)
     views = {
-        "gender alone": woman[:, None], "absolute pitch": np.c_[pitch, pitch**2],
+        "gender alone": woman[:, None],
+        "absolute pitch": np.c_[pitch, pitch**2],
         "absolute pitch and gender": np.c_[pitch, pitch**2, woman, woman * pitch, woman * pitch**2],
-        "pitch relative to the talker": np.c_[data.table["cue_pitch"], data.table["cue_pitch"] ** 2],
+        "pitch relative to the talker": np.c_[
+            data.table["cue_pitch"], data.table["cue_pitch"] ** 2
+        ],
     }
     y = data.table["label"].to_numpy()
     for name, view in views.items():
         view = (view - view.mean(0)) / view.std(0)
-        model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(view[part == "train"], y[part == "train"])
+        model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(
+            view[part == "train"], y[part == "train"]
+        )
         cm = metrics.confusion(y[part == "test"], model.predict(view[part == "test"]), len(classes))
         print(f"{name:>30}: UA {metrics.ua(cm):.3f}")
 

@@ -52,6 +52,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
+from serlib.verdicts import verdict
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -75,7 +76,9 @@ from serlib.sweep import Runs, sweep
 plots.style(profile)
 if profile == "smoke":
     seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
-workers = 1 if profile == "smoke" else None  # small runs are over before a second process has started
+workers = (
+    1 if profile == "smoke" else None
+)  # small runs are over before a second process has started
 publish.cost("06_layer_weights")
 
 # %% [markdown]
@@ -108,8 +111,18 @@ print(inspect.getsource(heads.LayerSum))
 
 # %%
 frozen = recipes.wang2025_baseline(profile, corpus, data_root).change(
-    freeze="all", n_layers=None, head="linear", pooling="mean", spec_augment=0.0, layer_speed=10.0,
-    epochs=frozen_epochs, lr_head=1e-2, warmup=0.1, schedule="linear", clip=1.0, max_clips=None,
+    freeze="all",
+    n_layers=None,
+    head="linear",
+    pooling="mean",
+    spec_augment=0.0,
+    layer_speed=10.0,
+    epochs=frozen_epochs,
+    lr_head=1e-2,
+    warmup=0.1,
+    schedule="linear",
+    clip=1.0,
+    max_clips=None,
 )
 data = experiments.load(frozen)
 classes = list(frozen.classes)
@@ -119,10 +132,16 @@ wave = torch.from_numpy(encoder.prepare(data.store[0]))[None]
 with torch.inference_mode():
     ours = encoder(wave, torch.tensor([wave.shape[1]]))
     stock = encoder.model(wave, output_hidden_states=True)
-same = [torch.allclose(a, b, atol=1e-3) for a, b in zip(stock.hidden_states, ours.layers, strict=True)]
-print(f"transformers {version('transformers')}: {len(stock.hidden_states)} states of {encoder.n_layers} layers, pre-norm: {encoder.pre_norm}")
+same = [
+    torch.allclose(a, b, atol=1e-3) for a, b in zip(stock.hidden_states, ours.layers, strict=True)
+]
+print(
+    f"transformers {version('transformers')}: {len(stock.hidden_states)} states of {encoder.n_layers} layers, pre-norm: {encoder.pre_norm}"
+)
 print(f"its states equal ours, layer by layer: {same}")
-print(f"its output equals its last state: {torch.allclose(stock.last_hidden_state, stock.hidden_states[-1], atol=1e-3)}")
+print(
+    f"its output equals its last state: {torch.allclose(stock.last_hidden_state, stock.hidden_states[-1], atol=1e-3)}"
+)
 try:
     heads.LayerSum(n_states)(ours.layers[:-1])
 except ValueError as error:
@@ -158,7 +177,12 @@ norms = {name: x.norm(dim=-1).mean(1).numpy() for name, x in h.items()}
 unit = torch.nn.functional.normalize(h["pre-trained"], dim=-1)
 cosines = pd.DataFrame(torch.einsum("ltd,mtd->lm", unit, unit).numpy() / unit.shape[1])
 axes = plots.panels(2, size=(10, 3.6))
-plots.curves({name: (range(n_states), y) for name, y in norms.items()}, xlabel="layer", ylabel="mean norm of a frame", ax=axes[0])
+plots.curves(
+    {name: (range(n_states), y) for name, y in norms.items()},
+    xlabel="layer",
+    ylabel="mean norm of a frame",
+    ax=axes[0],
+)
 ax = plots.heat(cosines, label="cosine", xlabel="layer", ylabel="layer", ax=axes[1])
 ax.tick_params(axis="x", rotation=0)
 
@@ -176,7 +200,9 @@ ax.tick_params(axis="x", rotation=0)
 
 # %%
 card = encoders.DEMO / "demo-wavlm" / "probes.csv"
-known = pd.read_csv(card).query("weights == 'pre-trained'").drop(columns="weights").set_index("layer")
+known = (
+    pd.read_csv(card).query("weights == 'pre-trained'").drop(columns="weights").set_index("layer")
+)
 known if profile != "full" else "the card is about the demo encoder"
 
 # %% [markdown]
@@ -210,8 +236,12 @@ talkers = data.table["speaker"].to_numpy()
 def layer_means(encoder: encoders.Encoder) -> np.ndarray:
     """Mean over time of every state of every clip, (U, L + 1, D)."""
     if profile == "full":
-        return np.stack([x.numpy() for x in features.cache(encoder, data.store, kind="layers_mean")])
-    stored = features.cache(encoder, data.store, kind="layers", dtype="float16")  # the trainings below read it too
+        return np.stack(
+            [x.numpy() for x in features.cache(encoder, data.store, kind="layers_mean")]
+        )
+    stored = features.cache(
+        encoder, data.store, kind="layers", dtype="float16"
+    )  # the trainings below read it too
     return np.stack([x.float().mean(0).view(n_states, -1).numpy() for x in stored])
 
 
@@ -242,7 +272,9 @@ def accuracy(y, answers, rows) -> metrics.Interval:
 
 def r_squared(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> metrics.Interval:
     """R² of a ridge regression, with its interval over talkers."""
-    fit = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 6))).fit(x[rows["train"]], y[rows["train"]])
+    fit = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 6))).fit(
+        x[rows["train"]], y[rows["train"]]
+    )
     truth = y[rows["test"]]
     errors = (truth - fit.predict(x[rows["test"]])) ** 2, (truth - truth.mean()) ** 2
     ratio = metrics.bootstrap_ratio([errors], talkers[rows["test"]])
@@ -262,14 +294,23 @@ for name, (y, roles) in labels.items():
         answers[name, weights] = [probe(x[:, layer], y, rows) for layer in range(n_states)]
         for found in answers[name, weights]:
             scores[name][weights].append(
-                metrics.bootstrap(metrics.ua, y[rows["test"]], found["test"], talkers[rows["test"]], n_classes=len(classes))
-                if name == "emotion" else accuracy(y, found["test"], rows["test"])
+                metrics.bootstrap(
+                    metrics.ua,
+                    y[rows["test"]],
+                    found["test"],
+                    talkers[rows["test"]],
+                    n_classes=len(classes),
+                )
+                if name == "emotion"
+                else accuracy(y, found["test"], rows["test"])
             )
 if profile != "full":
     for name, column in {"pitch": "pitch_hz", "rate": "rate_wpm"}.items():
         y = data.table[column].to_numpy(float)
         rows = parts(role, np.isfinite(y))
-        scores[name] = {w: [r_squared(x[:, k], y, rows) for k in range(n_states)] for w, x in means.items()}
+        scores[name] = {
+            w: [r_squared(x[:, k], y, rows) for k in range(n_states)] for w, x in means.items()
+        }
 
 # %% [markdown]
 # For characters the package trains one linear layer on one frozen state (`layers="0"`, `"1"`, ...). A linear layer with no language model writes few whole words right, so the epoch is chosen by the character error rate
@@ -279,7 +320,11 @@ if profile != "full":
 listener = frozen.change(tasks=("asr",), select="-cer", seed=seeds[0])
 asked = range(n_states) if profile != "smoke" else [0, n_states - 1]
 single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in asked}
-control = {k: r.change(name=f"random, layer {k}", random_init=True) for k, r in single.items() if k in (0, n_states - 1)}
+control = {
+    k: r.change(name=f"random, layer {k}", random_init=True)
+    for k, r in single.items()
+    if k in (0, n_states - 1)
+}
 if profile == "smoke":
     control = {}
 letters = sweep([*single.values(), *control.values()], workers=workers)
@@ -300,8 +345,12 @@ letters.summary(("cer", "wer"))
 
 # %% mystnb={"image": {"alt": "Six panels, one per question, with the test score of a linear probe on each layer of the pre-trained and of the random encoder, with 95 percent intervals over talkers"}, "figure": {"caption": "What a linear layer reads off each state: pre-trained (dots) against random weights (squares), 95 % intervals over talkers. Note the different scales.", "name": "fig-06-probes"}}
 units = {
-    "emotion": ("UA", 1 / len(classes)), "gender": ("accuracy", 0.5), "talker": ("accuracy", 1 / data.table["speaker"].nunique()),
-    "pitch": ("R²", 0.0), "rate": ("R²", 0.0), "characters": ("1 − CER", None),
+    "emotion": ("UA", 1 / len(classes)),
+    "gender": ("accuracy", 0.5),
+    "talker": ("accuracy", 1 / data.table["speaker"].nunique()),
+    "pitch": ("R²", 0.0),
+    "rate": ("R²", 0.0),
+    "characters": ("1 − CER", None),
 }
 axes = plots.panels(len(scores), rows=2, size=(11.5, 6.2))
 for ax, (name, lines) in zip(axes, scores.items(), strict=True):
@@ -321,16 +370,23 @@ for name, (y, roles) in labels.items():
     truth, who = y[rows["test"]], talkers[rows["test"]]
     found = answers[name, "pre-trained"]
     if name == "emotion":
-        on_dev = [metrics.ua(metrics.confusion(y[rows["dev"]], a["dev"], len(classes))) for a in found]
+        on_dev = [
+            metrics.ua(metrics.confusion(y[rows["dev"]], a["dev"], len(classes))) for a in found
+        ]
         best[name] = int(np.argmax(on_dev))
         pair = found[last]["test"], found[best[name]]["test"]
         difference = metrics.paired_bootstrap(metrics.ua, truth, *pair, who, n_classes=len(classes))
     else:
         best[name] = int(np.argmax([np.mean(y[rows["dev"]] == a["dev"]) for a in found]))
-        pair = [((truth == found[k]["test"]).astype(int), np.ones(len(truth), int)) for k in (last, best[name])]
+        pair = [
+            ((truth == found[k]["test"]).astype(int), np.ones(len(truth), int))
+            for k in (last, best[name])
+        ]
         difference = metrics.bootstrap_ratio(pair, who)
     verdicts[name] = difference
-best["characters"] = min(single, key=lambda k: letters.named(single[k].name).runs[0].summary["dev"]["cer"])
+best["characters"] = min(
+    single, key=lambda k: letters.named(single[k].name).runs[0].summary["dev"]["cer"]
+)
 d = letters.difference(single[last].name, single[best["characters"]].name, "cer")
 verdicts["characters"] = metrics.Interval(-d.value, -d.high, -d.low, d.level)
 pd.DataFrame({"best layer on dev": best, f"its gain over layer {last} on test": verdicts})
@@ -348,8 +404,10 @@ pd.DataFrame({"best layer on dev": best, f"its gain over layer {last} on test": 
 
 # %%
 questions = {  # task: the probe that asks the same, the dev score that chooses the epoch, the score on test
-    "emotion": ("emotion", "ua", "ua"), "gender": ("gender", "gender", "gender"),
-    "speaker": ("talker", "speaker", "speaker"), "asr": ("characters", "-cer", "cer"),
+    "emotion": ("emotion", "ua", "ua"),
+    "gender": ("gender", "gender", "gender"),
+    "speaker": ("talker", "speaker", "speaker"),
+    "asr": ("characters", "-cer", "cer"),
 }
 if profile == "smoke":
     del questions["speaker"]  # its split is another slice of the corpus, to be encoded anew
@@ -358,7 +416,9 @@ if profile == "smoke":
 def one_task(task: str, name: str, **changes) -> recipes.Recipe:
     """The frozen encoder with a weighted sum of its states and one linear head."""
     leaks = {"protocol": dialogues, "allow_leaks": True} if task == "speaker" else {}
-    return frozen.change(name=name, tasks=(task,), layers="weighted", select=questions[task][1], **leaks).change(**changes)
+    return frozen.change(
+        name=name, tasks=(task,), layers="weighted", select=questions[task][1], **leaks
+    ).change(**changes)
 
 
 cases = [r for task in questions for r in one_task(task, task).vary(seed=seeds)]
@@ -375,22 +435,37 @@ def weights_of(runs: Runs, name: str) -> np.ndarray:
 
 
 weights = {task: weights_of(learned, task) for task in questions}
-pd.DataFrame({
-    task: {
-        "test score": f"{questions[task][2]} {np.mean([r.summary['test'][questions[task][2]] for r in learned.named(task).runs]):.3f}",
-        "largest weight, per seed": ", ".join(f"layer {k}" for k in w.argmax(1)),
-        "largest": f"{w.max():.3f}", "smallest": f"{w.min():.3f}",
-    } for task, w in weights.items()
-}).T
+pd.DataFrame(
+    {
+        task: {
+            "test score": f"{questions[task][2]} {np.mean([r.summary['test'][questions[task][2]] for r in learned.named(task).runs]):.3f}",
+            "largest weight, per seed": ", ".join(f"layer {k}" for k in w.argmax(1)),
+            "largest": f"{w.max():.3f}",
+            "smallest": f"{w.min():.3f}",
+        }
+        for task, w in weights.items()
+    }
+).T
 
 # %% mystnb={"image": {"alt": "Two rows of four panels. Top: learned weight of each layer for emotion, gender, speaker and speech recognition, with seeds as small dots, and the weight times the norm of the layer. Bottom: score of a probe on each layer alone"}, "figure": {"caption": "Top: learned weights, mean and range over seeds, and each layer's share of the sum's length (weight times norm). Bottom: what a probe on that layer alone scores on test.", "name": "fig-06-weights"}}
 size = norms["pre-trained"]
 axes = plots.panels(2 * len(weights), rows=2, size=(3.3 * len(weights), 6.2))
-for top, bottom, (task, w) in zip(axes[: len(weights)], axes[len(weights) :], weights.items(), strict=True):
+for top, bottom, (task, w) in zip(
+    axes[: len(weights)], axes[len(weights) :], weights.items(), strict=True
+):
     share = w * size / (w * size).sum(1, keepdims=True)
-    layerplots.layer_weights({"weight": w, "weight × norm": share}, ax=top, title=task, ylabel="share" if top is axes[0] else "")
+    layerplots.layer_weights(
+        {"weight": w, "weight × norm": share},
+        ax=top,
+        title=task,
+        ylabel="share" if top is axes[0] else "",
+    )
     question = questions[task][0]
-    layerplots.by_layer({"pre-trained": scores[question]["pre-trained"]}, ylabel=f"{question}, {units[question][0]}", ax=bottom)
+    layerplots.by_layer(
+        {"pre-trained": scores[question]["pre-trained"]},
+        ylabel=f"{question}, {units[question][0]}",
+        ax=bottom,
+    )
 ax = axes[0]
 
 # %% [markdown]
@@ -407,7 +482,9 @@ def agreement(w: np.ndarray, score: np.ndarray) -> str:
     if seen.sum() < 4 or np.ptp(score[seen]) == 0:
         return "no order to compare"
     rho, p = spearmanr(w[seen], score[seen])
-    return f"{'cannot tell' if p >= 0.05 else 'yes' if rho > 0 else 'the opposite'} (ρ = {rho:+.2f})"
+    return (
+        f"{'cannot tell' if p >= 0.05 else 'yes' if rho > 0 else 'the opposite'} (ρ = {rho:+.2f})"
+    )
 
 
 follow = {}
@@ -418,7 +495,11 @@ for task, w in weights.items():
         "weight × norm": agreement(w.mean(0) * size, alone),
         "largest weight": f"layer {w.mean(0).argmax()}",
         "best probe on test": f"layer {np.nanargmax(alone)}",
-        "largest weight in every seed": "same layer" if len(set(w.argmax(1))) == 1 and len(w) > 1 else "not the same" if len(w) > 1 else "one seed",
+        "largest weight in every seed": "same layer"
+        if len(set(w.argmax(1))) == 1 and len(w) > 1
+        else "not the same"
+        if len(w) > 1
+        else "one seed",
     }
 pd.DataFrame(follow).T
 
@@ -437,9 +518,16 @@ pd.DataFrame(follow).T
 # %%
 steps = [("last", "average"), ("average", "emotion"), ("last", "emotion")]
 named = {"last": "last", "average": "average", "emotion": "learned"}
-pd.DataFrame({
-    f"{named[b]} − {named[a]}": {m: learned.difference(a, b, m) for m in ("wa", "ua", "macro_f1")} for a, b in steps
-}).T.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_caption("Frozen encoder, emotion: paired differences on test; bold where zero is outside")
+pd.DataFrame(
+    {
+        f"{named[b]} − {named[a]}": {
+            m: learned.difference(a, b, m) for m in ("wa", "ua", "macro_f1")
+        }
+        for a, b in steps
+    }
+).T.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_caption(
+    "Frozen encoder, emotion: paired differences on test; bold where zero is outside"
+)
 
 # %% [markdown]
 # ### Other ways to weigh
@@ -454,7 +542,9 @@ pd.DataFrame({
 
 # %%
 ways = {"start last": {"layer_start": "last"}, "start first": {"layer_start": "first"}}
-grid = {("emotion", name): c for name, c in ways.items()} | {("asr", name): c for name, c in ways.items()}
+grid = {("emotion", name): c for name, c in ways.items()} | {
+    ("asr", name): c for name, c in ways.items()
+}
 grid |= {
     ("emotion", "layer norm"): {"layer_norm": True},
     ("emotion", "free weights"): {"layer_softmax": False, "layer_speed": 1.0},
@@ -463,7 +553,9 @@ grid |= {
 }
 if profile == "smoke":
     grid = dict(list(grid.items())[:2] + list(grid.items())[5:6])
-asked_ways = [one_task(task, f"{task}, {name}", **c, seed=seeds[0]) for (task, name), c in grid.items()]
+asked_ways = [
+    one_task(task, f"{task}, {name}", **c, seed=seeds[0]) for (task, name), c in grid.items()
+]
 asked_ways += [one_task(task, f"{task}, as above", seed=seeds[0]) for task in ("emotion", "asr")]
 asked_ways.append(one_task("emotion", "emotion, last", layers="last", seed=seeds[0]))
 other = sweep(asked_ways, workers=workers)
@@ -481,19 +573,34 @@ for task in ("emotion", "asr"):
     for a, b in itertools.combinations(names, 2):
         value = apart(ends[f"{task}, {a}"], ends[f"{task}, {b}"])
         starts[f"{task}: {a} / {b}".replace("as above", "start equal")] = {
-            "distance at the end": round(value, 3), "same place": "yes" if value < 0.1 else "no",
+            "distance at the end": round(value, 3),
+            "same place": "yes" if value < 0.1 else "no",
         }
 pd.DataFrame(starts).T
 
 # %% mystnb={"image": {"alt": "Three panels with final layer weights: emotion from three starting points, speech recognition from three starting points, and emotion with softmax, with layer norm, and with free weights"}, "figure": {"caption": "Where the weights end, by where they start (left, middle) and by how layers are weighed (right); one seed each.", "name": "fig-06-ways"}}
 panels_ = {
-    "emotion, by start": {"equal": "emotion, as above", "last": "emotion, start last", "first": "emotion, start first"},
-    "asr, by start": {"equal": "asr, as above", "last": "asr, start last", "first": "asr, start first"},
-    "emotion, by kind": {"softmax": "emotion, as above", "layer norm": "emotion, layer norm", "free": "emotion, free weights"},
+    "emotion, by start": {
+        "equal": "emotion, as above",
+        "last": "emotion, start last",
+        "first": "emotion, start first",
+    },
+    "asr, by start": {
+        "equal": "asr, as above",
+        "last": "asr, start last",
+        "first": "asr, start first",
+    },
+    "emotion, by kind": {
+        "softmax": "emotion, as above",
+        "layer norm": "emotion, layer norm",
+        "free": "emotion, free weights",
+    },
 }
 axes = plots.panels(3, size=(13, 3.8))
 for ax, (title, lines) in zip(axes, panels_.items(), strict=True):
-    layerplots.layer_weights({k: ends[v] for k, v in lines.items() if v in ends}, ax=ax, title=title)
+    layerplots.layer_weights(
+        {k: ends[v] for k, v in lines.items() if v in ends}, ax=ax, title=title
+    )
 
 # %% [markdown]
 # Of six pairs of ends only one is the same place by the rule, and the scores hardly differ: the loss does not single out one set of weights. Layer norm does not take weight from the long last layer. On the contrary, it gets more.
@@ -517,9 +624,29 @@ table = []
 for epochs in (1, 5, 10, 20, 60):
     n = per_epoch * epochs
     walk = rate * np.sqrt(n)
-    table.append((epochs, n, rate * n, largest_share(rate * n, n_wang), walk, largest_share(walk, n_wang)))
-reach_table = pd.DataFrame(table, columns=["epochs", "steps", "reach: η × steps", "largest share possible", "random walk: η × √steps", "share after it"]).set_index("epochs")
-reach_table.style.format({"steps": "{:,}", "reach: η × steps": "{:.3f}", "largest share possible": "{:.1%}", "random walk: η × √steps": "{:.4f}", "share after it": "{:.2%}"})
+    table.append(
+        (epochs, n, rate * n, largest_share(rate * n, n_wang), walk, largest_share(walk, n_wang))
+    )
+reach_table = pd.DataFrame(
+    table,
+    columns=[
+        "epochs",
+        "steps",
+        "reach: η × steps",
+        "largest share possible",
+        "random walk: η × √steps",
+        "share after it",
+    ],
+).set_index("epochs")
+reach_table.style.format(
+    {
+        "steps": "{:,}",
+        "reach: η × steps": "{:.3f}",
+        "largest share possible": "{:.1%}",
+        "random walk: η × √steps": "{:.4f}",
+        "share after it": "{:.2%}",
+    }
+)
 
 # %% [markdown]
 # All 25 weights start at 4 %. In one epoch the largest can reach 4.3 %, and only if every step pushes it up and all others down. Gradients of single batches disagree; if their signs were a coin toss, sixty epochs would
@@ -530,9 +657,22 @@ reach_table.style.format({"steps": "{:,}", "reach: η × steps": "{:.3f}", "larg
 
 # %% mystnb={"image": {"alt": "Largest possible softmax weight of one of 25 layers against the epoch, for learning rates of 1e-5, 1e-4 and 1e-3, on a logarithmic time axis"}, "figure": {"caption": "Upper bound on the largest of 25 layer weights after so many epochs of Wang's training, if every step pushed the same way. The dotted curve, flat at 4 %, is a random walk at the paper's rate.", "name": "fig-06-reach"}}
 epochs = np.geomspace(0.1, 60, 60)
-lines = {f"η = {r:g}": (epochs, largest_share(r * per_epoch * epochs, n_wang)) for r in (1e-5, 1e-4, 1e-3)}
-lines["η = 1e-05, random walk"] = (epochs, largest_share(rate * np.sqrt(per_epoch * epochs), n_wang))
-ax = plots.curves(lines, xlabel="epoch", ylabel="largest share possible", log="x", marks=False, source="arithmetic, no speech")
+lines = {
+    f"η = {r:g}": (epochs, largest_share(r * per_epoch * epochs, n_wang))
+    for r in (1e-5, 1e-4, 1e-3)
+}
+lines["η = 1e-05, random walk"] = (
+    epochs,
+    largest_share(rate * np.sqrt(per_epoch * epochs), n_wang),
+)
+ax = plots.curves(
+    lines,
+    xlabel="epoch",
+    ylabel="largest share possible",
+    log="x",
+    marks=False,
+    source="arithmetic, no speech",
+)
 ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
 _ = ax.set(xticks=[0.1, 1, 10, 60], xticklabels=["0.1", "1", "10", "60"])
 
@@ -556,11 +696,18 @@ systems = {
     "average": proposed.change(layer_speed=0.0),
     "learnable": proposed,
 }
-tuned = sweep([r.change(name=name, seed=seed) for name, r in systems.items() for seed in tuned_seeds], workers=workers)
+tuned = sweep(
+    [r.change(name=name, seed=seed) for name, r in systems.items() for seed in tuned_seeds],
+    workers=workers,
+)
 tuned.summary()
 
 # %% mystnb={"image": {"alt": "Three panels with paired differences in WA, UA and macro-F1: average minus last, learnable minus average, and learnable minus last, with 95 percent intervals and a line at zero"}, "figure": {"caption": "Fine-tuned four-task system: what averaging adds to the last state, what learning adds to averaging, and the two together, which is Table 4's comparison. Paired differences on test, 95 % intervals over talkers and seeds.", "name": "fig-06-table4"}}
-pairs = {"average − last": ("last", "average"), "learnable − average": ("average", "learnable"), "learnable − last": ("last", "learnable")}
+pairs = {
+    "average − last": ("last", "average"),
+    "learnable − average": ("average", "learnable"),
+    "learnable − last": ("last", "learnable"),
+}
 METRICS = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 effects = {m: {name: tuned.difference(a, b, m) for name, (a, b) in pairs.items()} for m in METRICS}
 axes = plots.panels(3, size=(12, 2.8), sharey=True)
@@ -577,7 +724,11 @@ for ax, (metric, rows) in zip(axes, effects.items(), strict=True):
 # ### How the weights moved
 
 # %% mystnb={"image": {"alt": "Three panels with the weight of each layer after each epoch: frozen encoder for emotion, frozen encoder for speech recognition, and the fine-tuned four-task system"}, "figure": {"caption": "Layer weights after each epoch; dark lines are upper layers, thin lines seeds. Left and middle: frozen encoder, weights ten times as fast as the heads. Right: the fine-tuned system, same speed for both. Note the different scales.", "name": "fig-06-paths"}}
-shown = {"frozen, emotion": learned.histories("emotion"), "frozen, asr": learned.histories("asr"), "fine-tuned, four tasks": tuned.histories("learnable")}
+shown = {
+    "frozen, emotion": learned.histories("emotion"),
+    "frozen, asr": learned.histories("asr"),
+    "fine-tuned, four tasks": tuned.histories("learnable"),
+}
 axes = plots.panels(3, size=(13, 3.8))
 for ax, (title, found) in zip(axes, shown.items(), strict=True):
     n = found[0].columns.str.startswith("dev_layer_").sum()
@@ -597,16 +748,27 @@ def reach(recipe: recipes.Recipe, history: pd.DataFrame) -> float:
 
 
 moved = {}
-for name, runs, key in (("frozen, emotion", learned, "emotion"), ("frozen, asr", learned, "asr"), ("fine-tuned, four tasks", tuned, "learnable")):
+for name, runs, key in (
+    ("frozen, emotion", learned, "emotion"),
+    ("frozen, asr", learned, "asr"),
+    ("fine-tuned, four tasks", tuned, "learnable"),
+):
     group = runs.named(key)
     history, w = group.histories(key)[0], weights_of(runs, key)[0]
     far = reach(group.recipes[0], history)
     moved[name] = {
-        "steps": int(history["steps"].sum()), "reach (logits)": far, "used": np.ptp(np.log(w)) / 2,
-        "largest share possible": largest_share(far, len(w)), "largest share": w.max(), "equal share": 1 / len(w),
+        "steps": int(history["steps"].sum()),
+        "reach (logits)": far,
+        "used": np.ptp(np.log(w)) / 2,
+        "largest share possible": largest_share(far, len(w)),
+        "largest share": w.max(),
+        "equal share": 1 / len(w),
     }
 moved = pd.DataFrame(moved).T
-moved.style.format({"steps": "{:.0f}", "reach (logits)": "{:.2f}", "used": "{:.2f}"} | dict.fromkeys(["largest share possible", "largest share", "equal share"], "{:.1%}"))
+moved.style.format(
+    {"steps": "{:.0f}", "reach (logits)": "{:.2f}", "used": "{:.2f}"}
+    | dict.fromkeys(["largest share possible", "largest share", "equal share"], "{:.1%}")
+)
 
 # %% [markdown]
 # Where *used* is close to the reach, the budget decided the weights, not the data. Where it stays far below, the weights stopped because they had no reason to go on.
@@ -617,26 +779,46 @@ moved.style.format({"steps": "{:.0f}", "reach (logits)": "{:.2f}", "used": "{:.2
 # the loss holds them to one place although neighbors are nearly parallel.
 
 # %%
-
-
-def verdict(d: metrics.Interval) -> str:
-    return "yes" if d.low > 0 else "no, worse" if d.high < 0 else "cannot tell"
-
-
 marks = []
 for name in ("emotion", "gender", "talker"):
-    weaker = [k for k in range(n_states) if scores[name]["pre-trained"][k].low <= scores[name]["random"][k].high]
-    marks.append((f"{name}: every pre-trained layer beats its random copy, intervals apart", "yes", "yes" if not weaker else f"not layers {weaker}"))
-marks.append(("emotion: the best layer beats the last one", "cannot tell", f"{verdict(verdicts['emotion'])}: {verdicts['emotion']}"))
+    weaker = [
+        k
+        for k in range(n_states)
+        if scores[name]["pre-trained"][k].low <= scores[name]["random"][k].high
+    ]
+    marks.append(
+        (
+            f"{name}: every pre-trained layer beats its random copy, intervals apart",
+            "yes",
+            "yes" if not weaker else f"not layers {weaker}",
+        )
+    )
+marks.append(
+    (
+        "emotion: the best layer beats the last one",
+        "cannot tell",
+        f"{verdict(verdicts['emotion'])}: {verdicts['emotion']}",
+    )
+)
 for name in ("talker", "characters"):
-    marks.append((f"{name}: an upper layer (above the middle) is best on dev", "yes", "yes" if best[name] > last / 2 else f"no, layer {best[name]}"))
+    marks.append(
+        (
+            f"{name}: an upper layer (above the middle) is best on dev",
+            "yes",
+            "yes" if best[name] > last / 2 else f"no, layer {best[name]}",
+        )
+    )
 for task in questions:
     sure = "cannot tell" if task in ("emotion", "gender") else "open"
     marks.append((f"{task}: learned weights follow the probes", sure, follow[task]["weight"]))
 for name, row in starts.items():
-    marks.append((f"{name}: same end", "open", f"{row['same place']}: {row['distance at the end']} apart"))
+    marks.append(
+        (f"{name}: same end", "open", f"{row['same place']}: {row['distance at the end']} apart")
+    )
 for name, d in effects["macro_f1"].items():
-    marks.append((f"fine-tuned, {name} in macro-F1 is above zero", "cannot tell", f"{verdict(d)}: {d}"))
+    marks.append(
+        (f"fine-tuned, {name} in macro-F1 is above zero", "cannot tell", f"{verdict(d)}: {d}")
+    )
 pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="index")
 
 # %% [markdown]
@@ -650,10 +832,12 @@ pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="
 # %%
 base = {"last, no final norm": "emotion, last"}
 open_rows = {}
-for (task, name) in grid:
+for task, name in grid:
     a, b = base.get(name, f"{task}, as above"), f"{task}, {name}"
     wanted = ("ua", "macro_f1") if task == "emotion" else ("cer",)
-    open_rows[f"{task}: {name}, against {'last' if name in base else 'the recipe'}"] = {m: other.difference(a, b, m) for m in wanted}
+    open_rows[f"{task}: {name}, against {'last' if name in base else 'the recipe'}"] = {
+        m: other.difference(a, b, m) for m in wanted
+    }
 pd.DataFrame(open_rows).T.style.format(na_rep="–").map(
     lambda v: "font-weight: bold" if isinstance(v, metrics.Interval) and 0 not in v else ""
 )
@@ -674,14 +858,36 @@ found = verdict(effects["macro_f1"]["learnable − last"])
 where = "full" if profile == "full" else "demo"
 claims = []
 for test_set, (a, b, acc_a, acc_b, printed) in cells.items():
-    agrees = "equals the difference of the cells" if round(b - a, 2) == printed else f"the cells give {b - a:.2f}"
-    claims.append(("Wang 2025, Table 4", f"{test_set}: learnable beats last in macro-F1", f"{a:.2f} → {b:.2f}", f"{where}: {found}; the values need profile='full'"))
-    claims.append(("Wang 2025, section 3.3.4", f"{test_set}: the gain is", f"{printed:.2f} points", f"{agrees}; accuracy gains {acc_b - acc_a:.2f}"))
-claims.append((
-    "Wang 2025, section 3.3.4", "weights are assigned by end-to-end optimization", "no weight is printed",
-    f"{where}: learnable − average {verdict(effects['macro_f1']['learnable − average'])}; by arithmetic at most {reach_table.loc[1, 'largest share possible']:.1%} "
-    f"after one epoch and {reach_table.loc[60, 'largest share possible']:.0%} after all",
-))
+    agrees = (
+        "equals the difference of the cells"
+        if round(b - a, 2) == printed
+        else f"the cells give {b - a:.2f}"
+    )
+    claims.append(
+        (
+            "Wang 2025, Table 4",
+            f"{test_set}: learnable beats last in macro-F1",
+            f"{a:.2f} → {b:.2f}",
+            f"{where}: {found}; the values need profile='full'",
+        )
+    )
+    claims.append(
+        (
+            "Wang 2025, section 3.3.4",
+            f"{test_set}: the gain is",
+            f"{printed:.2f} points",
+            f"{agrees}; accuracy gains {acc_b - acc_a:.2f}",
+        )
+    )
+claims.append(
+    (
+        "Wang 2025, section 3.3.4",
+        "weights are assigned by end-to-end optimization",
+        "no weight is printed",
+        f"{where}: learnable − average {verdict(effects['macro_f1']['learnable − average'])}; by arithmetic at most {reach_table.loc[1, 'largest share possible']:.1%} "
+        f"after one epoch and {reach_table.loc[60, 'largest share possible']:.0%} after all",
+    )
+)
 pd.DataFrame(claims, columns=["paper", "claim", "printed", "finding"]).style.hide(axis="index")
 
 # %% [markdown]
@@ -695,7 +901,9 @@ for name in tuned.names():
     truth, predictions, _ = tuned.stacked(name)
     hits = predictions == truth
     for i, j in itertools.combinations(range(len(hits)), 2):
-        disagree[f"{name}, seeds {tuned_seeds[i]} and {tuned_seeds[j]}"] = f"{np.mean(hits[i] != hits[j]):.1%}"
+        disagree[f"{name}, seeds {tuned_seeds[i]} and {tuned_seeds[j]}"] = (
+            f"{np.mean(hits[i] != hits[j]):.1%}"
+        )
 truth, a, _ = tuned.stacked("last")
 b = tuned.stacked("learnable")[1]
 disagree["last and learnable, same seed"] = f"{np.mean((a == truth) != (b == truth)):.1%}"
@@ -746,7 +954,9 @@ y = labels["emotion"][0]
 rows = parts(role, y >= 0)
 together = probe(means["pre-trained"].reshape(len(y), -1), y, rows)["test"]
 alone = answers["emotion", "pre-trained"][best["emotion"]]["test"]
-pair = metrics.paired_bootstrap(metrics.ua, y[rows["test"]], alone, together, talkers[rows["test"]], n_classes=len(classes))
+pair = metrics.paired_bootstrap(
+    metrics.ua, y[rows["test"]], alone, together, talkers[rows["test"]], n_classes=len(classes)
+)
 print(f"all layers − layer {best['emotion']} in UA: {pair}")
 
 # %% [markdown]
@@ -759,9 +969,12 @@ rescaled = x / x.norm(dim=-1).mean(1)[:, None, None]
 importance = pd.DataFrame({"layers as they are": w, "each layer at mean length 1": w * size})
 agree = torch.allclose(
     torch.einsum("l,ltd->td", torch.tensor(w, dtype=x.dtype), x),
-    torch.einsum("l,ltd->td", torch.tensor(w, dtype=x.dtype) * x.norm(dim=-1).mean(1), rescaled), atol=1e-3,
+    torch.einsum("l,ltd->td", torch.tensor(w, dtype=x.dtype) * x.norm(dim=-1).mean(1), rescaled),
+    atol=1e-3,
 )
-print(f"the same output: {agree}; most important: layer {importance.iloc[:, 0].abs().argmax()} or layer {importance.iloc[:, 1].abs().argmax()}")
+print(
+    f"the same output: {agree}; most important: layer {importance.iloc[:, 0].abs().argmax()} or layer {importance.iloc[:, 1].abs().argmax()}"
+)
 (importance / importance.sum()).round(3)
 
 # %% [markdown]
@@ -777,7 +990,9 @@ rows = parts(role, y >= 0)
 rows["train"] = np.r_[rows["train"], rows["test"][::2]]
 careless = probe(means["pre-trained"][:, last], y, rows)["test"]
 cm = metrics.confusion(y[rows["test"]], careless, len(classes))
-print(f"UA of the careless probe {metrics.ua(cm):.3f}, of ours {scores['emotion']['pre-trained'][last].value:.3f}")
+print(
+    f"UA of the careless probe {metrics.ua(cm):.3f}, of ours {scores['emotion']['pre-trained'][last].value:.3f}"
+)
 
 # %% [markdown]
 # ```{dropdown} Solution
@@ -794,7 +1009,12 @@ print(f"UA of the careless probe {metrics.ua(cm):.3f}, of ours {scores['emotion'
 # ```
 
 # %% tags=["solution", "hide-input"]
-distance = pd.DataFrame({a: {b: apart(wa.mean(0), wb.mean(0)) for b, wb in weights.items()} for a, wa in weights.items()})
+distance = pd.DataFrame(
+    {
+        a: {b: apart(wa.mean(0), wb.mean(0)) for b, wb in weights.items()}
+        for a, wa in weights.items()
+    }
+)
 for task, w in weights.items():
     between = [apart(p, q) for p, q in itertools.combinations(w, 2)]
     distance.loc[task, task] = np.mean(between) if between else np.nan

@@ -241,10 +241,10 @@ def _kernel(folder: Path, watch: _Watch) -> type:
 
 
 def _last_words(log: str, size: int = 6000) -> str:
-    """The end of a kernel's log, with the line that names a crash: its stacks may be longer.
+    r"""The end of a kernel's log, with the line that names a crash: its stacks may be longer.
 
-    >>> _last_words("hello\\nFatal Python error: Aborted\\n" + "frame " * 9, size=12)
-    'Fatal Python error: Aborted\\n...\\nframe frame '
+    >>> _last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
+    'Fatal Python error: Aborted\n...\nframe frame '
     """
     crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
     end = log[-size:]

@@ -22,7 +22,8 @@ DEMO = Path(__file__).parent / "demo" / "encoders"
 CONFIG, EXTRACTOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
 # Not model*.safetensors: some publish a second set of weights beside, such as model.fp32-*.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
-TEXT = ("roberta",)
+SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta",)
+FAMILIES = SPEECH + TEXT
 # Settings that act in training only, or not at all.
 _NO_MATTER = re.compile("_|.*(drop|mask_|spec_|version|dtype)")
 
@@ -156,15 +157,20 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
         source, target = name, filled
     else:
         source = target = folder
-    family = records.read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    family = family.get("model_type") or "" if isinstance(family, dict) else ""
+    family = _family(folder) if (folder / CONFIG).is_file() else ""
     files = {CONFIG: (CONFIG,)}  # and the patterns that stand for one file
-    files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
-    files |= {"model.safetensors": WEIGHTS} if weights else {}
+    if family in ("", *FAMILIES):  # else `read_config` has a better word to say
+        files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
+        files |= {"model.safetensors": WEIGHTS} if weights else {}
     if missing := [file for file, patterns in files.items() if not _any(folder, patterns)]:
         fix = _fix(source, target, family, weights)
         raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
     return folder
+
+
+def _family(folder: Path) -> str | None:
+    about = records.read_json(folder / CONFIG)
+    return about.get("model_type") if isinstance(about, dict) else None
 
 
 def _any(folder: Path, patterns: Collection[str]) -> bool:
@@ -186,14 +192,12 @@ def _fix(source: str | Path, target: Path, family: str, weights: bool) -> str:
     )
 
 
-def read_config(folder: Path, families: Collection[str]):
-    """The checkpoint's transformers configuration, of one of these model types."""
+def read_config(folder: Path):
+    """The checkpoint's transformers configuration, of one of `FAMILIES`."""
     from transformers import AutoConfig
 
-    about = records.read_json(folder / CONFIG)
-    family = about.get("model_type") if isinstance(about, dict) else None
-    if family not in families:
-        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {families}.")
+    if (family := _family(folder)) not in FAMILIES:
+        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers checks types with errors of its own

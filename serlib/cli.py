@@ -1,4 +1,4 @@
-"""The command `serlib`: run chapters, build the site, make the demo tier, check a manifest.
+"""The command `serlib`: run chapters, build the site, make the demo tier, work with corpora.
 
 What the user can mend ends in one line on standard error, with exit code 2 for a wrong command or
 parameter and 1 for work that failed; a traceback means a fault in the package. Modules that take
@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 
 import serlib
+from serlib import manifest_cli
+
+PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,11 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _demo_parsers(commands, add)
 
-    manifest = commands.add_parser("manifest", help="Work with manifests.")
-    actions = manifest.add_subparsers(required=True, metavar="WHAT")
-    check = add("check", _manifest_check, "List what is wrong with a manifest.", actions)
-    check.add_argument("file", type=Path)
-    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    manifest_cli.parsers(commands, add)
     return parser
 
 
@@ -82,11 +81,11 @@ def _demo_parsers(commands, add) -> None:
     add("corpus", _demo_corpus, "Speak the demo corpus into the cache (under a minute).", makes)
     add("manifest", _demo_manifest, "Compose the demo corpus anew (for its authors).", makes)
     pretrain = add("pretrain", _demo_pretrain, "Pre-train a demo encoder (an hour or two).", makes)
-    pretrain.add_argument("--architecture", default="wavlm", choices=("wavlm", "wav2vec2"))
+    pretrain.add_argument("--architecture", default="wavlm", choices=PRETRAINED)
     pretrain.add_argument(
         "--steps", type=int, help="optimizer steps; default: the shipped recipe's"
     )
-    pretrain.add_argument("--hours", type=float, help="hours of synthetic speech")
+    pretrain.add_argument("--hours", type=float, help="hours of synthetic speech (not roberta)")
     pretrain.add_argument("--out", type=Path, help="folder; default: over the shipped encoder")
     card = add("card", _demo_card, "Probe a demo encoder and write its model card.", makes)
     card.add_argument("name", nargs="?", default="demo-wavlm")
@@ -207,32 +206,21 @@ def _demo_manifest(arguments: argparse.Namespace) -> None:
 
 
 def _demo_pretrain(arguments: argparse.Namespace) -> None:
-    from serlib.demo import pretrain
+    from serlib.demo import pretrain, roberta, whisper
 
-    names = ("architecture", "steps", "hours")
+    make, config = {
+        "whisper": (whisper.pretrain, whisper.WhisperConfig),
+        "roberta": (roberta.pretrain, roberta.RobertaConfig),
+    }.get(arguments.architecture, (pretrain.pretrain, pretrain.PretrainConfig))
+    names = ["architecture", "steps", *(["hours"] if arguments.architecture != "roberta" else [])]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
-    print(pretrain.pretrain(pretrain.PretrainConfig(**given), arguments.out))
+    print(make(config(**given), arguments.out))
 
 
 def _demo_card(arguments: argparse.Namespace) -> None:
     from serlib.demo import card
 
     print(card.write(arguments.name))
-
-
-def _manifest_check(arguments: argparse.Namespace) -> int:
-    from serlib import manifest
-
-    table = manifest.read(arguments.file)
-    problems = list(manifest.check(table))
-    if arguments.root and not problems:
-        missing = [w for w in table["wav"] if not manifest.resolve(arguments.root, w).is_file()]
-        problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
-    for problem in problems:
-        print(problem)
-    counts = f"{len(table)} utterances, {len(problems)} problems"
-    print(f"{arguments.file}: {counts}", file=sys.stderr)
-    return 1 if problems else 0
 
 
 if __name__ == "__main__":

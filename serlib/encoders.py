@@ -40,11 +40,10 @@ from serlib.checkpoints import (
     locate,
     read_config,
 )
+from serlib.checkpoints import FAMILIES as FAMILIES
 from serlib.heads import frame_mask
 from serlib.roberta import TextEncoder
 from serlib.whisper import WhisperEncoder
-
-FAMILIES = ("wav2vec2", "hubert", "wavlm", "whisper", "roberta")
 
 
 def masked_group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -254,7 +253,7 @@ def load(
     if context not in ("full", "short"):
         raise EncoderError(f"context={context!r}: choose full or short.")
     folder = locate(name, weights=not random_init)
-    config = read_config(folder, FAMILIES)
+    config = read_config(folder)
     kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
     own = {Encoder: {"masked": masked_group_norm}, WhisperEncoder: {"context": context}}
     for option, applies, fix in (

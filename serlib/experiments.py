@@ -279,14 +279,17 @@ def inputs(
 
     What is frozen gives the same numbers in every epoch: the CNN's frames, or with a wholly frozen
     encoder all its hidden states. If they fit they are computed once, each clip alone, and stored.
-    Otherwise the encoder gets waves.
+    Otherwise the encoder gets waves. So does Whisper unless it is frozen as a whole: what its
+    convolutions make of 30 s is large, and cheap to make.
     """
+    if encoder.modality != "speech":
+        raise ValueError(f"{recipe.model.encoder} reads texts: use it in system='fusion'.")
     label, keys = data.table["label"].to_numpy(), data.table["key"].tolist()
     frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
     states = encoder.n_layers + 1
     kind, numbers, dtype = {
         "none": ("waves", np.inf, "float32"),
-        "cnn": ("cnn", encoder.cnn_width, "float32"),
+        "cnn": ("cnn", getattr(encoder, "cnn_width", np.inf), "float32"),
         "all": ("layers", states * encoder.width, "float16"),
     }[recipe.model.freeze]
     seen = kind == "layers" and not recipe.model.masked_encoder  # the padding must be

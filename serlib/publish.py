@@ -6,6 +6,8 @@ executes anything: the pages are the notebooks that the runner produced, copied 
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import re
 import shutil
@@ -15,8 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import soundfile
+from IPython.display import HTML, Audio
 
-from serlib import chapters, notebooks, records
+from serlib import audio, chapters, notebooks, records
 from serlib.chapters import ChapterRun
 from serlib.notebooks import BOOK, ChapterError
 
@@ -44,6 +49,14 @@ def measured(folder: Path = BOOK) -> dict[str, dict]:
         metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
         found[path.stem] = metadata.get("serlib", {})
     return found
+
+
+def player(wave: np.ndarray, caption: str) -> HTML:
+    """An audio player for a chapter: 16 kHz samples as MP3, small enough for a notebook."""
+    sound = io.BytesIO()
+    soundfile.write(sound, wave, audio.SAMPLE_RATE, format="MP3")
+    player = Audio(sound.getvalue(), rate=audio.SAMPLE_RATE)._repr_html_()
+    return HTML(f"<figure>{player}<figcaption>{html.escape(caption)}</figcaption></figure>")
 
 
 class Cost:

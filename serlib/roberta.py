@@ -36,8 +36,6 @@ class TextEncoder(Pretrained):
         super().__init__(model, "none" if freeze == "cnn" else freeze)  # there is no CNN
         config = model.config
         self.tokenizer = tokenizer.backend_tokenizer
-        # A transcript is data: a "</s>" in it is five characters and ends nothing.
-        self.tokenizer.encode_special_tokens = True
         self.begin, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.pad = config.pad_token_id
         # Positions are numbered from the padding token's id + 1.
@@ -71,11 +69,12 @@ class TextEncoder(Pretrained):
         """
         if not isinstance(text, str | None):
             raise TypeError(f"{text!r} is no text: pass a string, or None where it is missing")
-        ids = (
-            self.tokenizer.encode(text, add_special_tokens=False).ids
-            if text and text.strip()
-            else []
-        )
+        ids = []
+        if text and text.strip():
+            # A transcript is data: a "</s>" in it is four characters, and ends nothing. Copies of a
+            # tokenizer forget this switch.
+            self.tokenizer.encode_special_tokens = True
+            ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return np.array([self.begin, *ids[: self.max_tokens - 2], self.end], np.int64)
 
     def frame_lengths(self, n_tokens: Tensor | int) -> Tensor:

@@ -67,7 +67,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
         ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
             is not there; if a cell does not parse, or a key is missing or repeated.
     """
-    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}[_suffix(path)]
+    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}[suffix(path)]
     try:
         return typed(parse(_utf8(path)))
     except ManifestError as error:
@@ -80,8 +80,8 @@ def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
     Raises:
         ManifestError: If `read` would not accept the table.
     """
-    df, suffix = typed(df), _suffix(path)
-    if suffix == ".jsonl":
+    df, kind = typed(df), suffix(path)
+    if kind == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(df))
     else:
         lists = {name: _dumped(df[name]) for name, kind in KINDS.items() if kind == "json"}
@@ -106,11 +106,12 @@ def digest(df: pd.DataFrame) -> str:
     return total.hexdigest()[:12]
 
 
-def _suffix(path: str | os.PathLike) -> str:
-    suffix = Path(path).suffix
-    if suffix not in (".csv", ".jsonl"):
+def suffix(path: str | os.PathLike) -> str:
+    """The file format that a manifest's name asks for, ".csv" or ".jsonl"."""
+    kind = Path(path).suffix
+    if kind not in (".csv", ".jsonl"):
         raise ManifestError(f"{path}: a manifest's name ends in .csv or .jsonl")
-    return suffix
+    return kind
 
 
 def _utf8(path: str | os.PathLike) -> str:

@@ -49,7 +49,7 @@ def log_mel(waves: Tensor, filters: Tensor, n_fft: int, hop: int) -> Tensor:
         window = torch.hann_window(n_fft, device=waves.device)
         spectrum = torch.stft(waves.float(), n_fft, hop, window=window, return_complex=True)
         power = spectrum[..., :-1].abs().square().contiguous()
-        x = (filters.T @ power).clamp(min=1e-10).log10()
+        x = (filters.to(waves.device).T @ power).clamp(min=1e-10).log10()
         return (x.maximum(x.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) + 4) / 4
 
 
@@ -63,6 +63,9 @@ class WhisperEncoder(Pretrained):
     nothing else, and the positions are the first ones. It costs a sixth of the arithmetic for
     clips of 6 s, and the frames are not those of the full context: the model has not seen speech
     without the zeros after it in training. Clips as long as the context are the same in both.
+
+    ``Encoded.layers[-1]`` is the output of layer L before the LayerNorm, as in all encoders here;
+    the last one of the stock model's hidden states is normalized.
     """
 
     DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
@@ -77,8 +80,8 @@ class WhisperEncoder(Pretrained):
         self.n_mels, self.window_frames = config.num_mel_bins, config.max_source_positions
         self.stride = self.hop * model.conv1.stride[0] * model.conv2.stride[0]
         self.window_samples = self.window_frames * self.stride
-        filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
-        self.register_buffer("filters", filters, persistent=False)
+        # No buffer: it stays in float32 in a model of any precision.
+        self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
         self.facts |= {
             "context": context,
             "context_seconds": self.window_samples / audio.SAMPLE_RATE,
@@ -207,11 +210,10 @@ class WhisperEncoder(Pretrained):
         """
         model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
         x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
-        if int(seen.min()) < n_frames:  # then what follows a clip must be as at the end of all
-            ratio = self.stride // self.hop
-            inside = frame_mask(ratio * seen, ratio * n_frames).to(x.device)
-            x = x.masked_fill(~inside[:, None], 0)
+        if int(seen.min()) < n_frames:
             mask = frame_mask(seen, n_frames).to(x.device)[:, None, None]
+        # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
+        # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[:n_frames]
         x = functional.dropout(x, p=model.dropout, training=self.training)
@@ -223,7 +225,7 @@ class WhisperEncoder(Pretrained):
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration."""
-        filters = hashlib.sha256(self.filters.cpu().numpy()).hexdigest()
+        filters = hashlib.sha256(self.filters.numpy()).hexdigest()
         return f"{self.context} {self.n_fft} {self.hop} {self.fill_value} {filters}"
 
 

@@ -1,9 +1,11 @@
-"""Tiny Whisper and RoBERTa folders with random weights; shared by the tests that need them."""
+"""Tiny Whisper and RoBERTa folders with random weights, and what tests ask of all encoders."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +14,39 @@ SENTENCES = (
     "I'm sure that nothing was wrong, really.",
     "Seven of them were under the kitchen table!",
 )
+
+
+def clips_of(lengths, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    loud = rng.uniform(0.01, 0.5, len(lengths))
+    return [(a * rng.normal(size=n)).astype(np.float32) for a, n in zip(loud, lengths, strict=True)]
+
+
+def pad(arrays, fill: float = 0.0):
+    tensors = [torch.as_tensor(array) for array in arrays]
+    padded = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)
+    return padded, torch.tensor([len(tensor) for tensor in tensors])
+
+
+def states(encoded) -> torch.Tensor:
+    """(L + 2, B, T, D): all layers, then the frames."""
+    return torch.stack([*encoded.layers, encoded.frames]).detach()
+
+
+def company_error(encoder, items) -> float:
+    """Largest change of any valid frame of any layer when waves, or texts, share a batch."""
+    waves = [torch.as_tensor(encoder.prepare(item)) for item in items]
+    if waves[0].is_floating_point():
+        waves = [wave.to(next(encoder.parameters()).dtype) for wave in waves]
+    together = encoder(*pad(waves))
+    worst = 0.0
+    for i, wave in enumerate(waves):
+        alone = encoder(*pad([wave]))
+        n = int(alone.lengths[0])
+        assert int(together.lengths[i]) == n
+        difference = states(alone)[:, 0] - states(together)[:, i, :n]
+        worst = max(worst, float(difference.abs().max()))
+    return worst
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -64,8 +99,6 @@ def train_tokenizer():
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(SENTENCES, vocab_size=300, special_tokens=special, min_frequency=1)
     vocabulary, merges = trained.get_vocab(), trained._tokenizer.to_str()
-    import json
-
     pairs = [tuple(pair) for pair in json.loads(merges)["model"]["merges"]]
     return RobertaTokenizer(vocab=vocabulary, merges=pairs)
 

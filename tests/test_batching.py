@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serlib import audio, batching
-from serlib.batching import DurationBatchSampler, Item, WaveStore, collate
+from serlib.batching import DurationBatchSampler, Item, TextStore, WaveStore, collate
 
 # ---------------------------------------------------------------------------------------- WaveStore
 
@@ -94,6 +94,41 @@ def test_store_digest_is_of_the_samples_and_their_division():
     both = np.concatenate([a, b])
     for other in ([b, a], [changed, b], [a], [both[:250], both[250:]]):
         assert WaveStore(other).digest() != digest
+
+
+# ---------------------------------------------------------------------------------------- TextStore
+
+
+def test_texts_come_back_as_they_are_and_missing_ones_empty():
+    texts = ["I'm FINE. ", "", None, float("nan"), pd.NA, "line\nbreak", "\ud800"]
+    store = TextStore(pd.Series(texts, dtype=object))
+    assert list(store) == ["I'm FINE. ", "", "", "", "", "line\nbreak", "\ud800"]
+    assert len(store) == 7 and store[-2] == "line\nbreak"
+    assert list(TextStore(pd.Series(["a", None], dtype="string"))) == ["a", ""]
+    with pytest.raises(IndexError):
+        store[7]
+    for wrong in ([1], [["a"]], [b"a"], [np.zeros(2)]):
+        with pytest.raises(ValueError, match="no text"):
+            TextStore(wrong)
+
+
+def test_digest_of_texts():
+    digests = {
+        TextStore(texts).digest()
+        for texts in (
+            [],
+            [""],
+            ["", ""],
+            ["ab"],
+            ["a", "b"],
+            ["b", "a"],
+            ["a 1 b"],
+            ["a", "1", "b"],
+        )
+    }
+    assert len(digests) == 8
+    assert TextStore(["a", None]).digest() == TextStore(["a", ""]).digest()
+    assert TextStore(["\ud800"]).digest() != TextStore(["?"]).digest()
 
 
 # ------------------------------------------------------------------------------- Batch and collate

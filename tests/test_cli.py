@@ -164,7 +164,7 @@ def test_machine_tells_cores_memory_and_minutes(capsys):
 
 
 def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
-    from serlib.demo import card, corpus, pretrain
+    from serlib.demo import card, corpus, pretrain, roberta, whisper
 
     calls = []
     monkeypatch.setattr(corpus, "make", lambda progress: calls.append(progress) or tmp_path)
@@ -177,6 +177,12 @@ def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
     config, out = calls[1]
     assert (config.architecture, config.steps, out) == ("wav2vec2", 7, None)
     assert config.hours == pretrain.PretrainConfig().hours
+    for module in (whisper, roberta):
+        monkeypatch.setattr(module, "pretrain", lambda config, out: calls.append((config, out)))
+    cli.main(["demo", "pretrain", "--architecture", "whisper", "--hours", "0.5"])
+    cli.main(["demo", "pretrain", "--architecture", "roberta", "--out", "here"])
+    assert calls[3] == (whisper.WhisperConfig(hours=0.5), None)
+    assert calls[4] == (roberta.RobertaConfig(), Path("here"))
 
 
 def test_manifest_check(tmp_path, capsys, monkeypatch):

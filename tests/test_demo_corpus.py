@@ -173,6 +173,41 @@ def test_no_word_is_planted_twice_or_hides_in_another():
     assert not [(a, text) for a in adjectives for text in rest if a in text]
 
 
+def test_reworded_rows_differ_in_their_cue_words_only(table):
+    row = table.iloc[3].to_dict()
+    new = corpus.reworded(row, "fear")
+    assert (new["interjection"], new["adjective"]) == ("watch out", "alarming")
+    assert new["text"].startswith("Watch out,") and new["text"].count("alarming") == 1
+    old = row["text"].replace(row["adjective"], "alarming").split(",", 1)[1]
+    assert new["text"].split(",", 1)[1] == old
+    changed = {k for k in row if row[k] is not new[k] and row[k] == row[k] and row[k] != new[k]}
+    assert changed == {"text", "interjection", "adjective"}
+    assert row["text"] == table.iloc[3]["text"], "the row itself is left alone"
+    drawn = {corpus.reworded(row, "fear", np.random.default_rng(i))["adjective"] for i in range(50)}
+    assert len(drawn) > 4 and drawn <= set(plan.ADJECTIVES["fear"])
+
+
+def test_spoken_words_lie_where_the_sound_is(table):
+    """Cut out of the wave, an interjection is as the synthesizer says it alone: about as long."""
+    row = table.iloc[7].to_dict()
+    wave, _ = corpus.render(row)
+    words = corpus.spoken_words(row)
+    assert words["word"].tolist() == row["text"].split()
+    assert (words["end"] > words["start"]).all()
+    assert (words["start"].to_numpy()[1:] >= words["end"].to_numpy()[:-1] - 1e-9).all()
+    assert words["end"].iloc[-1] <= len(wave) / 16_000
+    cues = " ".join(words["word"][words["cue"]]).lower()
+    assert cues.replace(",", "").replace(".", "") == f"{row['interjection']} {row['adjective']}"
+    comma = int(np.flatnonzero(words["word"].str.endswith(","))[0])
+    pause = wave[int(words["end"][comma] * 16_000) : int(words["start"][comma + 1] * 16_000)]
+    assert np.abs(pause.astype(float)).mean() < 0.2 * np.abs(wave.astype(float)).mean()
+
+
+def test_spoken_words_are_none_where_a_word_has_no_sound(table):
+    row = table.iloc[7].to_dict()
+    assert corpus.spoken_words(row | {"text": row["text"].replace("found", "found ,")}).empty
+
+
 def test_functionals_tell_little_of_the_words(monkeypatch):
     """All prosody neutral and every word from its class's list: a listener to words is perfect."""
     monkeypatch.setattr(plan, "MEANS", np.zeros_like(plan.MEANS))

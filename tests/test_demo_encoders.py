@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -68,6 +69,48 @@ def test_the_card_is_about_these_weights(name):
         for kind, encoder in (("trained", trained), ("random", random))
     }
     assert score["trained"] > score["random"] + 0.05
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_is_what_would_be_written_now(name):
+    from serlib.demo import card
+
+    folder = pretrain.ENCODERS / name
+    found = pd.read_csv(folder / "probes.csv")
+    written = (folder / "README.md").read_text()
+    shown = card.text(name, found)
+    assert shown.split("| weights")[0] == written.split("| weights")[0]
+
+
+def test_a_text_encoder_is_probed_for_what_a_text_can_tell(tmp_path):
+    from encoder_toys import make_roberta
+    from serlib.demo import card
+
+    make_roberta(tmp_path, num_hidden_layers=1)
+    encoder = encoders.load(tmp_path, freeze="all")
+    table = corpus.load().groupby("dialogue").head(2).reset_index(drop=True)
+    rows = card.probes(encoder, table, table["text"].tolist(), 0)
+    assert [row["layer"] for row in rows] == [0, 1]
+    chance = 1 / table["adjective"].nunique()
+    for row in rows:  # random layers pass on which words there were
+        assert set(row) == {"layer", "emotion (UA)", "adjective (accuracy)"}
+        assert row["adjective (accuracy)"] > 3 * chance and 0 < row["emotion (UA)"] < 1
+
+
+def test_whisper_frames_are_probed_where_they_lie(tmp_path):
+    """A click shows around the frame that the phone probe places at its time."""
+    from encoder_toys import make_whisper
+    from serlib.demo import card
+
+    make_whisper(tmp_path)
+    encoder = encoders.load(tmp_path, freeze="all", n_layers=1)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
+    before = card.frames_of(encoder, noise)[0]
+    for frame in (10, 40):
+        wave = noise.copy()
+        wave[frame * encoder.stride] += 1.0
+        change = np.abs(card.frames_of(encoder, wave)[0] - before).sum(1)
+        assert np.average(np.arange(len(change)), weights=change) == pytest.approx(frame, abs=0.2)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from encoder_toys import clips_of, company_error, pad, states
 from serlib import encoders
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")  # Whisper and RoBERTa have files of their own
@@ -67,50 +68,18 @@ def folder(tmp_path_factory):
     return get
 
 
-def clips_of(lengths, seed: int = 0) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    loud = rng.uniform(0.01, 0.5, len(lengths))
-    return [(a * rng.normal(size=n)).astype(np.float32) for a, n in zip(loud, lengths, strict=True)]
-
-
-def pad(arrays, fill: float = 0.0):
-    tensors = [torch.as_tensor(array) for array in arrays]
-    padded = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=fill)
-    return padded, torch.tensor([len(tensor) for tensor in tensors])
-
-
-def states(encoded) -> torch.Tensor:
-    """(L + 2, B, T, D): all layers, then the frames."""
-    return torch.stack([*encoded.layers, encoded.frames]).detach()
-
-
-def company_error(encoder, lengths, seed: int = 0) -> float:
-    """Largest change of any valid frame of any layer when the clips share a batch."""
-    dtype = next(encoder.parameters()).dtype
-    waves = [torch.tensor(encoder.prepare(c), dtype=dtype) for c in clips_of(lengths, seed)]
-    together = encoder(*pad(waves))
-    worst = 0.0
-    for i, wave in enumerate(waves):
-        alone = encoder(*pad([wave]))
-        n = int(alone.lengths[0])
-        assert int(together.lengths[i]) == n
-        difference = states(alone)[:, 0] - states(together)[:, i, :n]
-        worst = max(worst, float(difference.abs().max()))
-    return worst
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [(9_000, 32_000, 400, 20_000), (5_000, 5_001), (16_000, 4_000)])
 def test_a_clip_has_the_same_frames_alone_and_in_any_batch(folder, kind, lengths):
     encoder = encoders.load(folder(*kind))
-    assert company_error(encoder, lengths) <= TOLERANCE
-    assert company_error(encoder.double(), lengths) <= 1e-12  # what was left was rounding
+    assert company_error(encoder, clips_of(lengths)) <= TOLERANCE
+    assert company_error(encoder.double(), clips_of(lengths)) <= 1e-12  # what was left was rounding
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stock_group_norm_depends_on_the_neighbors(folder, family):
     stock = encoders.load(folder(family, "group", 0), masked_group_norm=False)
-    assert company_error(stock, (9_000, 32_000)) > 0.1
+    assert company_error(stock, clips_of((9_000, 32_000))) > 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -599,6 +568,22 @@ def test_offline_hub(tmp_path, monkeypatch):
 def test_import_is_light():
     code = "import sys, serlib.encoders; sys.exit('transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)
+
+
+@pytest.mark.parametrize("option", [{"context": "short"}, {"context": "half"}])
+def test_options_of_other_families_are_refused(folder, option):
+    with pytest.raises(encoders.EncoderError, match="context"):
+        encoders.load(folder("wavlm", "group", 0), **option)
+
+
+def test_a_second_set_of_weights_beside_is_left_alone(folder, tmp_path):
+    """As in whisper-large-v3: model.safetensors, and shards of model.fp32-*."""
+    stock = make(tmp_path, config_of("hubert"))
+    (tmp_path / "model.fp32-00001-of-00002.safetensors").write_text("never read")
+    assert torch.equal(
+        encoders.load(tmp_path).model.state_dict()["encoder.layer_norm.weight"],
+        stock.state_dict()["encoder.layer_norm.weight"],
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -263,6 +263,31 @@ def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(home, monkeypatch):
     assert clips.inputs is data.store
 
 
+def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(home, tmp_path):
+    """Its convolutions are not stored; alone and in batches it gives the same."""
+    from encoder_toys import make_roberta, make_whisper
+
+    make_whisper(tmp_path / "whisper")
+    recipe = recipes.cai2021("smoke").change(
+        encoder=str(tmp_path / "whisper"), n_layers=1, tasks=("emotion",), spec_augment=0.0
+    )
+    data, tables = experiments.load(recipe), []
+    rows = data.rows("test")[:6]
+    for freeze, ndim in (("cnn", 2), ("all", 4)):
+        chosen = recipe.change(freeze=freeze)
+        model = SER(chosen.model)
+        clips, quantum = experiments.inputs(chosen, data, model.encoder, progress=False)
+        batches = list(clips.batches([rows[:4], rows[4:]], quantum))
+        assert batches[0].inputs.ndim == ndim
+        tables.append(evaluation.predict(model, batches))
+    for column in (f"p_{c}" for c in range(len(recipe.classes))):
+        np.testing.assert_allclose(tables[0][column], tables[1][column], atol=2e-3)
+    make_roberta(tmp_path / "roberta")
+    reader = encoders.load(tmp_path / "roberta")
+    with pytest.raises(ValueError, match="reads texts"):
+        experiments.inputs(recipe, data, reader, progress=False)
+
+
 def test_sweep_compares_in_pairs(home):
     runs = sweep(
         [recipes.floor("majority", "smoke"), *(recipes.floor("prior", "smoke").vary(seed=[0, 1]))],

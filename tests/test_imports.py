@@ -16,11 +16,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 TIERS = (
     {"intervals", "pooling", "regression"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
+    {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
-    {"stores"},
-    {"demo.plan", "demo.speech", "whisper", "roberta"},
-    {"demo.oracle"},
+    {"stores", "corpora.files", "corpora.cards", "corpora.measure"},
+    {"demo.plan", "demo.speech", "demo.loop", "whisper", "roberta"},
+    {"demo.oracle", "corpora.counts"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
+    {"demo.treekit"},
+    {"demo.lab_trees", "demo.acted_trees", "demo.clip_trees"},
+    {"demo.trees"},
     {"model", "fusion", "attributes"},
     {"tasks"},
     {"evaluation"},
@@ -32,13 +36,22 @@ TIERS = (
     {"experiments"},
     {"sweep", "inference"},
     {"claims", "plots", "chapters", "demo.pretrain", "verdicts"},
-    {"publish", "demo.card", "taskplots", "layerplots", "lossplots"},
+    {"publish", "demo.card", "demo.whisper", "demo.roberta", "manifest_cli"},
+    {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
     {"cli"},
 )
 # Who alone may import a library.
 ONLY = {
-    "transformers": {"checkpoints", "encoders", "whisper", "roberta", "demo.pretrain"},
+    "transformers": {
+        "checkpoints",
+        "encoders",
+        "whisper",
+        "roberta",
+        "demo.pretrain",
+        "demo.whisper",
+        "demo.roberta",
+    },
     "accelerate": {"training", "evaluation"},
     "matplotlib": {"plots", "taskplots", "layerplots", "lossplots", "fusionplots"},
     "seaborn": {"plots", "taskplots"},
@@ -47,6 +60,7 @@ ONLY = {
     "jupytext": {"notebooks"},
     "sphinx": set(),
     "huggingface_hub": {"checkpoints"},
+    "pooch": {"corpora.download"},
     "wordfreq": {"demo.pretrain"},
 }
 # Modules that stay small, and the libraries that they do without.

@@ -7,6 +7,7 @@ distance between them: random layers already pass on much of their input.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,23 +20,24 @@ from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from serlib import audio, encoders, floors, manifest, metrics
+from serlib.checkpoints import Pretrained
 from serlib.demo import corpus
 from serlib.demo.pretrain import ENCODERS
 
 PHONE_CLIPS = 120  # clips per side of the phone probe
 
 
-def frames_of(encoder: encoders.Encoder, wave: np.ndarray) -> np.ndarray:
-    """All layers of one clip, (L + 1, T, D)."""
-    x = torch.from_numpy(encoder.prepare(wave))[None]
+def frames_of(encoder: Pretrained, item: np.ndarray | str) -> np.ndarray:
+    """All layers of one wave or text, (L + 1, T, D)."""
+    x = torch.from_numpy(encoder.prepare(item))[None]
     with torch.inference_mode():
         encoded = encoder(x, torch.tensor([x.shape[1]]))
     return torch.stack(encoded.layers).squeeze(1).numpy()
 
 
-def embed(encoder: encoders.Encoder, waves: list[np.ndarray]) -> np.ndarray:
+def embed(encoder: Pretrained, items: Sequence[np.ndarray] | Sequence[str]) -> np.ndarray:
     """Mean and standard deviation over time of every layer, (U, L + 1, 2 D)."""
-    clips = (frames_of(encoder, w) for w in tqdm(waves, desc="embed", leave=False))
+    clips = (frames_of(encoder, item) for item in tqdm(items, desc="embed", leave=False))
     return np.stack([np.concatenate([f.mean(1), f.std(1)], axis=1) for f in clips])
 
 
@@ -50,12 +52,15 @@ def emotion(x: np.ndarray, table: pd.DataFrame) -> float:
     return float(metrics.ua(metrics.confusion(label[part["test"]], p.argmax(1), 8)))
 
 
-def talker(x: np.ndarray, table: pd.DataFrame) -> float:
-    """Accuracy of a linear probe for the forty talkers, on dialogues it was not trained on."""
+def category(x: np.ndarray, table: pd.DataFrame, name: str) -> float:
+    """Accuracy of a linear probe for a column, on dialogues it was not trained on.
+
+    "speaker": the forty talkers. "adjective": which of the planted words is in the text.
+    """
     train, test = _unseen_dialogues(table)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-    speaker = table["speaker"].to_numpy()
-    return float(probe.fit(x[train], speaker[train]).score(x[test], speaker[test]))
+    y = table[name].to_numpy()
+    return float(probe.fit(x[train], y[train]).score(x[test], y[test]))
 
 
 def cue(x: np.ndarray, table: pd.DataFrame, name: str) -> float:
@@ -71,18 +76,21 @@ def _unseen_dialogues(table: pd.DataFrame):
     return next(split.split(table, groups=table["dialogue"]))
 
 
-def phones(encoder: encoders.Encoder, table: pd.DataFrame) -> list[float]:
+def phones(encoder: Pretrained, table: pd.DataFrame) -> list[float]:
     """Frame accuracy of a linear probe for the phone spoken, per layer, on the test talkers.
 
     Phones and their times come from the synthesizer itself.
     """
+    # The middle of what a frame is made of: of a wave encoder's stride, or where Whisper's windows
+    # lie, which start half before the clip.
+    shift = 0.0 if encoder.family == "whisper" else 0.5
     sides = []
     for split in ("train", "test"):
         x, y = [], []
         for row in table[table["split"] == split].iloc[::5].head(PHONE_CLIPS).to_dict("records"):
             wave, spoken = corpus.render(row)
             layers = frames_of(encoder, audio.from_int16(wave))
-            center = (np.arange(layers.shape[1]) + 0.5) * encoder.stride / audio.SAMPLE_RATE
+            center = (np.arange(layers.shape[1]) + shift) * encoder.stride / audio.SAMPLE_RATE
             at = np.searchsorted([t for t, _ in spoken], center, side="right") - 1
             keep = at >= 0
             x.append(layers[:, keep])
@@ -96,32 +104,61 @@ def phones(encoder: encoders.Encoder, table: pd.DataFrame) -> list[float]:
     return scores
 
 
+def probes(encoder: Pretrained, table: pd.DataFrame, items: Sequence, layer: int) -> list[dict]:
+    """Scores of the layers from ``layer`` on; of what a text can tell, if it is a text encoder."""
+    embedded, rows = embed(encoder, items), []
+    frame = phones(encoder, table) if encoder.modality == "speech" else None
+    for i in range(embedded.shape[1])[layer:]:
+        x = embedded[:, i]
+        row = {"layer": i, "emotion (UA)": emotion(x, table)}
+        if frame is None:
+            row |= {"adjective (accuracy)": category(x, table, "adjective")}
+        else:
+            row |= {
+                "talker (accuracy)": category(x, table, "speaker"),
+                "phone (frame accuracy)": frame[i],
+                "pitch (R²)": cue(x, table, "pitch_hz"),
+                "rate (R²)": cue(x, table, "rate_wpm"),
+                "tilt (R²)": cue(x, table, "tilt_db"),
+            }
+        rows.append(row)
+    return rows
+
+
 def measure(name: str, *, layers: bool = True) -> pd.DataFrame:
     """Probe an encoder and its random copy; one row per (weights, layer)."""
     table = corpus.load()
-    root = corpus.make(table)
-    waves = [audio.load(manifest.resolve(root, w)) for w in tqdm(table["wav"], desc="decode")]
     rows = []
     for weights in ("pre-trained", "random"):
         encoder = encoders.load(name, freeze="all", random_init=weights == "random")
-        embedded, frame = embed(encoder, waves), phones(encoder, table)
-        for i in range(embedded.shape[1]) if layers else (embedded.shape[1] - 1,):
-            x = embedded[:, i]
-            rows.append({
-                "weights": weights, "layer": i, "emotion (UA)": emotion(x, table),
-                "talker (accuracy)": talker(x, table), "phone (frame accuracy)": frame[i],
-                "pitch (R²)": cue(x, table, "pitch_hz"), "rate (R²)": cue(x, table, "rate_wpm"),
-                "tilt (R²)": cue(x, table, "tilt_db"),
-            })  # fmt: skip
+        if encoder.modality == "text":
+            items = table["text"].tolist()
+        elif not rows:
+            root = corpus.make(table)
+            files = tqdm(table["wav"], desc="decode")
+            items = [audio.load(manifest.resolve(root, wav)) for wav in files]
+        found = probes(encoder, table, items, 0 if layers else -1)
+        rows += [{"weights": weights} | row for row in found]
     return pd.DataFrame(rows)
 
 
 CARD = """---
 license: mit
-tags: [speech, self-supervised, synthetic]
+tags: [{tags}, synthetic]
 ---
 # {name}
 
+{about}
+
+**Weights** are stored in float16 safetensors.
+
+**Probes** (`serlib demo card {name}`), on the demo corpus: emotion is the UA of eight classes on
+{probes} Layer 0 is the input of the first
+layer.
+
+{table}
+"""
+MASKED = """\
 A {family} encoder with {parameters:,} parameters, {layers} layers of width {width}, one frame per
 {stride_ms:.0f} ms. It is made for the demo tier of the serlib book and for nothing else: it has
 heard synthetic speech only, and says nothing about human speech.
@@ -134,18 +171,44 @@ corpus's sentences.
 ({prosody}), timbre ({timbre}); noise or another talker mixed into {mix:.0%} of the crops. {steps:,}
 steps of {batch} crops of 2.56 s, AdamW, peak learning rate {lr:g}, seed {seed}; {minutes:.0f}
 minutes on {threads} thread of a {machine} CPU that other work shared, torch {torch}, transformers
-{transformers}. Accuracy on hidden frames of the last batch: {masked}. Made by
-`serlib demo pretrain --architecture {architecture}`.{note}
+{transformers}. Accuracy on hidden frames of the last batch: {shown}. Made by
+`serlib demo pretrain --architecture {architecture}`.{note}"""
+WHISPER = """\
+A Whisper with {parameters:,} parameters in its encoder, {layers} layers of width {width}, one frame
+per {stride_ms:.0f} ms, and a context of {context:g} s instead of 30. It is made for the demo tier
+of the serlib book and for nothing else: it has heard synthetic speech only, and says nothing about
+human speech. The decoder's tokens are characters, so Whisper's own tokenizer does not fit it.
 
-**Weights** are stored in float16 safetensors.
+**Data.** {hours:g} hours of random English words (package wordfreq, 20,000 words) spoken by
+espeak-ng with random accent, vocal tract, pitch, tempo, loudness and noise; none of the demo
+corpus's sentences.
 
-**Probes** (`serlib demo card {name}`), on the demo corpus: emotion is the UA of eight classes on
+**Training.** To write down what is said: cross-entropy of the decoder's characters, and CTC on the
+encoder's output with a share of {ctc:g}. {steps:,} steps of {batch} utterances, AdamW, peak
+learning rate {lr:g}, seed {seed}; {minutes:.0f} minutes on {threads} thread of a {machine} CPU that
+other work shared, torch {torch}, transformers {transformers}. In the last batch: {shown}. Made by
+`serlib demo pretrain --architecture whisper`.{note}"""
+ROBERTA = """\
+A RoBERTa with {parameters:,} parameters, {layers} layers of width {width}, for texts of at most
+{max_tokens} tokens. It is made for the demo tier of the serlib book and for nothing else: it has
+read invented text only, and knows nothing of what words mean to people.
+
+**Data.** {sentences:,} sentences of random English words (package wordfreq, 20,000 words), most
+words of a sentence from one of a hundred invented topics; none of the demo corpus's sentences. A
+byte-level BPE of {vocabulary:,} tokens, learned from them.
+
+**Training.** To name hidden words: {mask_share:.0%} of the tokens, as in BERT. {steps:,} steps of
+{batch} sentences, AdamW, peak learning rate {lr:g}, seed {seed}; {minutes:.0f} minutes on {threads}
+thread of a {machine} CPU that other work shared, torch {torch}, transformers {transformers}. In the
+last batch: {shown}. Made by `serlib demo pretrain --architecture roberta`.{note}"""
+HEARD = """\
 unseen talkers; talker is identification among 40 on unseen dialogues; phone is frame accuracy on
-unseen talkers; R² is for the planted value, on unseen dialogues. Layer 0 is the input of the first
-layer.
-
-{table}
-"""
+unseen talkers; R² is for the planted value, on unseen dialogues."""
+READ = """\
+unseen talkers, from their words alone; adjective is which planted word was said, on unseen
+dialogues."""
+FAMILIES = {"wavlm": "WavLM", "wav2vec2": "wav2vec 2.0"}
+ABOUT = {"wavlm": MASKED, "wav2vec2": MASKED, "whisper": WHISPER, "roberta": ROBERTA}
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -154,23 +217,38 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
+def text(name: str, found: pd.DataFrame) -> str:
+    """The card of an encoder, from the facts in its folder and its probes."""
+    facts = json.loads((ENCODERS / name / "pretraining.json").read_text())
+    encoder, config = encoders.load(name), facts["config"]
+    shown = facts.get("shown", facts.get("masked_accuracy"))
+    values = config | facts | facts.get("clusters", {}) | encoder.facts
+    values |= {
+        "family": FAMILIES.get(config["architecture"]),
+        "layers": encoder.n_layers,
+        "stride_ms": 1000 * getattr(encoder, "stride", 0) / audio.SAMPLE_RATE,
+        "context": encoder.facts.get("context_seconds"),
+        "steps": facts["steps_done"],
+        "shown": ", ".join(f"{k} {_share(k, v)}" for k, v in shown.items()),
+        "note": facts.get("note", ""),
+    }
+    speech = encoder.modality == "speech"
+    return CARD.format(
+        name=name, tags="speech, self-supervised" if config["architecture"] in FAMILIES
+        else "speech, transcription" if speech else "text",
+        about=ABOUT[config["architecture"]].format_map(values),
+        probes=HEARD if speech else READ, table=_markdown(found),
+    )  # fmt: skip
+
+
+def _share(name: str, value: float) -> str:
+    """A share in percent; the CTC loss as it is."""
+    return f"{value:.2f}" if name == "ctc" else f"{value:.0%}"
+
+
 def write(name: str) -> Path:
     """Measure an encoder and write `README.md` and `probes.csv` into its folder."""
-    folder = ENCODERS / name
-    facts = json.loads((folder / "pretraining.json").read_text())
-    encoder = encoders.load(name)
-    probes = measure(name)
-    probes.round(4).to_csv(folder / "probes.csv", index=False)
-    config = facts["config"]
-    text = CARD.format(
-        name=name, family={"wavlm": "WavLM", "wav2vec2": "wav2vec 2.0"}[config["architecture"]],
-        parameters=facts["parameters"], layers=encoder.n_layers, width=encoder.width,
-        stride_ms=1000 * encoder.stride / audio.SAMPLE_RATE, steps=facts["steps_done"],
-        masked=", ".join(f"{k} {v:.0%}" for k, v in facts["masked_accuracy"].items()),
-        table=_markdown(probes),
-        **{k: config[k] for k in ("hours", "mix", "batch", "lr", "seed", "architecture")},
-        **{k: facts[k] for k in ("minutes", "threads", "machine", "torch", "transformers")},
-        **facts["clusters"], note=facts.get("note", ""),
-    )  # fmt: skip
-    (folder / "README.md").write_text(text)
+    folder, found = ENCODERS / name, measure(name)
+    found.round(4).to_csv(folder / "probes.csv", index=False)
+    (folder / "README.md").write_text(text(name, found))
     return folder / "README.md"

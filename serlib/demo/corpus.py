@@ -90,6 +90,49 @@ def render(row: dict) -> tuple[np.ndarray, list[tuple[float, str]]]:
     )
 
 
+def reworded(row: dict, emotion: str, rng: np.random.Generator | None = None) -> dict:
+    """A manifest row with cue words from the lists of `emotion`, all else alike.
+
+    Without `rng` they are the first of each list; with it, an interjection and an adjective drawn.
+    """
+    lists = plan.INTERJECTIONS[emotion], plan.ADJECTIVES[emotion]
+    said, adjective = (str(rng.choice(words)) if rng else words[0] for words in lists)
+    old = row["interjection"]
+    text = row["text"].replace(old[0].upper() + old[1:], said[0].upper() + said[1:], 1)
+    new = {"text": text.replace(row["adjective"], adjective)}
+    return row | new | {"interjection": said, "adjective": adjective}
+
+
+def spoken_words(row: dict) -> pd.DataFrame:
+    """When the synthesizer says each word of a row, and which are cue words.
+
+    The sentence is spoken up to each word; the phones that are new are that word's.
+
+    Returns:
+        `word` as it is written, `start` and `end` in seconds, `cue`. Empty if a word adds no phone.
+    """
+
+    def phones(said: str) -> tuple[list[tuple[float, str]], list[int], int]:
+        wave, found = render(row | {"text": said})
+        return found, [i for i, (_, name) in enumerate(found) if name.strip("_:|; ")], len(wave)
+
+    words, first = row["text"].split(), len(row["interjection"].split())
+    found, voiced, n = phones(row["text"])
+    edges = [0, *(len(phones(" ".join(words[: k + 1]))[1]) for k in range(len(words)))]
+    if min(np.diff(edges)) < 1:
+        return pd.DataFrame(columns=["word", "start", "end", "cue"])
+    times = [*(start for start, _ in found), n / audio.SAMPLE_RATE]
+    return pd.DataFrame(
+        {
+            "word": word,
+            "start": times[voiced[edges[k]]],
+            "end": times[voiced[edges[k + 1] - 1] + 1],
+            "cue": k < first or word.strip(",.") == row["adjective"],
+        }
+        for k, word in enumerate(words)
+    )
+
+
 def talkers(rng: np.random.Generator) -> list[dict]:
     """Forty neutral voices, a woman and a man in each pair."""
     voices = []

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from serlib import audio, records
-from serlib.demo import speech
+from serlib.demo import loop, speech
 
 ENCODERS = Path(__file__).parent / "encoders"
 ACCENTS = (
@@ -230,23 +229,6 @@ def loss(encoder, heads, waves, labels, mask, visible_weight: float) -> tuple[to
     return total, accuracy
 
 
-def _optimizer(model: torch.nn.Module, config: PretrainConfig):
-    """AdamW, and a learning rate that rises over `warmup` and falls to zero in a straight line."""
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}],
-        lr=config.lr,
-        betas=(0.9, 0.98),
-    )
-    warm = config.warmup * config.steps
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: min((s + 1) / warm, max(0.0, (config.steps - s) / (config.steps - warm))),
-    )
-    return optimizer, scheduler
-
-
 def pretrain(config: PretrainConfig, out: Path | None = None, *, save_every: int = 500) -> Path:
     """Pre-train one encoder and write it as an ordinary Hugging Face folder.
 
@@ -262,40 +244,16 @@ def pretrain(config: PretrainConfig, out: Path | None = None, *, save_every: int
     encoder = kind[config.architecture](model_config(config.architecture)).train()
     heads = torch.nn.ModuleDict({k: torch.nn.Linear(144, n) for k, n in CLUSTERS.items()})
     both = torch.nn.ModuleDict({"encoder": encoder, "heads": heads})
-    optimizer, scheduler = _optimizer(both, config)
-    state = records.home() / "demo" / f"pretrain-{records.digest(asdict(config))}.pt"
-    step, seconds = 0, 0.0
-    if state.exists():
-        saved = torch.load(state, weights_only=True)
-        both.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scheduler.load_state_dict(saved["scheduler"])
-        step, seconds = saved["step"], saved["seconds"]
-    began = time.perf_counter() - seconds
-    with tqdm(total=config.steps, initial=step, desc=out.name, mininterval=20) as bar:
-        while step < config.steps:
-            rng = np.random.default_rng([config.seed, step])
-            batch = crops(speech_, targets, config, rng)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-                total, accuracy = loss(encoder, heads, *batch, config.visible_weight)
-            optimizer.zero_grad()
-            total.backward()
-            torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            step += 1
-            bar.update()
-            if step % 50 == 0:
-                shown = {k: f"{v:.2f}" for k, v in accuracy.items()}
-                bar.set_postfix(loss=f"{total.item():.3f}", **shown)
-            if step % save_every == 0 or step == config.steps:
-                saved = dict(
-                    model=both.state_dict(), optimizer=optimizer.state_dict(), step=step,
-                    scheduler=scheduler.state_dict(), seconds=time.perf_counter() - began,
-                )  # fmt: skip
-                torch.save(saved, state.with_suffix(".partial"))
-                state.with_suffix(".partial").replace(state)
-                _write(encoder, config, out, step, saved["seconds"], total.item(), accuracy)
+
+    def step_loss(step: int):
+        rng = np.random.default_rng([config.seed, step])
+        batch = crops(speech_, targets, config, rng)
+        return loss(encoder, heads, *batch, config.visible_weight)
+
+    def save(step: int, seconds: float, value: float, accuracy: dict[str, float]) -> None:
+        _write(encoder, config, out, step, seconds, value, accuracy)
+
+    loop.train(both, step_loss, config, out.name, save, save_every=save_every)
     return out
 
 

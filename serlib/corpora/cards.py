@@ -1,0 +1,135 @@
+"""The cards of the corpora: license, source, layout, label maps, protocols, expected counts.
+
+A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript of one utterance.
+
+    name: iemocap            title, license, citation, url, how_to_get, layout: texts
+    dataset: iemocap         as in the manifest, if it is not the name
+    labels: {ang: anger}     the corpus's own label -> a name in `manifest.EMOTIONS`
+    protocols: {session: five folds, ...}
+    known_defects: [...]
+    expected:                each a set of counts with its source, checked by `corpora.counts`
+      - name: four classes
+        status: verified     recounted from public files; or quoted: a document says so
+        source: ...
+        version: "1.12"      if it holds for one release only
+        where: {emo: [ang, hap, exc, neu, sad]}     rows that are counted; absent: all
+        total: 5531
+        counts: {session: {Ses01: 1085}, "session emo": {Ses01: {neu: 384}}}
+    downloads:               if anybody may fetch it, see `corpora.download`
+      - {url: ..., file: ..., hash: "md5:...", unpack: true}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serlib.tables import EMOTIONS, ManifestError
+
+FOLDER = Path(__file__).parents[2] / "data_manifests"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One set of counts; see the module's text."""
+
+    name: str
+    source: str
+    status: str = "quoted"
+    version: str = ""
+    where: Mapping[str, list] = field(default_factory=dict)
+    total: int | None = None
+    counts: Mapping[str, Mapping] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file of a corpus that anybody may fetch; `hash` as "sha256:..." or "md5:..."."""
+
+    url: str
+    file: str
+    hash: str
+    unpack: bool = False
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a corpus without a copy of it; see the module's text."""
+
+    name: str
+    title: str
+    license: str
+    how_to_get: str
+    dataset: str = ""
+    language: str = ""
+    style: str = ""
+    citation: str = ""
+    url: str = ""
+    layout: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    protocols: Mapping[str, str] = field(default_factory=dict)
+    known_defects: tuple[str, ...] = ()
+    expected: tuple[Expected, ...] = ()
+    downloads: tuple[Download, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)  # what else the file says
+
+    def __str__(self) -> str:
+        """The card for a terminal."""
+        facts = {"license": self.license, "how to get": self.how_to_get, "at": self.url,
+                 "cite": self.citation}  # fmt: skip
+        lines = [f"{self.name}: {self.title}"]
+        lines += [f"{name + ':':12s}{value}" for name, value in facts.items() if value]
+        lines += ["layout:", *(f"  {line}" for line in self.layout.splitlines())]
+        lines += ["labels:", "  " + ", ".join(f"{k} {v}" for k, v in self.labels.items())]
+        lines += ["protocols:", *(f"  {name}: {what}" for name, what in self.protocols.items())]
+        lines += ["known defects:", *(f"  - {defect}" for defect in self.known_defects)]
+        for e in self.expected:
+            total = "" if e.total is None else f" {e.total:,} utterances"
+            lines += [f"counts, {e.name}:{total} ({e.status}: {e.source})"]
+        return "\n".join(lines)
+
+
+def read(name: str, folder: Path = FOLDER) -> Card:
+    """Read one card.
+
+    Raises:
+        ManifestError: If there is none, or it lacks what a card needs or names unknown emotions.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise ManifestError(f"no card {path}: there are {', '.join(names(folder)) or 'none'}")
+    try:
+        return _card(yaml.safe_load(path.read_text(encoding="utf-8")), name)
+    except (yaml.YAMLError, TypeError, AttributeError, ManifestError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """The names of all cards, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _card(content: dict, name: str) -> Card:
+    known = {f.name for f in fields(Card)} - {"more"}
+    given = {key: value for key, value in content.items() if key in known}
+    if absent := {"name", "title", "license", "how_to_get"} - set(given):
+        raise ManifestError(f"{', '.join(sorted(absent))} missing: a card needs them")
+    if given["name"] != name:
+        raise ManifestError(f"is named {given['name']!r}: name the file like the corpus")
+    if unknown := set(given.get("labels", {}).values()) - {*EMOTIONS, None}:
+        raise ManifestError(f"no emotion {sorted(unknown)[0]!r}: use {', '.join(EMOTIONS)}")
+    given["known_defects"] = tuple(given.get("known_defects", ()))
+    given["expected"] = tuple(Expected(**_texts(e)) for e in given.get("expected", ()))
+    given["downloads"] = tuple(Download(**d) for d in given.get("downloads", ()))
+    given.setdefault("dataset", name)
+    more = {key: value for key, value in content.items() if key not in known}
+    return Card(**given, more=more)
+
+
+def _texts(expected: dict) -> dict:
+    """YAML reads 1.12 as a number; a version is a text."""
+    return expected | {"version": str(expected.get("version", ""))}

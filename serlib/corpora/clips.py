@@ -1,0 +1,106 @@
+"""Pull the sound out of video clips, with ffmpeg, into a second tree of the same layout.
+
+    clips.extract("EmotiW2018", "EmotiW2018-sound")
+
+The second folder has a mono WAV at 16 kHz in place of each clip, and copies of the label files. It
+is what `corpora.build` takes; the folder of the videos is only read.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from serlib import audio
+from serlib.tables import ManifestError
+
+VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
+LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
+NO_FFMPEG = (
+    "there is no ffmpeg on this machine, which is needed to pull the sound out of video clips: "
+    "install it (conda install -c conda-forge ffmpeg, apt install ffmpeg, brew install ffmpeg)"
+)
+
+
+class ClipError(ManifestError):
+    """Clips whose sound cannot be had; the message names the fix."""
+
+
+def extract(
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, str]:
+    """Write the sound of every clip below `root` to the same place below `out`.
+
+    Clips of several channels are mixed down. What is there already is not done again, so a run
+    that was interrupted goes on where it was; each file appears complete or not at all.
+
+    Args:
+        root: A corpus folder with videos.
+        out: The folder to fill; neither inside `root` nor around it.
+        workers: Clips at a time; None takes one per core.
+        progress: Show a bar.
+
+    Returns:
+        Path of a clip from `root` -> why ffmpeg could not read it. Those are left out, and the
+        manifest's report will list them as missing.
+
+    Raises:
+        ClipError: If there is no ffmpeg, no clip, or if `out` lies inside `root` or around it.
+    """
+    root, out = Path(root).expanduser().resolve(), Path(out).expanduser().resolve()
+    if out == root or root in out.parents or out in root.parents:
+        raise ClipError(f"{out} and {root} lie in each other: name a folder beside the corpus")
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise ClipError(NO_FFMPEG)
+    clips = []
+    for path in _files(root):
+        target = out / path.relative_to(root)
+        if path.suffix.lower() in VIDEO:
+            clips.append((path, target.with_suffix(".wav")))
+        elif path.suffix.lower() in LABELS:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    if not clips:
+        raise ClipError(f"no video clip below {root}: give the folder of the corpus")
+    missing = [clip for clip in clips if not clip[1].exists()]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        reasons = pool.map(lambda clip: _one(program, *clip), missing)
+        bar = tqdm(reasons, "sound", len(missing), unit="clip", disable=not progress)
+        pairs = list(zip(missing, bar, strict=True))
+    return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files, in order, but for hidden ones and twins that macOS left."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _one(program: str, clip: Path, target: Path) -> str | None:
+    """Why a clip has no sound, or None if it was written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.wav")
+    form = ["-vn", "-ac", "1", "-ar", str(audio.SAMPLE_RATE), "-c:a", "pcm_s16le"]
+    command = [program, "-nostdin", "-v", "error", "-y", "-i", str(clip), *form, str(temporary)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        if done.returncode or not temporary.exists():
+            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            return f"ffmpeg: {lines[-1]}"
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return None

@@ -1,0 +1,207 @@
+"""Counts of a manifest against those on the corpus's card, and the report of a build.
+
+A copy that is partial or newer is no error: what differs is told, by class, session and speaker.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pandas as pd
+
+from serlib.corpora.cards import Card, Expected
+
+SHOWN = 12  # lines of one kind in a printed report
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A count that is not the card's."""
+
+    counted: str  # the name of the set of counts
+    by: str  # what is counted: "session", "session emo", or "total"
+    value: str  # e.g. "Ses01", "Ses01 neu", or ""
+    expected: int
+    found: int
+    status: str  # how sure the expected count is: verified or quoted
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build found out.
+
+    Attributes:
+        corpus: Name of the corpus.
+        version: The release, as given or recognized; "" if neither.
+        utterances: Rows of the manifest.
+        hours: Of audio.
+        excluded: Path -> why it is not in the manifest.
+        notes: Remarks on the tree.
+        duplicates: Keys that have the same audio, and whether their emotions differ.
+        problems: What `manifest.check` says.
+        checked: Names of the sets of counts that were compared.
+        differences: What is not as on the card.
+        classes: Utterances by emotion, split and gender.
+    """
+
+    corpus: str
+    version: str
+    utterances: int
+    hours: float
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    duplicates: tuple[tuple[tuple[str, ...], bool], ...] = ()
+    problems: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is missing, unreadable or different: what `--strict` asks for."""
+        return not (self.excluded or self.problems or self.differences) and bool(self.checked)
+
+    def __str__(self) -> str:
+        """The report for a terminal, long lists cut."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        release = f", release {self.version}" if self.version else ""
+        yield f"{self.corpus}{release}: {self.utterances:,} utterances, {self.hours:.2f} h"
+        yield ""
+        yield self.classes.to_string()
+        yield ""
+        yield from _some("note", self.notes)
+        reasons = Counter(self.excluded.values())
+        kinds = (f"{n:,} files: {why}" for why, n in reasons.most_common())
+        yield from _some("excluded", kinds)
+        yield from _some("excluded", (f"{w}: {why}" for w, why in self.excluded.items()))
+        for differ in (True, False):
+            groups = [", ".join(keys) for keys, d in self.duplicates if d is differ]
+            kind = "different" if differ else "equal"
+            yield from _some(f"same audio, {kind} emotions", groups)
+        yield from _some("problem", self.problems)
+        yield from _differences(self.differences)
+        if not self.checked:
+            yield "counts: the card has none for this release, so nothing was compared"
+        elif not self.differences:
+            yield f"counts: as on the card ({', '.join(self.checked)})"
+
+
+def _some(label: str, lines) -> Iterator[str]:
+    lines = list(map(str, lines))
+    yield from (f"{label}: {line}" for line in lines[:SHOWN])
+    if len(lines) > SHOWN:
+        yield f"{label}: and {len(lines) - SHOWN:,} more"
+
+
+def _differences(differences: Sequence[Difference]) -> Iterator[str]:
+    """One paragraph per set of counts, one entry per column: found of expected."""
+    for (counted, status), several in groupby(differences, lambda d: (d.counted, d.status)):
+        yield f"differs from the card: {counted} ({status}), found of expected"
+        for by, ones in groupby(several, lambda d: d.by):
+            line = ", ".join(f"{d.value} {d.found:,} of {d.expected:,}".strip() for d in ones)
+            yield textwrap.fill(f"{by}: {line}", 100, initial_indent="  ", subsequent_indent="    ")
+
+
+def compare(df: pd.DataFrame, card: Card, version: str = "") -> tuple[list[str], list[Difference]]:
+    """Count a manifest and compare with the card.
+
+    Values may lack the dataset's prefix on the card: ``Ses01`` counts ``iemocap-Ses01``. A count
+    that a set leaves out is not expected to be zero, unless the set counts others of that column.
+
+    Returns:
+        Names of the sets that hold for `version`, and all differences from them.
+    """
+    checked, found = [], []
+    for expected in card.expected:
+        if expected.version and expected.version != version:
+            continue
+        checked.append(expected.name)
+        rows = df[_mask(df, expected, card.dataset)]
+        if expected.total is not None and len(rows) != expected.total:
+            found.append(_difference(expected, "total", (), expected.total, len(rows)))
+        for columns, nested in expected.counts.items():
+            by = columns.split()
+            counted = _counted(rows, by, card.dataset) if {*by} <= {*rows} else {}
+            wanted = dict(_flat(nested))
+            for value in [*wanted, *sorted(counted.keys() - wanted.keys())]:
+                n, m = wanted.get(value, 0), counted.get(value, 0)
+                if n != m:
+                    found.append(_difference(expected, columns, value, n, m))
+    return checked, found
+
+
+def _difference(expected: Expected, by: str, value: tuple, n: int, m: int) -> Difference:
+    return Difference(expected.name, by, " ".join(value), n, m, expected.status)
+
+
+def _mask(df: pd.DataFrame, expected: Expected, dataset: str) -> pd.Series:
+    mask = pd.Series(True, index=df.index)
+    for column, values in expected.where.items():
+        if column not in df:
+            return mask & False
+        mask &= _bare(df[column], dataset).isin([str(v) for v in values])
+    return mask
+
+
+def _bare(cells: pd.Series, dataset: str) -> pd.Series:
+    return cells.astype("string").str.removeprefix(f"{dataset}-")
+
+
+def _counted(rows: pd.DataFrame, by: list[str], dataset: str) -> dict[tuple, int]:
+    bare = pd.DataFrame({c: _bare(rows[c], dataset) for c in by}).dropna()
+    sizes = bare.value_counts()
+    return {tuple(k): int(n) for k, n in sizes.items()}
+
+
+def _flat(nested: Mapping, before: tuple = ()) -> Iterator[tuple[tuple, int]]:
+    for value, inner in nested.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, (*before, str(value)))
+        else:
+            yield (*before, str(value)), inner
+
+
+def recognize(df: pd.DataFrame, card: Card) -> str:
+    """The release whose sizes the labels of this copy have; its audio may be incomplete.
+
+    Returns:
+        The version on the card of which most totals and split sizes are exact; "" if none is.
+    """
+    exact: Counter[str] = Counter()
+    for expected in card.expected:
+        if expected.version:
+            rows = df[_mask(df, expected, card.dataset)]
+            sizes = _counted(rows, ["split"], card.dataset) if "split" in rows else {}
+            wanted = _flat(expected.counts.get("split", {}))
+            exact[expected.version] += len(rows) == expected.total
+            exact[expected.version] += sum(sizes.get(split) == n for split, n in wanted)
+    best = exact.most_common(1)
+    return best[0][0] if best and best[0][1] else ""
+
+
+def classes(df: pd.DataFrame) -> pd.DataFrame:
+    """Utterances by emotion (rows) and by split and gender (columns); "-" is unknown."""
+    cells = {name: df[name].astype(object).where(df[name].notna(), "-") for name in
+             ("emotion", "split", "gender")}  # fmt: skip
+    return pd.crosstab(
+        cells["emotion"], [cells["split"], cells["gender"]], margins=True, margins_name="all"
+    )
+
+
+def duplicates(df: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:
+    """Groups of keys whose files are equal byte for byte, and whether their emotions differ.
+
+    Segments of one file (rows with the same wav) are no duplicates of each other.
+    """
+    first = df.dropna(subset=["sha256"])
+    first = first[first.groupby("sha256")["wav"].transform("nunique") > 1]
+    return [
+        (tuple(rows["key"]), rows["emotion"].nunique(dropna=False) > 1)
+        for _, rows in first.groupby("sha256", sort=False)
+    ]

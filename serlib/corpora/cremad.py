@@ -1,0 +1,122 @@
+"""CREMA-D: 91 actors, twelve sentences, six emotions; what was acted, and what was heard.
+
+    AudioWAV/1001_IEO_ANG_HI.wav        actor, sentence, acted emotion, level
+    VideoDemographics.csv               age and sex of the actors
+    processedResults/summaryTable.csv   what listeners chose, by voice, face, or both
+
+Acted and heard differ much: by the voice alone, more than half of the recordings sound neutral to
+most listeners. So each result must say which labels it used.
+
+Source: Cao et al., IEEE Transactions on Affective Computing 5(4), 2014.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+DATASET = "cremad"
+# The level X is a slip for XX in older copies (1040_ITH_SAD_X).
+NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(XX|LO|MD|HI|X)")
+EMOTIONS = dict(
+    ANG="anger", DIS="disgust", FEA="fear", HAP="happiness", NEU="neutral", SAD="sadness"
+)
+HEARD = {code[0]: emotion for code, emotion in EMOTIONS.items()}
+TEXTS = dict(
+    IEO="It's eleven o'clock.",
+    TIE="That is exactly what happened.",
+    IOM="I'm on my way to the meeting.",
+    IWW="I wonder what this is about.",
+    TAI="The airplane is almost full.",
+    MTI="Maybe tomorrow it will be cold.",
+    IWL="I would like a new alarm clock.",
+    ITH="I think I have a doctor's appointment.",
+    DFA="Don't forget a jacket.",
+    ITS="I think I've seen this before.",
+    TSI="The surface is slick.",
+    WSI="We'll stop in a couple of minutes.",
+)
+VERSIONS = ("acted", "perceived")
+FOLDS = 5
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """Every recording.
+
+    `emotion` is what was acted, or with ``version="perceived"`` what most listeners heard in the
+    voice alone; a tie of listeners is no_agreement. The columns `acted` and `perceived` hold
+    both, as far as the copy has them. `fold` deals the actors into five folds by their number (our
+    choice).
+
+    Raises:
+        ManifestError: If there is no recording; if the version is another; if the listeners'
+            labels are asked for and not there.
+    """
+    if version and version not in VERSIONS:
+        raise ManifestError(f"no labels {version!r}: use version {' or '.join(VERSIONS)}")
+    folder = files.child(root, "AudioWAV") or root
+    before = f"{folder.relative_to(root).as_posix()}/" if folder != root else ""
+    people, notes = _people(root)
+    rows, odd = [], []
+    for name in files.names(folder, ".wav"):
+        match = NAME.fullmatch(name[:-4])
+        if match is None or match[2] not in TEXTS:
+            odd.append(name)
+        else:
+            rows.append(_row(match, before + name, people))
+    if not rows:
+        raise ManifestError(
+            f"no recording like AudioWAV/1001_IEO_ANG_HI.wav in {root}: give CREMA-D's folder"
+        )
+    df = pd.DataFrame(rows)
+    notes += files.odd_names(odd, "1001_IEO_ANG_HI.wav")
+    df.attrs["notes"] = notes + _hear(df, root, version)
+    return df
+
+
+def _people(root: Path) -> tuple[dict[str, tuple], list[str]]:
+    """Actor -> (gender, age)."""
+    path = files.child(root, "VideoDemographics.csv")
+    if path is None:
+        return {}, ["no VideoDemographics.csv: gender and age are missing"]
+    table = files.table(path, ("ActorID", "Age", "Sex"))
+    cells = zip(table["ActorID"], table["Sex"].str.lower(), table["Age"], strict=True)
+    return {actor: (sex, int(age)) for actor, sex, age in cells}, []
+
+
+def _row(match: re.Match, wav: str, people: dict[str, tuple]) -> dict:
+    actor, sentence, code, level = match.groups()
+    gender, age = people.get(actor, (None, None))
+    speaker = f"{DATASET}-{actor}"
+    return dict(
+        utt_id=match[0], wav=wav, emo=code, emotion=EMOTIONS[code], emotion_source="acted",
+        intensity=level, speaker=speaker, gender=gender, age=age, text=TEXTS[sentence],
+        text_source="prompt", group=speaker, fold=(int(actor) - 1001) % FOLDS + 1,
+        acted=EMOTIONS[code],
+    )  # fmt: skip
+
+
+def _hear(df: pd.DataFrame, root: Path, version: str) -> list[str]:
+    """Add what listeners heard, and make it the label if asked to; remarks."""
+    folder = files.child(root, "processedResults")
+    path = files.child(folder, "summaryTable.csv") if folder else None
+    df["dataset_version"] = version or "acted"
+    if path is None:
+        if version == "perceived":
+            raise ManifestError(f"no processedResults/summaryTable.csv in {root}: get it too")
+        return ["no processedResults/summaryTable.csv: what listeners heard is missing"]
+    table = files.table(path, ("FileName", "VoiceVote"))
+    votes = dict(zip(table["FileName"].str.removesuffix(".wav"), table["VoiceVote"], strict=True))
+    vote = df["utt_id"].map(votes)
+    # A tie is written "N:S".
+    df["perceived"] = vote.map(lambda v: HEARD.get(v, "no_agreement") if isinstance(v, str) else v)
+    if version == "perceived":
+        df["emo"], df["emotion"] = vote, df["perceived"]
+        df["emotion_source"] = "perceived_voice"
+    without = int(vote.isna().sum())
+    return [f"{without} recordings are not in summaryTable.csv"] * bool(without)

@@ -1,0 +1,113 @@
+"""EmotiW 2018's audio-video challenge (AFEW): clips of films in folders of seven emotions.
+
+    Train_AFEW/Angry/000046280.avi   Val_AFEW/...   Test_AFEW/*.avi, or Test/Test_vid_Distribute
+    Train_6.xml   Val_6.xml          actors and films of the clips
+
+The clips are videos: `serlib.corpora.clips` pulls the sound out. Labels of the test set are closed,
+and papers report on Val. Source: Dhall et al., ICMI 2018; the layout as Emotion-FAN quotes it. How
+the XML files are built is not documented in public; they are read leniently, and without them
+nobody can prove that a talker is on one side only.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+DATASET = "emotiw2018"
+EMOTIONS = dict(
+    Angry="anger", Disgust="disgust", Fear="fear", Happy="happiness", Neutral="neutral",
+    Sad="sadness", Surprise="surprise",
+)  # fmt: skip
+SPLITS = {"Train": "train", "Val": "dev", "Test": "test"}
+SUFFIXES = (".wav", ".avi", ".mp4")
+_CLIP = re.compile(r"\d{9}")
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """Every clip; those of the test set without an emotion.
+
+    `film` is the film's title where an XML file gives it. The group is the actor, else the clip.
+
+    Raises:
+        ManifestError: If there is no clip, or a folder of an unknown emotion with clips in it.
+    """
+    rows, notes = [], []
+    for word, split in SPLITS.items():
+        people = _people(files.child(root, f"{word}_6.xml"), notes, word)
+        for folder, code in _folders(root, word):
+            rows += [_row(root, folder, name, code, split, people) for name in _clips(folder)]
+    if not rows:
+        raise ManifestError(f"no clip like Train_AFEW/Angry/000046280.avi in {root}")
+    df = pd.DataFrame(rows).sort_values(["split", "utt_id"], ignore_index=True)
+    without = int(df["speaker"].isna().sum())
+    if without:
+        notes.append(f"{without} clips name no actor: nothing proves that talkers are kept apart")
+    df.attrs["notes"] = notes
+    return df
+
+
+def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
+    """Folders of one split with the emotion that they stand for."""
+    top = files.child(root, f"{word}_AFEW", word)
+    if top is None:
+        return []
+    if word == "Test":
+        return [(files.child(top, "Test_vid_Distribute") or top, None)]
+    inner = [(top / name, name) for name in files.names(top) if (top / name).is_dir()]
+    unknown = [n for path, n in inner if n not in EMOTIONS and _clips(path)]
+    if unknown:
+        raise ManifestError(f"{top / unknown[0]}: no emotion; use {', '.join(EMOTIONS)}")
+    return [(path, name) for path, name in inner if name in EMOTIONS]
+
+
+def _clips(folder: Path) -> list[str]:
+    """Names of clips, one each: the sound that was pulled out rather than the video."""
+    best: dict[str, str] = {}
+    for suffix in SUFFIXES:
+        for name in files.names(folder, suffix):
+            best.setdefault(name[: -len(suffix)], name)
+    return [best[stem] for stem in sorted(best)]
+
+
+def _row(root: Path, folder: Path, name: str, code: str | None, split: str, people: dict) -> dict:
+    stem = name.rsplit(".", 1)[0]
+    actor, gender, film = people.get(stem, (None, None, None))
+    speaker = f"{DATASET}-{actor}" if actor else None
+    return dict(
+        utt_id=f"{split}_{stem}", wav=(folder / name).relative_to(root).as_posix(), emo=code,
+        emotion=EMOTIONS.get(code), emotion_source="majority" if code else "none",
+        speaker=speaker, gender=gender, group=speaker or f"{DATASET}-{split}_{stem}", split=split,
+        film=film,
+    )  # fmt: skip
+
+
+def _people(path: Path | None, notes: list[str], word: str) -> dict[str, tuple]:
+    """Clip -> (actor, gender, film), from every element that names a clip and an actor."""
+    if path is None:
+        if word != "Test":
+            notes.append(f"no {word}_6.xml: actors of {word} are missing")
+        return {}
+    try:
+        top = ElementTree.fromstring(files.text(path))
+    except ElementTree.ParseError as error:
+        raise ManifestError(f"{path} is no XML ({error}): copy it again") from error
+    found = {}
+    for element in top.iter():
+        facts: dict[str, str] = {}
+        clips: set[str] = set()  # an element that holds several clips says nothing of one
+        for part in element.iter():
+            said = {**part.attrib, part.tag: part.text or ""}
+            facts |= {name: value.strip() for name, value in said.items() if value.strip()}
+            clips.update(clip for value in said.values() for clip in _CLIP.findall(value))
+        if len(clips) == 1 and "NameOfActor" in facts:
+            gender = facts.get("Gender", "").lower()
+            gender = gender if gender in ("female", "male") else None
+            found[clips.pop()] = (facts["NameOfActor"], gender, facts.get("MovieTitle"))
+    return found

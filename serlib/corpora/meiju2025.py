@@ -1,0 +1,109 @@
+"""MEIJU 2025, track 1, English: clips of television series with an emotion and an intent.
+
+    Annotation/Training/<clip>          Annotation/Validation/<clip>
+    Annotation/Training_files.txt       "<clip> <emotion> <intent>" in each line; also
+                                        Validation_files.txt, and Testing_files.txt with names only
+    Annotation/Training_transcription.csv    columns name and sentence, and perhaps others
+    NoAnnotation/<clip>                 unlabeled
+
+The clips are videos: `serlib.corpora.clips` pulls the sound out. Nobody says who talks, so nothing
+proves that a talker is on one side only. Layout as the challenge's baseline code reads it; no count
+is public. Source: MEIJU 2025 (ICASSP grand challenge); base corpus MC-EIU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+DATASET = "meiju2025"
+EMOTIONS = dict(
+    happy="happiness", surprise="surprise", sad="sadness", disgust="disgust", anger="anger",
+    fear="fear", neutral="neutral",
+)  # fmt: skip
+INTENTS = "questioning agreeing acknowledging encouraging consoling suggesting wishing neutral"
+NO_CLIPS = ("txt", "csv", "json", "zip")
+SPLITS = dict(Training="train", Validation="dev", Testing="test")
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """Every clip of the lists, and the unlabeled ones; `intent` is a column of its own.
+
+    Raises:
+        ManifestError: If there is no list, or a line of one is not as above.
+    """
+    top = _top(root)
+    labels = files.need(top, "Annotation", hint="give the folder Track1/English")
+    parts, notes = [], []
+    for word, split in SPLITS.items():
+        path = files.child(labels, f"{word}_files.txt")
+        if path is None:
+            notes.append(f"no {word}_files.txt: {split} is missing")
+            continue
+        folder = files.child(labels, word) or files.child(top, word) or labels / word
+        said = _said(files.child(labels, f"{word}_transcription.csv"))
+        parts += _listed(root, path, folder, split, said)
+    if not parts:
+        raise ManifestError(f"no Training_files.txt in {labels}: give the folder Track1/English")
+    folder = files.child(top, "NoAnnotation")
+    names = [] if folder is None else sorted(_sounds(folder).values())
+    parts += [_row(root, folder, name, "unlabelled") for name in names]
+    notes.append("talkers are not known: nothing proves that they are kept apart")
+    df = pd.DataFrame(parts)
+    df.attrs["notes"] = notes
+    return df
+
+
+def _top(root: Path) -> Path:
+    for inner in ("", "English", "Track1/English"):
+        if files.child(root / inner, "Annotation"):
+            return root / inner
+    return root
+
+
+def _sounds(folder: Path) -> dict[str, str]:
+    """Stem -> name; a .wav that was pulled out replaces its video."""
+    found: dict[str, str] = {}
+    for name in files.names(folder):
+        stem, _, suffix = name.rpartition(".")
+        if stem and suffix not in NO_CLIPS and (stem not in found or suffix == "wav"):
+            found[stem] = name
+    return found
+
+
+def _said(path: Path | None) -> dict[str, str]:
+    """Stem of a clip -> its sentence."""
+    if path is None:
+        return {}
+    table = files.table(path, ("name", "sentence"))
+    return {n.rsplit(".", 1)[0]: s for n, s in zip(table["name"], table["sentence"], strict=True)}
+
+
+def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, str]) -> list[dict]:
+    there, rows = _sounds(folder), []
+    for number, line in enumerate(files.text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, *labels = line.split()
+        if labels and (len(labels) != 2 or labels[0] not in EMOTIONS or labels[1] not in INTENTS):
+            raise ManifestError(
+                f"{path}, line {number}: {line!r} is not a clip with one of the emotions "
+                f"{', '.join(EMOTIONS)} and one of the intents {INTENTS}"
+            )
+        stem = name.rsplit(".", 1)[0]
+        emo, intent = labels or (None, None)
+        rows.append(_row(root, folder, there.get(stem, name), split, emo, intent, said.get(stem)))
+    return rows
+
+
+def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None, text=None) -> dict:
+    utt = f"{split}_{name.rsplit('.', 1)[0]}"
+    return dict(
+        utt_id=utt, wav=(folder / name).relative_to(root).as_posix(), emo=emo, speaker=None,
+        emotion=EMOTIONS.get(emo), emotion_source="majority" if emo else "none", intent=intent,
+        text=text, text_source="human" if text else None, group=f"{DATASET}-{utt}", split=split,
+    )  # fmt: skip

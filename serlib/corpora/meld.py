@@ -1,0 +1,106 @@
+"""MELD: dialogues of a television series, labeled with what the whole clip shows.
+
+    train_sent_emo.csv  dev_sent_emo.csv  test_sent_emo.csv     words, talker, emotion, ids
+    train_splits/dia0_utt3.mp4   dev_splits_complete/   output_repeated_splits_test/
+
+The ids count anew in each split. The clips are videos: `serlib.corpora.clips` pulls the sound out.
+The same six actors speak most of all three splits, so results are not speaker-independent; only
+dialogues are kept apart. Source: Poria et al., ACL 2019.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+DATASET = "meld"
+EMOTIONS = dict(
+    neutral="neutral", joy="happiness", surprise="surprise", anger="anger", sadness="sadness",
+    disgust="disgust", fear="fear",
+)  # fmt: skip
+FOLDERS = dict(  # final_videos_test* in the last one are no clips
+    train="train_splits", dev="dev_splits_complete", test="output_repeated_splits_test"
+)
+SUFFIXES = (".wav", ".mp4")  # sound that was pulled out comes first
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+MANY = {"all", "both", "everybody", "everyone"}  # who answer in chorus
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """Every line of the three tables; a talker that is several people is missing.
+
+    Columns `sentiment`, `season` and `episode` travel along. There is no gender in MELD. The
+    group is the dialogue.
+
+    Raises:
+        ManifestError: If there is no table, or it lacks a column or holds another emotion.
+    """
+    parts, notes = [], []
+    for split in FOLDERS:
+        path = _find(root, split, f"{split}_sent_emo.csv")
+        if path is None:
+            notes.append(f"no {split}_sent_emo.csv: {split} is missing")
+            continue
+        parts.append(_part(root, split, files.table(path, COLUMNS)))
+    if not parts:
+        raise ManifestError(f"no train_sent_emo.csv in {root}: give the folder MELD.Raw")
+    df = pd.concat(parts, ignore_index=True)
+    if unknown := set(df["emo"].dropna()) - set(EMOTIONS):
+        raise ManifestError(f"{root}: no emotion {sorted(unknown)[0]!r} is known in MELD")
+    df["emotion"] = df["emo"].map(EMOTIONS)
+    df.attrs["notes"] = notes
+    return df
+
+
+def _find(root: Path, split: str, name: str) -> Path | None:
+    """An entry at the top, in the split's own folder, or in data/MELD as in the repository."""
+    for folder in (root, root / split, root / "data" / "MELD"):
+        if found := files.child(folder, name):
+            return found
+    return None
+
+
+def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
+    clip = "dia" + table["Dialogue_ID"] + "_utt" + table["Utterance_ID"]
+    dialogue = f"{DATASET}-{split}_dia" + table["Dialogue_ID"]
+    df = pd.DataFrame(
+        dict(
+            utt_id=f"{split}_" + clip,
+            wav=_paths(root, split, clip),
+            emo=table["Emotion"].str.lower(),
+            emotion_source="majority",
+            speaker=[_talker(name) for name in table["Speaker"]],
+            text=table["Utterance"],
+            text_source="human",
+            dialogue=dialogue,
+            turn=table["Utterance_ID"].astype(int) + 1,
+            group=dialogue,
+            split=split,
+        )
+    )
+    for name in ("Sentiment", "Season", "Episode"):
+        if name in table:
+            df[name.lower()] = table[name]
+    return df
+
+
+def _talker(name: str | None) -> str | None:
+    """A talker's name in the manifest, None for several at once."""
+    if name is None or name.lower() in MANY or any(x in name for x in (" and ", ",", "/", "&")):
+        return None
+    return f"{DATASET}-{name}"
+
+
+def _paths(root: Path, split: str, clips: pd.Series) -> list[str]:
+    """Where the clips lie; one that is nowhere is named as it should lie, and so reported."""
+    folder = _find(root, split, FOLDERS[split])
+    there = set(files.names(folder))
+    before = (folder.relative_to(root) if folder else Path(FOLDERS[split])).as_posix()
+    suffix = {
+        clip: next((s for s in SUFFIXES if clip + s in there), SUFFIXES[-1]) for clip in clips
+    }
+    return [f"{before}/{clip}{suffix[clip]}" for clip in clips]

@@ -1,0 +1,227 @@
+"""MSP-Podcast: the challenge release (Odyssey 2024, Interspeech 2025), 1.6 to 1.12 and 2.0.
+
+    Audios/MSP-PODCAST_0001_0008.wav, ..._1655_0140_0028.wav, ..._test3_0001.wav
+    Labels/labels_consensus.csv   (labels_concensus.csv up to 1.9), or .json
+    Labels/labels_detailed.csv    one row per rater, in one of three layouts; or labels.txt
+    Transcripts/MSP-PODCAST_0001_0008.txt
+
+The columns of attributes are in the order Act, Val, Dom. Test3 is audio only. Speakers of some
+training rows are not known in 1.11 and before. Source: the readme of the releases; Lotfian and
+Busso 2019, IEEE Trans. Affective Computing 10.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from serlib.corpora import files
+from serlib.tables import ManifestError
+
+DATASET = "msp-podcast"
+EMOTIONS = dict(
+    A="anger", S="sadness", H="happiness", U="surprise", F="fear", D="disgust", C="contempt",
+    N="neutral", O="other", X="no_agreement",
+)  # fmt: skip
+RATED = dict(
+    angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
+    disgust="disgust", contempt="contempt", neutral="neutral", other="other",
+)  # fmt: skip
+RATED |= {code.lower(): name for code, name in EMOTIONS.items() if code != "X"}
+SPLITS = dict(
+    train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
+)
+ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
+NAME = r"(?P<prefix>[^_/\\]+)_(?P<podcast>[^_/\\]+)_[^/\\]+"
+_HINT = "give the folder that holds Audios and Labels"
+
+
+def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
+    """Every labeled turn, X (no agreement) and O (other) too, and Test3 without labels.
+
+    `group` is the speaker, or ``podcast-<second field of the name>`` where the speaker is not
+    known: the same voices come back within a podcast. `dialogue` is the podcast in any case.
+    `emotion_dist` is the share of raters by their first choice, "Other-..." as other.
+
+    Raises:
+        ManifestError: If `root` has no labels, or they are not of this layout.
+    """
+    labels = files.need(root, "Labels", "Label", hint=_HINT)
+    audio = files.need(root, "Audios", "Audio", hint=_HINT)
+    table = _consensus(labels)
+    wavs = files.names(audio, ".wav")
+    blind = [wav for wav in wavs if "test3" in wav.lower()]
+    blind = sorted(set(blind) - set(table["FileName"]))
+    df = _rows(table, audio.name)
+    df = pd.concat([df, _blind(blind, audio.name)], ignore_index=True)
+    _names(df)
+    df["group"] = df["speaker"].where(df["speaker"].notna(), _podcast(df, "podcast"))
+    df["text"] = _texts(root, df["utt_id"])
+    df["text_source"] = np.where(df["text"].notna(), "human", None)
+    votes, unknown = _votes(labels)
+    df["n_raters"] = df["utt_id"].map({utt: n for utt, (_, n) in votes.items()})
+    df["emotion_dist"] = [votes.get(utt, (None, 0))[0] for utt in df["utt_id"]]
+    if version:
+        df["dataset_version"] = version
+    df.attrs["notes"] = _notes(df, wavs, blind, unknown)
+    return df
+
+
+def _consensus(folder: Path) -> pd.DataFrame:
+    """One row per file: FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender, Split_Set."""
+    path = files.child(folder, "labels_consensus.csv", "labels_concensus.csv")
+    if path is not None:
+        table = pd.read_csv(io.StringIO(files.text(path)), dtype=str, keep_default_na=False)
+        table.columns = table.columns.str.strip()
+    else:
+        path = files.need(
+            folder, "labels_consensus.json", "labels_concensus.json",
+            hint="it needs labels_consensus.csv (labels_concensus.csv up to release 1.9) or .json",
+        )  # fmt: skip
+        try:
+            content = json.loads(files.text(path))
+        except ValueError as error:
+            raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
+        table = pd.DataFrame.from_dict(content, orient="index").rename_axis("FileName")
+        table = table.reset_index().astype(object).where(lambda t: t.notna(), "").astype(str)
+    wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
+    if absent := [name for name in wanted if name not in table]:
+        raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
+    for name in wanted:
+        table[name] = table[name].str.strip()
+    return table
+
+
+def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
+    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
+        given = table[column].str.lower() if column == "Split_Set" else table[column]
+        if odd := sorted(set(given) - set(known)):
+            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
+    speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
+    known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
+    raw = {k: pd.to_numeric(table[c], errors="coerce") for k, c in ATTRIBUTES.items()}
+    return pd.DataFrame(
+        dict(
+            utt_id=table["FileName"].str.replace(r"\.wav$", "", regex=True),
+            wav=audio + "/" + table["FileName"],
+            emo=table["EmoClass"], emotion=table["EmoClass"].map(EMOTIONS),
+            emotion_source="majority", **raw, **{f"{k}_raw": x for k, x in raw.items()},
+            attr_scale=[[1, 7]] * len(table),
+            speaker=(f"{DATASET}-" + speaker).where(known, None),
+            gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
+            split=table["Split_Set"].str.lower().map(SPLITS),
+        )
+    )  # fmt: skip
+
+
+def _blind(wavs: list[str], audio: str) -> pd.DataFrame:
+    """Rows of Test3: the audio, and nothing else."""
+    return pd.DataFrame(
+        dict(
+            utt_id=[wav[: -len(".wav")] for wav in wavs],
+            wav=[f"{audio}/{wav}" for wav in wavs],
+            emotion_source="none",
+            split="test3",
+        )
+    )
+
+
+def _names(df: pd.DataFrame) -> None:
+    parts = df["utt_id"].str.extract(f"^{NAME}$")
+    if (odd := parts["podcast"].isna()).any():
+        name = df["utt_id"][odd].iloc[0]
+        raise ManifestError(f"no podcast in {name!r}: names are like MSP-PODCAST_0001_0008.wav")
+    df["dialogue"] = f"{DATASET}-" + parts["podcast"]
+    turn = df["utt_id"].str.extract(r"_(\d+)$")[0]
+    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
+
+
+def _podcast(df: pd.DataFrame, name: str) -> pd.Series:
+    return f"{name}-" + df["dialogue"].str.removeprefix(f"{DATASET}-")
+
+
+def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
+    """Transcripts as they are, but for white space at the ends and line breaks.
+
+    Notes such as [inaudible 00:04:08] stay: `serlib.text` drops what stands in brackets.
+    """
+    folder = files.child(root, "Transcripts", "Transcript")
+    known = set(files.names(folder, ".txt"))
+    paths = {utt: f"{folder}/{utt}.txt" for utt in utterances if f"{utt}.txt" in known}
+    said = dict(zip(paths, files.texts(list(paths.values())), strict=True))
+    return [" ".join(said.get(utt, "").split()) or None for utt in utterances]
+
+
+def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
+    """Utterance -> shares of its raters' first choices, and how many they were.
+
+    The second value counts first choices that are no known name; they count as other.
+    """
+    utt, first = _ratings(folder)
+    if not len(utt):
+        return {}, 0
+    choice = first.str.strip().str.lower().str.replace(r"\s*-.*", "", regex=True)
+    choice = choice.where(choice != "", None)
+    label = choice.map(RATED)
+    unknown = int((label.isna() & choice.notna()).sum())
+    label = label.where(label.notna() | choice.isna(), "other")
+    counts = pd.DataFrame({"utt": utt, "label": label}).dropna().value_counts(sort=False)
+    names, labels = (counts.index.get_level_values(i).to_numpy() for i in (0, 1))
+    total = counts.groupby(level=0).sum()
+    shares = (counts.to_numpy() / total.reindex(names).to_numpy()).round(4)
+    found: dict[str, dict[str, float]] = {}
+    for name, choice, share in zip(names.tolist(), labels.tolist(), shares.tolist(), strict=True):
+        found.setdefault(name, {})[choice] = share
+    number = total.to_dict()
+    return {name: (dist, int(number[name])) for name, dist in found.items()}, unknown
+
+
+def _ratings(folder: Path) -> tuple[pd.Series, pd.Series]:
+    """Utterance and first choice of every single rating, from whichever file there is."""
+    path = files.child(folder, "labels_detailed.csv")
+    if path is None:
+        path = files.child(folder, "labels.txt")
+        return _blocks(files.text(path)) if path else (pd.Series(dtype=str), pd.Series(dtype=str))
+    table = pd.read_csv(
+        io.StringIO(files.text(path)), dtype=str, keep_default_na=False, quoting=csv.QUOTE_MINIMAL
+    )
+    table.columns = table.columns.str.strip()
+    utt = table["FileName"].str.strip().str.replace(r"\.wav$", "", regex=True)
+    if "EmoClass_Major" in table:  # 1.6, and 2.0 with WorkerID
+        return utt, table["EmoClass_Major"]
+    if "EmoDetail" in table:  # "WORKER00000001; Other-confused; Concerned,Confused; A:3.0; ..."
+        return utt, table["EmoDetail"].str.split(";", n=2).str[1].fillna("")
+    raise ManifestError(f"{path} has neither EmoClass_Major nor EmoDetail: {', '.join(table)}")
+
+
+def _blocks(text: str) -> tuple[pd.Series, pd.Series]:
+    """labels.txt: a line for the file, then one for each rater, then an empty one."""
+    utts, first, utt = [], [], None
+    for line in text.split("\n"):
+        fields = [field.strip() for field in line.split(";")]
+        if fields[0].lower().endswith(".wav"):
+            utt = fields[0][: -len(".wav")]
+        elif utt and len(fields) > 1:
+            utts.append(utt)
+            first.append(fields[1])
+    return pd.Series(utts, dtype=str), pd.Series(first, dtype=str)
+
+
+def _notes(df: pd.DataFrame, wavs: list[str], blind: list[str], unknown: int) -> list[str]:
+    unlabeled = set(wavs) - set(df["wav"].str.rsplit("/", n=1).str[-1])
+    nobody = df[df["speaker"].isna() & (df["split"] != "test3")]
+    by_split = ", ".join(f"{s} {n:,}" for s, n in nobody["split"].value_counts().items())
+    found = {
+        f"{len(unlabeled):,} audio files have no labels: not in the manifest": unlabeled,
+        f"{len(blind):,} files of test3 have no labels: rows without emotion": blind,
+        f"{len(nobody):,} utterances of unknown speakers ({by_split}), grouped by podcast": len(
+            nobody
+        ),
+        f"{unknown:,} ratings have a first choice that is no known name: counted as other": unknown,
+    }
+    return [note for note, some in found.items() if some]

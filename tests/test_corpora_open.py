@@ -1,0 +1,342 @@
+"""EmoDB, RAVDESS, CREMA-D, MELD, EmotiW, MEIJU: trees give back their answers; hostile copies."""
+
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from serlib import audio, corpora, manifest
+from serlib.corpora import cards, clips, cremad, emodb, emotiw2018, meiju2025, meld, ravdess
+from serlib.demo import trees
+from serlib.manifest import ManifestError
+
+NAMES = ("emodb", "ravdess", "cremad", "meld", "emotiw2018", "meiju2025")
+LOADERS = dict(zip(NAMES, (emodb, ravdess, cremad, meld, emotiw2018, meiju2025), strict=True))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A function that writes a tree and builds its manifest, once per corpus."""
+    known = {}
+
+    def get(name):
+        if name not in known:
+            root = tmp_path_factory.mktemp(name)
+            answers = trees.write(name, root, utterances=40)
+            known[name] = (root, answers, *corpora.build(name, root, progress=False))
+        return known[name]
+
+    return get
+
+
+def same(answer, cell) -> bool:
+    """Whether two cells agree; any missing value equals any other."""
+    if answer is None or (isinstance(answer, float) and answer != answer):
+        return cell is None or cell is pd.NA or cell != cell
+    return cell == pytest.approx(answer) if isinstance(answer, float) else cell == answer
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tree_gives_back_its_answers(name, built):
+    _, answers, df, report = built(name)
+    there = answers[answers["present"] == 1].sort_values("utt_id")
+    df = df.sort_values("utt_id")
+    assert df["utt_id"].tolist() == there["utt_id"].tolist()
+    for column in set(answers) - {"source", "present"}:
+        wrong = [
+            (u, a, c)
+            for u, a, c in zip(df["utt_id"], there[column], df[column], strict=True)
+            if not same(a, c)
+        ]
+        assert not wrong, (column, wrong[:3])
+    lost = answers["wav"][answers["present"] != 1]
+    assert set(report.excluded) == set(lost)
+    assert report.problems == () and manifest.check(df) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_that_the_card_knows(name, built):
+    _, _, df, _ = built(name)
+    card = cards.read(name)
+    assert (df["license"] == card.license).all() and (df["dataset"] == name).all()
+    assert set(df["language"]) == {"deu" if name == "emodb" else "eng"}
+    labeled = df[df["emo"].notna()]
+    assert (labeled["emo"].map(dict(card.labels)) == labeled["emotion"]).all()
+    assert set(card.labels.values()) <= set(manifest.EMOTIONS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_that_is_no_such_tree_is_refused(name, tmp_path):
+    (tmp_path / "._03a01Fa.wav").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ManifestError, match=r"give|no clip like"):
+        LOADERS[name].utterances(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["emodb", "ravdess", "cremad"])
+def test_folds_keep_talkers_apart(name, built):
+    _, _, df, _ = built(name)
+    folds = df.groupby("speaker")["fold"].nunique()
+    assert (folds == 1).all() and (df["group"] == df["speaker"]).all()
+    roles = manifest.protocol(df, "session", fold=1)
+    assert {"train", "dev", "test"} == set(roles)
+
+
+def test_emodb_reads_names_and_the_listening_test(tmp_path):
+    (tmp_path / "wav").mkdir()
+    for name in ("03a01Fa", "12b10Nc", "16b02Lb", "99a01Fa", "03a03Fa"):
+        (tmp_path / f"wav/{name}.wav").write_bytes(b"")
+    lines = "Nr.\tSatz\terkannt\tnatuerlich\n1\xa0 \t03a01Fa.wav\t90,00\xa0\xa0 \t75,00\xa0\n"
+    (tmp_path / "erkennung.txt").write_bytes(lines.encode("latin-1"))
+    df = emodb.utterances(tmp_path).set_index("utt_id")
+    assert df.loc["03a01Fa", ["gender", "age", "fold", "recognized", "natural"]].tolist() == [
+        "male", 31, 1, 0.9, 0.75]  # fmt: skip
+    assert df.loc["12b10Nc", "gender"] == "male" and df.loc["12b10Nc", "emotion"] == "neutral"
+    assert df.loc["16b02Lb", "emotion"] == "boredom" and pd.isna(df.loc["16b02Lb", "natural"])
+    assert "2 files are not named like 03a01Fa.wav: skipped (03a03Fa.wav" in df.attrs["notes"][0]
+    inner = emodb.utterances(tmp_path / "wav")  # the folder of sounds itself
+    assert inner["wav"][0] == "03a01Fa.wav" and "no erkennung.txt" in inner.attrs["notes"][1]
+
+
+def test_emodb_speakers_are_five_women_and_five_men_in_five_mixed_folds():
+    table = pd.DataFrame(emodb.SPEAKERS.values(), columns=["gender", "age", "fold"])
+    assert table.groupby("fold")["gender"].apply(set).tolist() == [{"female", "male"}] * 5
+    women = {s for s, (gender, _, _) in emodb.SPEAKERS.items() if gender == "female"}
+    assert women == {"08", "09", "13", "14", "16"}
+
+
+def test_ravdess_reads_every_field(tmp_path):
+    for name in ("Actor_08/03-01-05-02-01-02-08", "Actor_08/01-01-05-02-01-02-08",
+                 "Actor_07/03-02-05-01-01-01-07", "Actor_07/03-01-09-01-01-01-07",
+                 "Actor_07/03-01-02-01-02-01-07", "all/Actor_07/03-01-02-01-02-01-07",
+                 "Actor_25/03-01-02-01-02-01-25"):  # fmt: skip
+        path = tmp_path / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    df = ravdess.utterances(tmp_path)
+    assert df["wav"].tolist() == [
+        "Actor_07/03-01-02-01-02-01-07.wav", "Actor_08/03-01-05-02-01-02-08.wav"]  # fmt: skip
+    row = df.iloc[1]
+    assert (row["emotion"], row["intensity"], row["gender"], row["text"], row["fold"]) == (
+        "anger", "02", "female", "Kids are talking by the door.", 2)  # fmt: skip
+    assert df["emotion"][0] == "calm" and df["gender"][0] == "male"
+    notes = " ".join(df.attrs["notes"])
+    assert "2 files are not named" in notes and "2 recordings are songs or videos" in notes
+    assert "1 recordings lie in the copy twice" in notes
+    assert ravdess.utterances(tmp_path / "all")["wav"].tolist() == [
+        "Actor_07/03-01-02-01-02-01-07.wav"]  # fmt: skip
+
+
+def test_cremad_gives_what_was_heard_on_request(built):
+    root, answers, acted, _ = built("cremad")
+    heard, report = corpora.build("cremad", root, version="perceived", progress=False)
+    theirs = answers.set_index("utt_id")["perceived"]
+    assert (heard["emotion"] == heard["utt_id"].map(theirs)).all()
+    assert set(heard["emotion_source"]) == {"perceived_voice"}
+    assert (heard["acted"] == acted["emotion"]).all()
+    assert (acted["perceived"] == heard["emotion"]).all()
+    assert (heard["emotion"] != acted["emotion"]).any()
+    assert set(acted["dataset_version"]) == {"acted"} and set(heard["dataset_version"]) == {
+        "perceived"}  # fmt: skip
+    assert report.version == "perceived"
+
+
+def test_cremad_flags_equal_audio_and_silence(built):
+    _, _, df, report = built("cremad")
+    twins = df[[("duplicate_audio" in flags) for flags in df["flags"]]]
+    assert len(twins) == 2 and twins["sha256"].nunique() == 1 and twins["emotion"].nunique() == 2
+    assert report.duplicates == ((tuple(twins["key"]), True),)
+    silent = df[["no_audio" in flags for flags in df["flags"]]]
+    assert silent["utt_id"].tolist() == ["1076_MTI_SAD_XX"]
+
+
+def test_cremad_without_its_tables(tmp_path):
+    (tmp_path / "1001_IEO_ANG_HI.wav").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    (tmp_path / "1001_XYZ_ANG_HI.wav").write_bytes(b"")
+    df = cremad.utterances(tmp_path)
+    assert df["gender"].isna().all() and "perceived" not in df
+    assert len(df.attrs["notes"]) == 3 and len(df) == 1
+    with pytest.raises(ManifestError, match="summaryTable"):
+        cremad.utterances(tmp_path, version="perceived")
+    with pytest.raises(ManifestError, match="acted or perceived"):
+        cremad.utterances(tmp_path, version="1.0")
+    with pytest.raises(ManifestError, match="git lfs pull"):
+        corpora.build("cremad", tmp_path, progress=False)
+    (tmp_path / "VideoDemographics.csv").write_text('"ActorID","Sex"\n1001,"Male"\n')
+    with pytest.raises(ManifestError, match="no column Age"):
+        cremad.utterances(tmp_path)
+
+
+HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode\n"
+
+
+def test_meld_numbers_count_anew_in_each_split(tmp_path):
+    for split, talker in (("train", "Ross"), ("dev", "Joey and Ross"), ("test", "All")):
+        line = f'1,"Hey, you’re late",{talker},joy,positive,0,3,4,7\n'
+        (tmp_path / f"{split}_sent_emo.csv").write_text(HEAD + line, encoding="utf-8")
+    df = meld.utterances(tmp_path)
+    assert df["utt_id"].tolist() == [f"{s}_dia0_utt3" for s in ("train", "dev", "test")]
+    assert df["speaker"].tolist() == ["meld-Ross", None, None]
+    assert df["group"].is_unique and df["text"][0] == "Hey, you’re late" and df["turn"][0] == 4
+    assert df["wav"][2] == "output_repeated_splits_test/dia0_utt3.mp4"
+    assert (df["emotion"] == "happiness").all() and df["season"][0] == "4"
+    folder = tmp_path / "train" / "train_splits"
+    folder.mkdir(parents=True)
+    for name in ("dia0_utt3.mp4", "dia0_utt3.wav", "._dia0_utt3.wav"):
+        (folder / name).write_bytes(b"")
+    assert meld.utterances(tmp_path)["wav"][0] == "train/train_splits/dia0_utt3.wav"
+
+
+def test_meld_tells_what_is_wrong_with_its_tables(tmp_path):
+    path = tmp_path / "train_sent_emo.csv"
+    path.write_text(HEAD + "1,Hey,Ross,ecstasy,positive,0,0,4,7\n")
+    with pytest.raises(ManifestError, match="no emotion 'ecstasy'"):
+        meld.utterances(tmp_path)
+    path.write_text("Utterance,Speaker\nHey,Ross\n")
+    with pytest.raises(ManifestError, match="no column Emotion, Dialogue_ID"):
+        meld.utterances(tmp_path)
+    path.write_text("")
+    with pytest.raises(ManifestError, match="no CSV table"):
+        meld.utterances(tmp_path)
+    path.write_text(HEAD + "1,Hey,Ross,joy,positive,0,0,4,7\n")
+    assert meld.utterances(tmp_path).attrs["notes"] == [
+        "no dev_sent_emo.csv: dev is missing", "no test_sent_emo.csv: test is missing"]  # fmt: skip
+
+
+def test_meld_official_split_shares_talkers_and_is_refused(tmp_path):
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}_sent_emo.csv").write_text(
+            HEAD + "1,Hey,Ross,joy,positive,0,0,4,7\n2,Yes,Emma,fear,negative,1,0,4,7\n"
+        )
+    df = meld.utterances(tmp_path).assign(sha256=None)
+    with pytest.raises(manifest.LeakError, match="shares with test 2 speaker"):
+        manifest.protocol(df, "official")
+    assert set(manifest.protocol(df, "official", allow_leaks=True)) == {"train", "dev", "test"}
+
+
+def test_emotiw_reads_actors_where_there_is_an_xml(tmp_path):
+    for path in ("Train_AFEW/Angry/000046280.avi", "Val_AFEW/Sad/000046280.avi",
+                 "Train_AFEW/Angry/000046281.avi", "Train_AFEW/Angry/000046281.wav",
+                 "Test_AFEW/000000001.avi", "Train_AFEW/Faces/readme.txt"):  # fmt: skip
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"")
+    xml = (
+        '<D><C><File>000046280.avi</File><P NameOfActor="Zoé" Gender="Female"/>'
+        '<M MovieTitle="Film"/></C><C><File>000046281</File><P NameOfActor=" "/></C></D>'
+    )
+    (tmp_path / "Train_6.xml").write_bytes(xml.encode("latin-1"))
+    df = emotiw2018.utterances(tmp_path).set_index("utt_id")
+    assert df.loc["train_000046280", ["speaker", "gender", "film", "group"]].tolist() == [
+        "emotiw2018-Zoé", "female", "Film", "emotiw2018-Zoé"]  # fmt: skip
+    assert df.loc["train_000046281", "wav"] == "Train_AFEW/Angry/000046281.wav"
+    assert df.loc["train_000046281", "group"] == "emotiw2018-train_000046281"
+    assert pd.isna(df.loc["dev_000046280", "speaker"])
+    assert pd.isna(df.loc["test_000000001", "emotion"])
+    assert df.attrs["notes"] == [
+        "no Val_6.xml: actors of Val are missing",
+        "3 clips name no actor: nothing proves that talkers are kept apart",
+    ]
+    (tmp_path / "Train_6.xml").write_text("<D><C></D>")
+    with pytest.raises(ManifestError, match=r"Train_6\.xml is no XML"):
+        emotiw2018.utterances(tmp_path)
+    (tmp_path / "Train_AFEW/Faces/1.avi").write_bytes(b"")
+    (tmp_path / "Train_6.xml").unlink()
+    with pytest.raises(ManifestError, match="Faces: no emotion; use Angry"):
+        emotiw2018.utterances(tmp_path)
+
+
+def test_meiju_refuses_lines_that_it_does_not_know(tmp_path):
+    labels = tmp_path / "Annotation"
+    labels.mkdir()
+    (labels / "Training_files.txt").write_text("a.mp4 happy wishing\n\nb.mp4 sad neutral\n")
+    df = meiju2025.utterances(tmp_path)
+    assert df[["emotion", "intent"]].to_numpy().tolist() == [
+        ["happiness", "wishing"], ["sadness", "neutral"]]  # fmt: skip
+    assert df["wav"].tolist() == ["Annotation/Training/a.mp4", "Annotation/Training/b.mp4"]
+    assert df.attrs["notes"][0] == "no Validation_files.txt: dev is missing"
+    for line in ("c.mp4 joyful wishing", "c.mp4 happy", "c.mp4 happy sympathizing"):
+        (labels / "Training_files.txt").write_text(f"a.mp4 happy wishing\n{line}\n")
+        with pytest.raises(ManifestError, match=r"Training_files\.txt, line 2"):
+            meiju2025.utterances(tmp_path)
+
+
+@pytest.fixture
+def fake_ffmpeg(tmp_path, monkeypatch):
+    """A program named ffmpeg that checks how it is called and copies WAV, or fails."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "ffmpeg"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import sys\n"
+        "a = sys.argv\n"
+        "assert a[a.index('-ac') + 1] == '1' and a[a.index('-ar') + 1] == '16000' and '-vn' in a\n"
+        "data = open(a[a.index('-i') + 1], 'rb').read()\n"
+        "if data[:4] != b'RIFF':\n"
+        "    open(a[-1], 'wb').write(b'half'); sys.exit('moov atom not found')\n"
+        "open(a[-1], 'wb').write(data)\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_clips_become_a_tree_of_sounds(built, tmp_path, fake_ffmpeg):
+    root, answers, videos, _ = built("meld")
+    out = tmp_path / "sound"
+    failed = clips.extract(root, out, progress=False)
+    broken = answers["wav"][answers["present"] != 1].iloc[0]
+    extra = "test/output_repeated_splits_test/final_videos_testdia0_utt0.mp4"
+    assert failed == dict.fromkeys((broken, extra), "ffmpeg: moov atom not found")
+    sounds, report = corpora.build("meld", out, progress=False)
+    assert set(Path(wav).suffix for wav in sounds["wav"]) == {".wav"}
+    same_cells = ["utt_id", "emotion", "speaker", "text", "split", "sha256"]
+    pd.testing.assert_frame_equal(sounds[same_cells], videos[same_cells])
+    assert report.excluded == {broken: "there is no such file"}
+    assert not list(out.rglob("._*")) and not list(out.rglob(".*.wav"))
+    stamp = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
+    (out / sounds["wav"][0]).unlink()
+    clips.extract(root, out, progress=False)  # only what is missing
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.wav")}
+    assert set(after) == set(stamp)
+    assert sum(after[path] != stamp[path] for path in stamp) == 1
+
+
+def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake_ffmpeg):
+    (tmp_path / "in").mkdir()
+    for out in (tmp_path / "in", tmp_path / "in" / "sound", tmp_path):
+        with pytest.raises(clips.ClipError, match="lie in each other"):
+            clips.extract(tmp_path / "in", out)
+    with pytest.raises(clips.ClipError, match="no video clip"):
+        clips.extract(tmp_path / "in", tmp_path / "out")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(clips.ClipError, match="no ffmpeg on this machine.*install it"):
+        clips.extract(tmp_path / "in", tmp_path / "out")
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg on this machine")
+def test_the_real_ffmpeg_reads_a_clip(tmp_path):
+    trees.write("emotiw2018", tmp_path / "in", utterances=8, flaws=False)  # stereo, 44.1 kHz
+    assert clips.extract(tmp_path / "in", tmp_path / "out", progress=False) == {}
+    df, _ = corpora.build("emotiw2018", tmp_path / "out", progress=False)
+    assert set(df["sample_rate"]) == {16_000} and set(df["channels"]) == {1}
+
+
+@pytest.mark.skipif(
+    "SERLIB_REAL" not in os.environ, reason="SERLIB_REAL names no folder of corpora"
+)
+@pytest.mark.parametrize("name", ["emodb", "ravdess"])
+def test_real_copies(name):
+    """For a reader who has them: SERLIB_REAL/emodb and SERLIB_REAL/ravdess."""
+    root = Path(os.environ["SERLIB_REAL"]) / name
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    df, report = corpora.build(name, root, progress=False)
+    assert report.excluded == {} and report.problems == () and report.notes == ()
+    if name == "emodb":
+        assert report.differences == () and report.exact
+    wave = audio.load(manifest.resolve(root, df["wav"][0]))
+    assert len(wave) == pytest.approx(df["length"][0] * audio.SAMPLE_RATE, abs=2)
