@@ -21,6 +21,11 @@ SPEECH_QUANTUM = audio.SAMPLE_RATE // 4  # padded lengths of waves are multiples
 QUANTUM = 4  # and those of frames and token ids of this
 
 
+def device() -> str:
+    """Where experts run, and finished fusions: on a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Picked(Sequence):
     """A store read through places: entry i is `store[places[i]]`."""
 
@@ -69,8 +74,7 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
 
 def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:
     """A frozen expert's output for every clip, computed on a GPU if there is one."""
-    if torch.cuda.is_available():
-        encoder.to("cuda")
+    encoder.to(device())
     try:
         return features.cache(encoder, source, kind="frames", dtype="float16", progress=progress)
     finally:
