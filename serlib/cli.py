@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "Let a trained run answer for recordings.")
     predict.add_argument("run", help="its folder, or the beginning of its name")
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio of any rate")
+    predict.add_argument("--text", help="what was said, for a system that reads; one FILE only")
     predict.add_argument("--json", action="store_true", help="one JSON object per line")
 
     book = add("book", _book, "Execute every chapter, then render the site.")
@@ -121,9 +122,11 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     from serlib import audio, inference
 
+    if arguments.text is not None and len(arguments.files) > 1:
+        raise inference.InferenceError("--text belongs to one FILE: give them one by one")
     recognizer = inference.Recognizer(inference.find(arguments.run))
     for file in arguments.files:
-        answer = recognizer(audio.load(file))
+        answer = recognizer(audio.load(file), arguments.text)
         if arguments.json:
             print(json.dumps({"file": str(file)} | dataclasses.asdict(answer)), flush=True)
             continue

@@ -102,7 +102,7 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
 def encode(recipe: Recipe, name: str) -> None:
     """Compute and store the frames of one frozen expert of a fusion, for whoever trains with them.
 
-    A sweep does this for several experts at a time; a training that finds none makes its own.
+    `sweep.encode` does this for several experts at a time; a training makes what it does not find.
     """
     data = load(recipe, progress=False)
     expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
@@ -245,8 +245,9 @@ def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     for role in ("dev", "test"):
         rows = data.rows(role)
         plan = [rows[batch] for batch in _plan(recipe, data, role).epoch(0)]
-        batches = clips.batches(plan, quantum)
-        found[role] = evaluation.predict(model, batches, precision=recipe.train.precision)
+        batches, device = clips.batches(plan, quantum), streams.device()
+        precision = recipe.train.precision
+        found[role] = evaluation.predict(model, batches, device, precision=precision)
     return found, {"model": base.path.name}
 
 

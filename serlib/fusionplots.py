@@ -92,8 +92,8 @@ def companies(
             )
         for name, height in (ceilings or {}).get(metric, {}).items():
             ax.axhline(height, color="#000000", ls=(0, (5, 2)), lw=1)
-            ax.annotate(name, (1.0, height), xycoords=("axes fraction", "data"), fontsize=8,
-                        ha="right", va="bottom")  # fmt: skip
+            ax.annotate(name, (1.005, height), xycoords=("axes fraction", "data"), fontsize=8,
+                        ha="left", va="center")  # fmt: skip
         ax.set_ylabel(known.get(metric, metric))
         ax.margins(y=0.18)
     for y, name in enumerate(experts):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serlib import audio, evaluation, experiments, records, tasks, text
+from serlib import audio, evaluation, experiments, fusion, records, streams, tasks, text
 from serlib.batching import Batch, Item, WaveStore, collate
 from serlib.model import SER
 from serlib.recipes import Recipe
@@ -72,12 +72,26 @@ class Recognizer:
     def __init__(self, run: records.Run) -> None:
         """Load it from its folder; the corpus is not needed."""
         self.about = records.read_json(run.path / "model.json")
-        self.model = experiments.restore(run)
+        self.model, self.experts = experiments.restore(run), {}
+        if isinstance(self.model, fusion.Fusion):
+            config = self.model.config
+            self.experts = fusion.load(config, names=config.frozen)
+            self.experts |= {name: self.model.encoders[fusion.key(name)] for name in config.tuned}
         self.max_seconds = run.config["recipe"]["max_seconds"]
 
-    def __call__(self, wave: np.ndarray) -> Answer:
-        """Answer for one wave (N,), float32 mono at 16 kHz, cut as in training."""
-        batch = _batch(self.model, [_cut(wave, self.max_seconds)])
+    def __call__(self, wave: np.ndarray, said: str | None = None) -> Answer:
+        """Answer for one utterance.
+
+        Args:
+            wave: (N,) float32 mono at 16 kHz, cut as in training.
+            said: Its transcript, for a fusion with an expert of text; None where it is missing.
+        """
+        wave = _cut(wave, self.max_seconds)
+        if self.experts:
+            given = streams.of_one(self.experts, wave, said)
+            batch = collate([Item(given, "0", 0, len(wave) / audio.SAMPLE_RATE)])
+        else:
+            batch = _batch(self.model, [wave])
         outputs = _outputs(self.model, batch)
         emotion, probabilities = None, {}
         if "emotion" in outputs:
@@ -102,6 +116,8 @@ def _cut(wave: np.ndarray, max_seconds: float | None) -> np.ndarray:
 
 
 def _batch(model: SER, waves: Sequence[np.ndarray]) -> Batch:
+    if isinstance(model, fusion.Fusion):
+        raise InferenceError("a fusion takes streams; use Recognizer, or streams.inputs")
     items = [
         Item(model.encoder.prepare(wave), str(i), i, len(wave) / audio.SAMPLE_RATE)
         for i, wave in enumerate(waves)

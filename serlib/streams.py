@@ -21,6 +21,11 @@ SPEECH_QUANTUM = audio.SAMPLE_RATE // 4  # padded lengths of waves are multiples
 QUANTUM = 4  # and those of frames and token ids of this
 
 
+def device() -> str:
+    """Where experts run, and finished fusions: on a GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Picked(Sequence):
     """A store read through places: entry i is `store[places[i]]`."""
 
@@ -69,12 +74,31 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
 
 def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:
     """A frozen expert's output for every clip, computed on a GPU if there is one."""
-    if torch.cuda.is_available():
-        encoder.to("cuda")
+    encoder.to(device())
     try:
         return features.cache(encoder, source, kind="frames", dtype="float16", progress=progress)
     finally:
         encoder.to("cpu")  # the GPU's memory is for what is trained
+
+
+@torch.no_grad()
+def of_one(
+    experts: Mapping[str, nn.Module], wave: np.ndarray, text: str | None = None
+) -> dict[str, np.ndarray | torch.Tensor]:
+    """What each expert gives or takes for one utterance, the input of a `batching.Item`.
+
+    Args:
+        experts: From `fusion.load`; of the frozen ones the frames are computed.
+        wave: (N,) float32 at 16 kHz.
+        text: The transcript; None where it is missing.
+    """
+    found = {}
+    for name, encoder in experts.items():
+        x = encoder.prepare(wave if encoder.modality == "speech" else text)
+        if encoder.freeze == "all":
+            x = encoder(torch.from_numpy(x)[None], torch.tensor([len(x)])).frames[0]
+        found[name] = x
+    return found
 
 
 def inputs(

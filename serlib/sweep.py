@@ -151,30 +151,48 @@ def sweep(
     if before := [first for r in asked for first in experiments.needs(r)]:
         sweep(before, progress=progress, workers=workers)
     missing = [r for r in asked if r.system in TRAINED and not experiments.record(r).done]
-    if workers is None:
-        workers = 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
+    workers = _workers(workers)
     if workers > 1 and len(missing) > 1:
         if missing[0].corpus == "demo":
             experiments.locate(missing[0])  # speak the corpus once, before all ask for it
+        encode(missing, workers=workers)
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
-            encoded = (joblib.delayed(experiments.encode)(*pair) for pair in _experts(missing))
-            for _ in parallel(encoded):
-                pass
             done = parallel(joblib.delayed(_train)(r) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
                 pass
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
 
 
-def _experts(missing: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]:
-    """Frozen experts that the fusions among these recipes listen to, each with one such recipe."""
+def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> None:
+    """Store the frames of all frozen experts that fusions among these recipes listen to.
+
+    A sweep does so before it trains; a single run makes what it lacks, one expert after the other.
+
+    Args:
+        asked: Recipes; those of other systems are passed over.
+        workers: As in `sweep`: so many experts at a time.
+    """
     found = {}
-    for recipe in missing:
+    for recipe in asked:
         if recipe.system == "fusion" and recipe.transcript == "manifest":
             for name in recipe.model.frozen:
                 found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
-    return [(recipe, name) for (name, *_), recipe in found.items()]
+    pairs = [(recipe, name) for (name, *_), recipe in found.items()]
+    if _workers(workers) == 1 or len(pairs) < 2:
+        for pair in pairs:
+            experiments.encode(*pair)
+        return
+    experiments.locate(pairs[0][0])
+    with joblib.parallel_config("loky", n_jobs=_workers(workers), inner_max_num_threads=1):
+        joblib.Parallel()(joblib.delayed(experiments.encode)(*pair) for pair in pairs)
+
+
+def _workers(asked: int | None) -> int:
+    """How many processes: what was asked for, else one with a GPU and one per core without."""
+    if asked is not None:
+        return asked
+    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
 
 
 def _train(recipe: recipes.Recipe) -> None:

@@ -257,3 +257,35 @@ def test_the_ceiling_is_one_for_a_listener_without_doubt(monkeypatch):
     monkeypatch.setattr(plan, "MEANS", plan.MEANS * 50 + np.arange(8)[:, None] * 100)
     monkeypatch.setattr(plan, "ACCURACY", 1.0)
     assert oracle.ceilings(2_000).loc["prosody"].min() > 0.999
+
+
+def test_attribute_ceilings_against_predictions_that_are_tried_out():
+    table = oracle.attribute_ceilings(60_000)
+    best, plain = table["ccc"], table["ccc of the mean"]
+    assert (plain < best).all() and (table < 1).all(axis=None)
+    assert best["everything"] > best["words"] > best["prosody"]
+    # another way: rate fresh utterances, predict from the intended class, stretch by trial
+    rng = np.random.default_rng(5)
+    rows, _ = oracle.draw(30_000, seed=4)
+    means = np.array([plan.ATTRIBUTES[c] for c in plan.CLASSES])
+    score = oracle.log_likelihood(rows, oracle.HEARD["everything"])
+    score += np.log(plan.PRIOR * oracle.consensus_confusion().sum(1))
+    share = np.exp(score - score.max(1, keepdims=True))
+    guess = (share / share.sum(1, keepdims=True) @ means)[:, 0]
+    truth = means[rows["intended"], 0] + plan.ATTRIBUTE_SCATTER * rng.standard_normal(len(rows))
+    raters = truth + plan.RATER_SCATTER * rng.standard_normal((plan.RATERS, len(rows)))
+    truth = np.clip(np.round(raters), 1, 7).mean(0)
+    middle = guess.mean()
+    tried = [metrics.ccc(truth, middle + s * (guess - middle)) for s in np.linspace(0.5, 2, 31)]
+    assert max(tried) == pytest.approx(table.loc["everything", "valence"], abs=0.015)
+
+
+def test_drawn_utterances_know_what_was_intended():
+    rows, label = oracle.draw(20_000, seed=2)
+    share = np.bincount(rows["intended"], minlength=8) / len(rows)
+    agreed = plan.PRIOR * oracle.consensus_confusion().sum(1)
+    np.testing.assert_allclose(share, agreed / agreed.sum(), atol=0.02)
+    hit = oracle.consensus_confusion()
+    np.testing.assert_allclose(
+        np.mean(label == rows["intended"]), plan.PRIOR @ np.diag(hit) / agreed.sum(), atol=0.02
+    )

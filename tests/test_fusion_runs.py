@@ -13,7 +13,18 @@ import torch
 
 from encoder_toys import make_roberta, make_whisper
 from model_toys import tiny_folders, tone
-from serlib import audio, evaluation, experiments, fusion, manifest, recipes, streams, training
+from serlib import (
+    audio,
+    cli,
+    evaluation,
+    experiments,
+    fusion,
+    inference,
+    manifest,
+    recipes,
+    streams,
+    training,
+)
 from serlib.recipe import RecipeError
 from serlib.sweep import sweep
 
@@ -294,3 +305,24 @@ def test_a_sweep_runs_first_what_others_start_from(home, folders, corpus):
     runs = sweep(asked, progress=False, workers=1)
     assert all(run.done for run in runs.runs)
     assert len(list((home / "runs").glob("fusion-*/status.json"))) == 5
+
+
+def test_a_recognizer_of_a_fusion_hears_and_reads(home, base, corpus, capsys):
+    run = experiments.run(base, progress=False)
+    recognizer, test = inference.Recognizer(run), run.predictions("test")
+    data = experiments.load(base, progress=False)
+    for i in data.rows("test")[:3]:
+        row = test.loc[data.table["key"][i]]
+        answer = recognizer(data.store[i], data.table["text"][i])
+        for c, name in enumerate(CLASSES):  # float16 frames there, exact ones here
+            assert answer.probabilities[name] == pytest.approx(row[f"p_{c}"], abs=5e-3)
+        assert answer.attributes["valence"] == pytest.approx(row["valence"], abs=2e-2)
+        silent = recognizer(data.store[i])
+        assert silent.probabilities != answer.probabilities
+    files = [str(corpus / f"{i}.wav") for i in (6, 7)]
+    assert cli.main(["predict", str(run.path), files[0], "--text", "oh dear"]) == 0
+    assert "valence" in capsys.readouterr().out
+    assert cli.main(["predict", str(run.path), *files, "--text", "oh dear"]) == 1
+    assert "--text belongs to one FILE" in capsys.readouterr().err
+    with pytest.raises(inference.InferenceError, match="a fusion takes streams"):
+        inference.respond(recognizer.model, [data.store[0]], ["emotion"])

@@ -104,3 +104,69 @@ def test_mtlser_has_its_own_rate_at_every_alpha(alpha):
     recipe = recipes.mtlser2025("full", data_root="/data", alpha=alpha)
     train = recipe.train
     assert (train.lr_encoder, train.lr_head, train.warmup) == (5e-5, 5e-5, 0.0)  # the script's
+
+
+def test_the_fusion_papers_values():
+    at = dict(data_root="/data")
+    one = recipes.zgorzynski2025("full", **at)
+    assert one.model.experts == (
+        "openai/whisper-large-v3", "microsoft/wavlm-large", "FacebookAI/roberta-large",
+    )  # fmt: skip
+    assert one.model.tasks == ("emotion", "attributes") and one.model.fusion == "lstm"
+    assert (one.loss.weights, one.loss.attributes, one.start) == ("inverse_frequency", "mse", None)
+    assert one.loss.task_weights(one.model.tasks) == {"emotion": 1.0, "attributes": 1.0}
+    two = recipes.zgorzynski2025("full", phase="emotion", **at)
+    assert two.start == one and two.model == replace(one.model, tasks=("emotion",))
+    assert (two.loss.weights, two.loss.gamma, two.train.select) == ("none", 0.0, "macro_f1")
+    three = recipes.zgorzynski2025("full", phase="attributes", **at)
+    assert three.start == one and three.model.tasks == ("attributes",)
+    assert (three.loss.attributes, three.loss.sigma, three.train.select) == ("gaussian", 1.0, "ccc")
+    assert three.loss.task_weights(three.model.tasks) == {"attributes": 1.0}
+    with pytest.raises(recipes.RecipeError, match="'second' is not one of multitask"):
+        recipes.zgorzynski2025(phase="second")
+
+
+@pytest.mark.parametrize("phase", recipes.PHASES)
+def test_a_profile_of_the_fusion_changes_data_encoders_and_scale_only(phase):
+    full = recipes.zgorzynski2025("full", data_root="/d", phase=phase)
+    demo, smoke = (recipes.zgorzynski2025(p, phase=phase) for p in ("demo", "smoke"))
+    for part in "tasks fusion bidirectional dense dropout tuned freeze".split():
+        assert getattr(full.model, part) == getattr(demo.model, part)
+    assert full.loss == demo.loss == smoke.loss and full.train.select == demo.train.select
+    same = demo.change(profile="smoke", epochs=1)
+    if same.start is not None:
+        same = replace(same, start=same.start.change(epochs=1))
+    assert asdict(smoke) == asdict(same)
+
+
+def test_what_two_phases_share_is_changed_in_both():
+    two = recipes.zgorzynski2025(phase="attributes")
+    new = two.change(seed=3, experts=("demo-wavlm",), fusion="concat", fold=2)
+    for recipe in (new, new.start):
+        assert (recipe.seed, recipe.fold) == (3, 2)
+        assert (recipe.model.experts, recipe.model.fusion) == (("demo-wavlm",), "concat")
+    own = two.change(epochs=9, sigma=2.0, lr_head=0.1, name="x", tasks=("emotion",))
+    assert own.start == two.start == recipes.zgorzynski2025()
+    tuned = two.change(tuned=("demo-wavlm",), freeze="none")
+    assert tuned.start == two.start
+    assert two.change(start=None, seed=1).start is None
+    assert [r.start.seed for r in two.vary(seed=[0, 4])] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(system="fine-tune"), "with a FusionConfig"),
+        (dict(transcript="guessed"), "'guessed' is not one of manifest"),
+        (dict(transcript="recognized"), "come together"),
+        (dict(recognizer=recipes.cai2021()), "come together"),
+        (dict(start=recipes.cai2021()), "a fusion cannot start from a fine-tune"),
+    ],
+)
+def test_parts_of_a_fusion_that_do_not_go_together_are_refused(wrong, message):
+    with pytest.raises(recipes.RecipeError, match=message):
+        replace(recipes.zgorzynski2025(), **wrong)
+    with pytest.raises(recipes.RecipeError, match="needs system='fusion'"):
+        recipes.cai2021().change(transcript="none")
+    with pytest.raises(recipes.RecipeError, match="with a ModelConfig"):
+        recipes.cai2021().change(system="fusion")
