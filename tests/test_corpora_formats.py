@@ -107,7 +107,7 @@ def test_a_map_says_the_rest(mine):
         ("file,label\nx/a1.wav,happy\n", "columns: {speaker: who}", "no column 'who', but file"),
         ("name,label\nx/a1.wav,happy\n", "", "no column for wav among name, label"),
         ("file,kind\nx/a1.wav,happy\n", "", "no column for emo"),
-        ("file,label\nx/a1.wav,happy\n", "colums: {}", "no 'colums' here: use table, dataset"),
+        ("file,label\nx/a1.wav,happy\n", "cols: {}", "no 'cols' here: use table, dataset"),
         ("file,label\nx/a1.wav,happy\n", "- a", "is not a map"),
         ("file,label\nx/a1.wav,happy\n", "table: other.csv", "no other.csv"),
         ("file,label,sex\nx/a1.wav,happy,q\n", "", "gender 'q' is none of f, female"),
