@@ -89,6 +89,11 @@ def _demo_parsers(commands, add) -> None:
     pretrain.add_argument("--out", type=Path, help="folder; default: over the shipped encoder")
     card = add("card", _demo_card, "Probe a demo encoder and write its model card.", makes)
     card.add_argument("name", nargs="?", default="demo-wavlm")
+    tree = add("tree", _demo_tree, "Write the demo corpus as another corpus lies on disk.", makes)
+    tree.add_argument("layout", help="name of a corpus, see: serlib manifest list")
+    tree.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
+    tree.add_argument("--utterances", type=int, default=48, metavar="N", help="default: 48")
+    tree.add_argument("--version", default="", help="the release, of msp-podcast")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -215,6 +220,16 @@ def _demo_pretrain(arguments: argparse.Namespace) -> None:
     names = ["architecture", "steps", *(["hours"] if arguments.architecture != "roberta" else [])]
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name)}
     print(make(config(**given), arguments.out))
+
+
+def _demo_tree(arguments: argparse.Namespace) -> None:
+    from serlib.demo import trees
+
+    answers = trees.write(
+        arguments.layout, arguments.to, utterances=arguments.utterances, version=arguments.version
+    )
+    print(f"{len(answers)} utterances as in {arguments.layout}, flaws of real copies included")
+    print(f"next: serlib manifest build {arguments.layout} --root {arguments.to} --out FILE.csv")
 
 
 def _demo_card(arguments: argparse.Namespace) -> None:

@@ -111,8 +111,8 @@ def _list(arguments: argparse.Namespace) -> None:
         return
     for name in cards.names():
         card = cards.read(name)
-        total = next((f"{e.total:,}" for e in card.expected if e.total), "?")
-        print(f"{name:14s} {total:>9s}  {card.license:32s} {card.title}")
+        total = max((e.total or 0 for e in card.expected), default=0)
+        print(f"{name:14s} {f'{total:,}' if total else '-':>9s}  {card.license:32s} {card.title}")
 
 
 def _audit(arguments: argparse.Namespace) -> int:

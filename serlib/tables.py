@@ -190,11 +190,10 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     def cells(name: str) -> pd.Series:
         if name not in raw:
             return nothing
-        given = raw[name].astype(object).tolist()  # c != c: only NaN and NaT
-        missing = (c is None or c is pd.NA or c != c or c == "" for c in given)
-        return pd.Series(
-            [None if no else c for c, no in zip(given, missing, strict=True)], dtype=object
-        )
+        given, na = raw[name].astype(object).tolist(), pd.NA
+        # c != c: NaN and NaT alone are not equal to themselves.
+        full = [None if c is None or c is na or c != c or c == "" else c for c in given]
+        return pd.Series(full, dtype=object)
 
     every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
     df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
@@ -238,19 +237,20 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    known: dict[str, Any] = {}  # most cells are alike: each text is parsed once, then copied
-    for cell in dict.fromkeys(c for c in cells if isinstance(c, str)):
+    values, make = cells.tolist(), {}  # most cells are alike: each text is parsed once, then copied
+    for text in dict.fromkeys(c for c in values if type(c) is str):
         try:
-            known[cell] = json.loads(cell)
+            parsed = json.loads(text)
         except ValueError:
-            known[cell] = None
-        if known[cell] is None:
-            row = cells.tolist().index(cell) + 1
-            raise ManifestError(f"row {row}, column {name}: {cell!r} is no JSON")
-    values = [known[c] if isinstance(c, str) else c for c in cells]
-    empty = [] if name == "flags" else None
-    values = [empty if c is None else c for c in values]
-    return pd.Series([c.copy() if isinstance(c, (list, dict)) else c for c in values], dtype=object)
+            parsed = None
+        if parsed is None:
+            row = values.index(text) + 1
+            raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
+        make[text] = getattr(parsed, "copy", lambda parsed=parsed: parsed)
+    values = [make[c]() if type(c) is str else c for c in values]
+    if name == "flags":
+        values = [[] if c is None else c for c in values]
+    return pd.Series(values, dtype=object)
 
 
 def _extra(name: str, cells: pd.Series) -> pd.Series:

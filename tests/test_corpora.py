@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 
@@ -43,12 +44,13 @@ def test_cards_are_complete(name):
 
 
 @pytest.mark.parametrize("name", corpora.CORPORA)
-def test_every_corpus_has_a_card_with_its_labels(name):
+def test_every_corpus_has_a_card_that_agrees_with_its_module(name):
     card = cards.read(name)
-    assert card.labels and card.protocols and card.layout and card.citation
-    assert set(card.protocols) <= set(manifest.PROTOCOLS)
-    module = __import__(f"serlib.corpora.{name.replace('-', '_')}", fromlist=["EMOTIONS"])
-    assert dict(card.labels) == module.EMOTIONS
+    module = importlib.import_module(f"serlib.corpora.{name.replace('-', '_')}")
+    assert card.layout and callable(module.utterances)
+    if card.labels:  # a corpus; the others are formats
+        assert dict(card.labels) == module.EMOTIONS
+        assert card.citation and set(card.protocols) & set(manifest.PROTOCOLS)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def built(tmp_path_factory):
     return get
 
 
+def flat(nested) -> list[int]:
+    if isinstance(nested, int):
+        return [nested]
+    return [n for inner in nested.values() for n in flat(inner)]
+
+
 def same(answer, cell) -> bool:
     """Whether two cells agree; any missing value equals any other."""
     if answer is None or (isinstance(answer, float) and answer != answer):
@@ -67,6 +73,13 @@ def test_cells_that_the_card_knows(name, built):
     labeled = df[df["emo"].notna()]
     assert (labeled["emo"].map(dict(card.labels)) == labeled["emotion"]).all()
     assert set(card.labels.values()) <= set(manifest.EMOTIONS)
+    for expected in card.expected:
+        sums = [sum(flat(nested)) for nested in expected.counts.values()]
+        assert expected.total is None or set(sums) <= {expected.total}, expected.name
+    if "to_native" in card.more:  # predictions of the usual eight classes go back
+        back = card.more["to_native"]
+        assert set(back) == set(manifest.CLASSES_8)
+        assert {v: k for k, v in back.items() if v} == dict(card.labels)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -90,7 +90,7 @@ def test_what_real_copies_hold_beside_the_labels(tmp_path):
     blocks = turn(f"{dialogue}_F000", 1.0, "neu", "3.0, 3.0, 3.0", "C-E1:\tNeutral;\t()")
     blocks += turn(f"{dialogue}_MXX0", 2.0, "ang", "3.0, 3.0, 3.0", "C-E1:\tAnger;\t()")
     said = (
-        f"{dialogue}_F000 [001.0-002.0]: Caf\u00e9, [LAUGHTER] yes.\r\n"
+        f"{dialogue}_F000 [001.0-002.0]: Café, [LAUGHTER] yes.\r\n"
         f"{dialogue}_MXX0 [002.0-003.0]: Mhm.\r\nM: no name here\r\n\r\n"
     )
     iemocap_dialogue(tmp_path, dialogue, blocks, wavs=False)
@@ -103,7 +103,7 @@ def test_what_real_copies_hold_beside_the_labels(tmp_path):
     (tmp_path / "Documentation").mkdir()
     df = utterances(tmp_path)
     assert df["utt_id"].tolist() == [f"{dialogue}_F000"]
-    assert df["text"][0] == "Caf\u00e9, [LAUGHTER] yes."
+    assert df["text"][0] == "Café, [LAUGHTER] yes."
     assert df["emotion_dist"][0] == {"neutral": 1.0}  # the skipped turn's rater is not added
     notes = " ".join(df.attrs["notes"])
     assert "1 files in EmoEvaluation" in notes and "1 turns of unclear talkers" in notes

@@ -19,7 +19,7 @@ ROW = "MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1"
 LINES = [
     "WORKER00000001; Other-confused; Concerned,Confused; A:3.000000; V:3.000000; D:4.000000;",
     "WORKER00000002; Neutral; A:2.000000; V:4.000000; D:3.000000;",  # no secondary labels
-    "WORKER00000003; Neutral; Dissapointed; A:2.000000; V:4.000000; D:3.000000;",
+    "WORKER00000003; Neutral; Disappointed; A:2.000000; V:4.000000; D:3.000000;",
     "WORKER00000004; Contempt; Neutral; A:1.000000; V:4.000000; D:3.000000;",
 ]
 SHARES = {"other": 0.25, "neutral": 0.5, "contempt": 0.25}

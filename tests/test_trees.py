@@ -9,7 +9,7 @@ import wave
 import numpy as np
 import pytest
 
-from serlib import audio, manifest
+from serlib import audio, cli, manifest
 from serlib.demo import corpus, trees
 from serlib.demo.treekit import choose, riff, split_mean
 
@@ -71,6 +71,8 @@ def test_riff_is_what_the_standard_library_reads(tmp_path):
 
 
 def test_write_refuses_what_it_cannot_do(tmp_path):
+    with pytest.raises(trees.TreeError, match="emodb has one layout only"):
+        trees.write("emodb", tmp_path, version="1")
     with pytest.raises(ValueError, match="no layout 'timit': use one of iemocap"):
         trees.write("timit", tmp_path)
     with pytest.raises(ValueError, match=r"no layout for release '9': use 1\.6"):
@@ -277,3 +279,14 @@ def test_real_quirks_of_the_acted_corpora(tmp_path):
     assert first[36:40] == b"FLLR" and int.from_bytes(first[24:28], "little") == 48_000
     assert answers["channels"].max() == 2
     assert (tmp_path / "ravdess" / answers["wav"].iloc[-1]).read_bytes() == first
+
+
+def test_the_command_writes_a_tree_that_the_next_command_reads(tmp_path, capsys):
+    root, out = str(tmp_path / "tree"), str(tmp_path / "emodb.csv")
+    assert cli.main(["demo", "tree", "emodb", "--to", root, "--utterances", "9"]) == 0
+    assert f"serlib manifest build emodb --root {root} --out FILE.csv" in capsys.readouterr().out
+    assert cli.main(["manifest", "build", "emodb", "--root", root, "--out", out, "--quiet"]) == 0
+    assert len(manifest.read(out)) == 9
+    assert cli.main(["demo", "tree", "emodb", "--to", root]) == 1
+    assert "serlib: " in capsys.readouterr().err
+    assert cli.main(["demo", "tree", "timit", "--to", str(tmp_path / "t")]) == 1

@@ -126,7 +126,7 @@ def finish(
         corpus=card.name, version=version, utterances=len(df),
         hours=float(df["length"].sum() / 3600), excluded=excluded, notes=tuple(notes),
         duplicates=tuple(same), problems=tuple(manifest.check(df)), checked=tuple(checked),
-        differences=tuple(differences), classes=counts.classes(df),
+        differences=tuple(differences), countable=bool(card.expected), classes=counts.classes(df),
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ NAMES = {
     "cremad": r"(?P<speaker_a>1\d{3})_(?P<text>[A-Z]{3})_[A-Z]{3}_[A-Z]{2}",
     "emodb": r"(?P<speaker_a>\d\d)(?P<text>[ab]\d\d)[A-Z][a-z]?",
 }
+PREFIX = r"(?:[a-z][\w-]*-)?"  # EmoBox puts the corpus before the name
 COUNTED = ("utterance", "group", "speaker", "dialogue", "session", "text", "sha256")
 LEAKS = ("utterance", "group", "speaker", "dialogue", "sha256")  # the rest is told, no more
 _FILE = ("wav", "audio", "path", "file", "filename", "file_name", "utt_id", "key", "name", "id")
@@ -220,7 +221,8 @@ def _described(table: pd.DataFrame, corpus: str, known: pd.DataFrame | None) -> 
 
 
 def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    by_name = known.assign(stem=known["wav"].str.rsplit("/", n=1).str[-1].str.rsplit(".").str[0])
+    stem = known["wav"].str.rsplit("/", n=1).str[-1].str.replace(r"\.\w+$", "", regex=True)
+    by_name = known.assign(stem=stem)
     columns = [c for c in COUNTED if c in known]
     for key in ("utt_id", "key", "stem"):
         table = by_name.drop_duplicates(key).set_index(key)[columns]
@@ -238,15 +240,15 @@ def _parsed(names: pd.Series, corpus: str) -> pd.DataFrame:
             f"no grammar of names for {corpus!r}: {', '.join(NAMES)}, or --manifest"
         )
     for grammar in [NAMES[corpus]] if corpus else NAMES.values():
-        whole = re.compile(rf"(?:\w+-)?{grammar}")
+        whole = re.compile(rf"{PREFIX}{grammar}")
         if names.str.fullmatch(whole).all():
-            parts = names.str.extract(rf"^(?:\w+-)?{grammar}$")
+            parts = names.str.extract(rf"^{PREFIX}{grammar}$")
             joined = [c for c in parts if c.startswith("speaker_")]
             if joined:
                 parts["speaker"] = parts[joined].sum(axis=1)
             return parts.drop(columns=joined)
     if corpus:
-        odd = names[~names.str.fullmatch(rf"(?:\w+-)?{NAMES[corpus]}")].iloc[0]
+        odd = names[~names.str.fullmatch(rf"{PREFIX}{NAMES[corpus]}")].iloc[0]
         raise ManifestError(f"{odd!r} is no name of {corpus}")
     return pd.DataFrame(index=names.index)
 

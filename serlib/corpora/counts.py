@@ -43,6 +43,7 @@ class Report:
         notes: Remarks on the tree.
         duplicates: Keys that have the same audio, and whether their emotions differ.
         problems: What `manifest.check` says.
+        countable: Whether the card has counts of any release.
         checked: Names of the sets of counts that were compared.
         differences: What is not as on the card.
         classes: Utterances by emotion, split and gender.
@@ -56,6 +57,7 @@ class Report:
     notes: tuple[str, ...] = ()
     duplicates: tuple[tuple[tuple[str, ...], bool], ...] = ()
     problems: tuple[str, ...] = ()
+    countable: bool = True
     checked: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
     classes: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -63,7 +65,8 @@ class Report:
     @property
     def exact(self) -> bool:
         """Whether nothing is missing, unreadable or different: what `--strict` asks for."""
-        return not (self.excluded or self.problems or self.differences) and bool(self.checked)
+        unproved = self.countable and not self.checked
+        return not (self.excluded or self.problems or self.differences or unproved)
 
     def __str__(self) -> str:
         """The report for a terminal, long lists cut."""

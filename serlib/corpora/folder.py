@@ -117,17 +117,14 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
     """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
     if cells.isna().any():
         raise ManifestError(f"row {int(cells.isna().argmax()) + 1} names no file")
-    places: dict[str, list[str]] | None = None
+    places = _index(root)
     found = []
     for cell in cells:
         path = cell.removeprefix("./")
-        if not (root / path).is_file():
-            places = _index(root) if places is None else places
-            where = places.get(path, [])
-            if len(where) > 1:
-                raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
-            path = where[0] if where else path
-        found.append(path)
+        where = places.get(path, []) if "/" not in path else []
+        if len(where) > 1 and path not in where:
+            raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
+        found.append(path if path in where or not where else where[0])
     return found
 
 
@@ -136,11 +133,11 @@ def _index(root: Path) -> dict[str, list[str]]:
     places = defaultdict(list)
     for folder, inner, every in os.walk(root):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
+        before = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
         for name in sorted(every):
             if not name.startswith(".") and not name.lower().endswith(TABLES):
-                path = (Path(folder) / name).relative_to(root).as_posix()
                 for key in {name, name.rsplit(".", 1)[0]}:
-                    places[key].append(path)
+                    places[key].append(before + name)
     return places
 
 

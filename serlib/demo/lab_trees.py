@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.demo.treekit import Tree, choose, csv_text, split_mean
+from serlib.demo.treekit import Tree, TreeError, choose, csv_text, split_mean
 
 SCENES = (
     "impro01 impro02 impro05a impro05b impro08a script01_1 script01_1b script01_2 script02_1 "
@@ -147,10 +147,10 @@ def msp_podcast(root: Path, n: int, flaws: bool, version: str = "1.12") -> pd.Da
     clip of class O, missing and bracketed transcripts, AppleDouble twins.
 
     Raises:
-        ValueError: If `version` is not one of `MSP_VERSIONS`.
+        TreeError: If `version` is not one of `MSP_VERSIONS`.
     """
     if version not in MSP_VERSIONS:
-        raise ValueError(f"no layout for release {version!r}: use {', '.join(MSP_VERSIONS)}")
+        raise TreeError(f"no layout for release {version!r}: use {', '.join(MSP_VERSIONS)}")
     tree = Tree("msp-podcast", root)
     rows = choose(n)
     old = version in ("1.6", "1.8")

@@ -24,6 +24,10 @@ APPLE_DOUBLE = b"\0\x05\x16\x07\0\x02\0\0Mac OS X        "  # how such a file be
 RATERS = plan.RATERS
 
 
+class TreeError(ValueError):
+    """A tree that cannot be written as asked; the message names the fix."""
+
+
 class Tree:
     """A folder that is being filled, and the answers to what was put there."""
 

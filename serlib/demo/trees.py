@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.demo import acted_trees, clip_trees, lab_trees
+from serlib.demo.treekit import TreeError
 
 LAYOUTS = {
     "iemocap": lab_trees.iemocap,
@@ -26,7 +27,7 @@ LAYOUTS = {
 
 
 def write(
-    layout: str, root: Path, *, utterances: int = 48, flaws: bool = True, **options
+    layout: str, root: Path, *, utterances: int = 48, flaws: bool = True, version: str = ""
 ) -> pd.DataFrame:
     """Write a tree and return its answers.
 
@@ -36,7 +37,7 @@ def write(
         utterances: How many to take of the demo corpus, spread over talkers and classes; a layout
             takes only those that it has a class for.
         flaws: Put in what is wrong or odd in real copies; each layout's function lists it.
-        **options: `version` for "msp-podcast".
+        version: The release, of "msp-podcast" only: one of `lab_trees.MSP_VERSIONS`.
 
     Returns:
         One row per utterance that is labeled in the tree (or, in an unlabeled part, lies there)
@@ -46,11 +47,14 @@ def write(
         demo corpus).
 
     Raises:
-        ValueError: If there is no such layout, or the folder holds files already.
+        TreeError: If there is no such layout or release, or the folder holds files already.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"no layout {layout!r}: use one of {', '.join(LAYOUTS)}")
+        raise TreeError(f"no layout {layout!r}: use one of {', '.join(LAYOUTS)}")
+    if version and layout != "msp-podcast":
+        raise TreeError(f"{layout} has one layout only: leave version out")
     root = Path(root)
     if root.exists() and any(root.iterdir()):
-        raise ValueError(f"{root} is not empty: name a new folder")
-    return LAYOUTS[layout](root, utterances, flaws, **options)
+        raise TreeError(f"{root} is not empty: name a new folder")
+    release = {"version": version} if version else {}
+    return LAYOUTS[layout](root, utterances, flaws, **release)
