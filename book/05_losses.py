@@ -73,7 +73,9 @@ from serlib.verdicts import all_of, bold, verdict
 plots.style(profile)
 if profile == "smoke":
     seeds, epochs, betas, sigmas = seeds[:1], 1, betas[1:3], sigmas[1:2]
-workers = 1 if profile == "smoke" else None  # small runs are over before a second process has started
+workers = (
+    1 if profile == "smoke" else None
+)  # small runs are over before a second process has started
 publish.cost("05_losses")
 
 # %% [markdown]
@@ -121,7 +123,9 @@ print(inspect.getsource(losses.swfc))
 # %% mystnb={"image": {"alt": "Three panels against cosine similarity. Left: loss when the positive moves. Middle: its slope. Right: slope when a negative moves instead. The cited form pulls the positive and pushes the negative; the printed form has the same slope for both"}, "figure": {"caption": "One anchor, 15 others, temperature 0.8. Left: loss against the cosine of the positive. Middle: its slope. Right: the slope when a negative moves instead. The curve of the printed form is the same in both.", "name": "fig-05-forms"}}
 
 
-def anchor_loss(s: torch.Tensor, positives: torch.Tensor, gamma: float, form: str, tau: float = 0.8) -> torch.Tensor:
+def anchor_loss(
+    s: torch.Tensor, positives: torch.Tensor, gamma: float, form: str, tau: float = 0.8
+) -> torch.Tensor:
     """The term of one anchor: cosines (K, N - 1) to the others, and which of them are positives."""
     log_p = (s / tau).log_softmax(-1)
     p = log_p.exp()
@@ -139,12 +143,29 @@ def moved(which: int, gamma: float, form: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 grid = np.linspace(-1, 1, 81)
-kinds = {"cited, γ = 0": (0.0, "original"), "cited, γ = 2.4": (2.4, "original"), "printed, γ = 0": (0.0, "printed"), "printed, γ = 2.4": (2.4, "printed")}
+kinds = {
+    "cited, γ = 0": (0.0, "original"),
+    "cited, γ = 2.4": (2.4, "original"),
+    "printed, γ = 0": (0.0, "printed"),
+    "printed, γ = 2.4": (2.4, "printed"),
+}
 axes = plots.panels(3, size=(13, 3.8))
-shown = {"loss, positive moves": (0, 0), "slope, positive moves": (0, 1), "slope, negative moves": (1, 1)}
+shown = {
+    "loss, positive moves": (0, 0),
+    "slope, positive moves": (0, 1),
+    "slope, negative moves": (1, 1),
+}
 for ax, (title, (which, part)) in zip(axes, shown.items(), strict=True):
     lines = {name: (grid, moved(which, *kind)[part]) for name, kind in kinds.items()}
-    plots.curves(lines, xlabel="cosine to the anchor", ylabel=title.split(",")[0], marks=False, ax=ax, title=title, source="arithmetic, no speech")
+    plots.curves(
+        lines,
+        xlabel="cosine to the anchor",
+        ylabel=title.split(",")[0],
+        marks=False,
+        ax=ax,
+        title=title,
+        source="arithmetic, no speech",
+    )
     _ = ax.legend() if ax is axes[0] else (ax.get_legend().remove(), ax.set_ylim(-1.6, 0.4))
 
 # %% [markdown]
@@ -176,14 +197,20 @@ def toy(form: str, gamma: float, steps: int = 150) -> pd.DataFrame:
         if step % 10 == 0:
             z = nn.functional.normalize(features.detach(), dim=1)
             s = z @ z.T
-            rows.append((step, float(s[same & ~torch.eye(96, dtype=bool)].mean()), float(s[~same].mean())))
+            rows.append(
+                (step, float(s[same & ~torch.eye(96, dtype=bool)].mean()), float(s[~same].mean()))
+            )
         optimizer.zero_grad()
         losses.swfc(features, y, torch.ones(6) / 6, gamma=gamma, form=form).backward()
         optimizer.step()
     return pd.DataFrame(rows, columns=["step", "within", "between"])
 
 
-toys = {f"{name}, γ = {gamma:g}": toy(form, gamma) for name, form in (("cited", "original"), ("printed", "printed")) for gamma in (2.4, 0.0)}
+toys = {
+    f"{name}, γ = {gamma:g}": toy(form, gamma)
+    for name, form in (("cited", "original"), ("printed", "printed"))
+    for gamma in (2.4, 0.0)
+}
 ends = pd.DataFrame({name: t.iloc[-1][["within", "between"]] for name, t in toys.items()}).T
 ends.insert(0, "start, within", [t["within"][0] for t in toys.values()])
 ends.insert(1, "start, between", [t["between"][0] for t in toys.values()])
@@ -193,7 +220,14 @@ ends.assign(gap=ends["within"] - ends["between"]).round(3)
 axes = plots.panels(4, size=(13, 3.4), sharey=True)
 for ax, (name, t) in zip(axes, toys.items(), strict=True):
     lines = {side: (t["step"], t[side]) for side in ("within", "between")}
-    plots.curves(lines, xlabel="step", ylabel="mean cosine" if ax is axes[0] else "", ax=ax, title=name, source="toy problem, no speech")
+    plots.curves(
+        lines,
+        xlabel="step",
+        ylabel="mean cosine" if ax is axes[0] else "",
+        ax=ax,
+        title=name,
+        source="toy problem, no speech",
+    )
     _ = None if ax is axes[-1] else ax.get_legend().remove()
 
 # %% [markdown]
@@ -207,8 +241,18 @@ for ax, (name, t) in zip(axes, toys.items(), strict=True):
 
 # %% mystnb={"image": {"alt": "Heat map: for each class and batch sizes from 8 to 256, the share of its utterances that have no other of their class in the batch. Rare classes are mostly alone in small batches"}, "figure": {"caption": "Share of a class's training utterances that find no positive in their batch, by batch size; counted over three epochs of the sampler. Rows from the most frequent class to the rarest.", "name": "fig-05-positives"}}
 base = recipes.wang2025_baseline(profile, corpus, data_root).change(
-    name="CE", freeze="all", pooling="mean", spec_augment=0.0, max_clips=64, budget_seconds=240.0,
-    epochs=epochs, lr_head=3e-3, warmup=0.1, schedule="linear", weight_decay=0.01, clip=1.0,
+    name="CE",
+    freeze="all",
+    pooling="mean",
+    spec_augment=0.0,
+    max_clips=64,
+    budget_seconds=240.0,
+    epochs=epochs,
+    lr_head=3e-3,
+    warmup=0.1,
+    schedule="linear",
+    weight_decay=0.01,
+    clip=1.0,
 )
 data = experiments.load(base)
 classes, train = list(base.classes), data.rows("train")
@@ -227,11 +271,25 @@ def alone(size: int, n_epochs: int = 3) -> np.ndarray:
 sizes = [8, 16, 32, 64, 128, 256]
 lonely = pd.DataFrame({size: alone(size) for size in sizes}, classes).loc[share.index]
 lonely.index = [f"{name} ({100 * share[name]:.1f} %)" for name in lonely.index]
-ax = taskplots.surface(lonely, label="share without a positive", xlabel="utterances per batch", ax=plots.panels(1, size=(7.5, 4))[0])
+ax = taskplots.surface(
+    lonely,
+    label="share without a positive",
+    xlabel="utterances per batch",
+    ax=plots.panels(1, size=(7.5, 4))[0],
+)
 
 # %%
 rate = {size: (1 - share.to_numpy()) ** (size - 1) for size in sizes}
-pd.DataFrame({f"B = {size}": {"rarest class, counted": lonely[size].iloc[-1], "rarest class, random batches": rate[size][-1], "all utterances, counted": float(share @ lonely[size].to_numpy())} for size in sizes}).round(3)
+pd.DataFrame(
+    {
+        f"B = {size}": {
+            "rarest class, counted": lonely[size].iloc[-1],
+            "rarest class, random batches": rate[size][-1],
+            "all utterances, counted": float(share @ lonely[size].to_numpy()),
+        }
+        for size in sizes
+    }
+).round(3)
 
 # %% [markdown]
 # In the demo corpus and batches of 16, 62 to 82 % of the utterances of the four rare classes have no positive, but only 10 % of all utterances. **The loss is silent about most utterances of exactly those classes it is meant for.** Their weight $w_c$ does not help: it multiplies nothing. So the batch is a
@@ -244,11 +302,13 @@ w = losses.swfc_weights(data.counts, base.loss.swfc_power)
 generator = torch.Generator().manual_seed(0)
 some = torch.from_numpy(label[:64])
 value = losses.swfc(torch.randn(64, 32, generator=generator), some, w)
-pd.Series({
-    "mean weight of an utterance": float((w.numpy() * data.counts).sum() / data.counts.sum()),
-    "SWFC of random features, a batch of 64": float(value),
-    "cross-entropy of equal logits": float(np.log(len(classes))),
-}).round(3).to_frame("value")
+pd.Series(
+    {
+        "mean weight of an utterance": float((w.numpy() * data.counts).sum() / data.counts.sum()),
+        "SWFC of random features, a batch of 64": float(value),
+        "cross-entropy of equal logits": float(np.log(len(classes))),
+    }
+).round(3).to_frame("value")
 
 # %% [markdown]
 # So β = 1 makes the term a few hundredths of cross-entropy. Who takes β = 0.1, as one would for a well-scaled term, has switched it off. The paper does not give β. We sweep it where it can matter.
@@ -282,14 +342,25 @@ def swfc(name: str, **changes) -> recipes.Recipe:
 
 
 first = base.change(seed=seeds[0])
-by_beta = sweep([first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)], workers=workers)
+by_beta = sweep(
+    [first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)], workers=workers
+)
 on_dev = {b: by_beta.named(f"β = {b:g}").runs[0].summary["dev"]["macro_f1"] for b in betas}
 beta = max(on_dev, key=on_dev.get)
-settings = {"γ": ("swfc_gamma", [0.0, 2.4, 5.0]), "τ": ("tau", [0.2, 0.8, 2.0]), "a": ("swfc_power", [0.0, 1.1, 2.0])}
+settings = {
+    "γ": ("swfc_gamma", [0.0, 2.4, 5.0]),
+    "τ": ("tau", [0.2, 0.8, 2.0]),
+    "a": ("swfc_power", [0.0, 1.1, 2.0]),
+}
 if profile == "smoke":
     settings = {"γ": ("swfc_gamma", [2.4])}
 swept = by_beta + sweep(
-    [swfc(f"{letter} = {v:g}", swfc=beta, seed=seeds[0], **{field: v}) for letter, (field, values) in settings.items() for v in values], workers=workers
+    [
+        swfc(f"{letter} = {v:g}", swfc=beta, seed=seeds[0], **{field: v})
+        for letter, (field, values) in settings.items()
+        for v in values
+    ],
+    workers=workers,
 )
 pd.Series(on_dev, name="macro-F1 on dev").rename_axis("β").to_frame().T.round(3)
 
@@ -298,7 +369,13 @@ axes = plots.panels(1 + len(settings), size=(3.3 * (1 + len(settings)), 3.6), sh
 knobs = {"β": betas} | {letter: values for letter, (_, values) in settings.items()}
 for ax, (letter, values) in zip(axes, knobs.items(), strict=True):
     found = {f"{v:g}": swept.difference("CE", f"{letter} = {v:g}", "macro_f1") for v in values}
-    taskplots.ladder(found, xlabel=letter, ylabel="macro-F1 − CE" if ax is axes[0] else "", ceilings={"": 0.0}, ax=ax)
+    taskplots.ladder(
+        found,
+        xlabel=letter,
+        ylabel="macro-F1 − CE" if ax is axes[0] else "",
+        ceilings={"": 0.0},
+        ax=ax,
+    )
     ax.get_legend().remove()
 
 # %% [markdown]
@@ -315,7 +392,14 @@ systems = {
     "class-balanced": {"weights": "effective_number"},
     "focal": {"gamma": 2.0},
 }
-runs = sweep([base.change(name=name, seed=seed, **changes) for name, changes in systems.items() for seed in seeds], workers=workers)
+runs = sweep(
+    [
+        base.change(name=name, seed=seed, **changes)
+        for name, changes in systems.items()
+        for seed in seeds
+    ],
+    workers=workers,
+)
 few = np.flatnonzero(data.counts / data.counts.sum() < 0.05)
 
 
@@ -329,7 +413,9 @@ def gain(a: str, b: str, metric: str) -> metrics.Interval:
     if metric != "minority":
         return runs.difference(a, b, metric)
     truth, before, talkers = runs.stacked(a)
-    return metrics.paired_bootstrap(minority, truth, before, runs.stacked(b)[1], talkers, n_classes=len(classes))
+    return metrics.paired_bootstrap(
+        minority, truth, before, runs.stacked(b)[1], talkers, n_classes=len(classes)
+    )
 
 
 def level(name: str) -> metrics.Interval:
@@ -350,13 +436,21 @@ for ax, (metric, rows) in zip(axes, gains.items(), strict=True):
     plots.intervals(rows, xlabel=f"difference in {scores[metric]}", ax=ax, zero=True)
 
 # %%
-best_rival = max(("inverse frequency", "class-balanced", "focal"), key=lambda n: np.mean([r.summary["dev"]["macro_f1"] for r in runs.named(n).runs]))
+best_rival = max(
+    ("inverse frequency", "class-balanced", "focal"),
+    key=lambda n: np.mean([r.summary["dev"]["macro_f1"] for r in runs.named(n).runs]),
+)
 table = pd.DataFrame(gains).rename(columns=scores).rename(index=lambda n: f"{n} − CE")
 table.loc[f"SWFC − {best_rival}"] = [gain(best_rival, "SWFC", m) for m in scores]
-bold(table, "Paired differences on test; bold where zero is outside. The last row's rival was chosen by macro-F1 on dev")
+bold(
+    table,
+    "Paired differences on test; bold where zero is outside. The last row's rival was chosen by macro-F1 on dev",
+)
 
 # %% mystnb={"image": {"alt": "Recall of each class for plain cross-entropy, SWFC, inverse frequency, class-balanced and focal loss, with the number of test utterances of each class"}, "figure": {"caption": "Recall per class on test, summed over seeds; n counts test utterances over all seeds.", "name": "fig-05-recalls"}}
-ax = plots.recalls({name: runs.confusion(name) for name in systems if name != "SWFC as printed"}, classes)
+ax = plots.recalls(
+    {name: runs.confusion(name) for name in systems if name != "SWFC as printed"}, classes
+)
 
 # %% [markdown]
 # <!-- RESULT: which losses raise minority recall, which lower WA, whether SWFC − CE and SWFC − best rival exclude zero in any score. Read from the table of paired differences and fig-05-recalls. -->
@@ -379,28 +473,53 @@ def vectors(recipe: recipes.Recipe, output: str = "features") -> dict[str, np.nd
         rows = data.rows(part)
         plan_ = np.array_split(rows, -(-len(rows) // 64))
         with torch.inference_mode():
-            found[part] = np.concatenate([model(batch.to(device))[output].cpu().numpy() for batch in clips.batches(plan_, quantum)])
+            found[part] = np.concatenate(
+                [
+                    model(batch.to(device))[output].cpu().numpy()
+                    for batch in clips.batches(plan_, quantum)
+                ]
+            )
     return found
 
 
 def geometry(x: dict[str, np.ndarray]) -> dict[str, float]:
     """How features of test lie: cosines, silhouette, and a vote of neighbors from train."""
     y = {part: data.table["label"].to_numpy()[data.rows(part)] for part in x}
-    z = {part: v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12) for part, v in x.items()}
+    z = {
+        part: v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12)
+        for part, v in x.items()
+    }
     s, same = z["test"] @ z["test"].T, y["test"][:, None] == y["test"]
     pairs = ~np.eye(len(s), dtype=bool)
-    votes = KNeighborsClassifier(15, metric="cosine", algorithm="brute").fit(z["train"], y["train"]).predict(z["test"])
+    votes = (
+        KNeighborsClassifier(15, metric="cosine", algorithm="brute")
+        .fit(z["train"], y["train"])
+        .predict(z["test"])
+    )
     return {
-        "within": s[same & pairs].mean(), "between": s[~same].mean(), "gap": s[same & pairs].mean() - s[~same].mean(),
+        "within": s[same & pairs].mean(),
+        "between": s[~same].mean(),
+        "gap": s[same & pairs].mean() - s[~same].mean(),
         "silhouette": silhouette_score(z["test"], y["test"], metric="cosine"),
         "UA of 15 neighbors": metrics.classification(y["test"], votes, len(classes))["ua"],
     }
 
 
 looked = [name for name in ("CE", "SWFC", "SWFC as printed")]
-models = {(name, seed): base.change(name=name, seed=seed, **systems[name]) for name in looked for seed in seeds}
-clouds = {"before": vectors(first, "embedding")} | {key: vectors(recipe) for key, recipe in models.items()}
-shapes = pd.DataFrame({key if key == "before" else f"{key[0]}, seed {key[1]}": geometry(x) for key, x in clouds.items()}).T
+models = {
+    (name, seed): base.change(name=name, seed=seed, **systems[name])
+    for name in looked
+    for seed in seeds
+}
+clouds = {"before": vectors(first, "embedding")} | {
+    key: vectors(recipe) for key, recipe in models.items()
+}
+shapes = pd.DataFrame(
+    {
+        key if key == "before" else f"{key[0]}, seed {key[1]}": geometry(x)
+        for key, x in clouds.items()
+    }
+).T
 shapes.round(3)
 
 # %% mystnb={"image": {"alt": "Four scatter plots of test utterances in the first two principal components of their features: before training, after cross-entropy, after SWFC, and after the printed form; one color and mark per class, with the class means named"}, "figure": {"caption": "Features of test utterances, divided by their length, in their first two principal components; large marks are the means of the classes. First seed.", "name": "fig-05-embeddings"}}
@@ -409,7 +528,13 @@ test_label = data.table["label"].to_numpy()[data.rows("test")]
 for ax, key in zip(axes, ["before", *((name, seeds[0]) for name in looked)], strict=True):
     x = clouds[key]["test"]
     xy = PCA(2, random_state=0).fit_transform(x / np.linalg.norm(x, axis=1, keepdims=True))
-    plots.plane({name: xy[test_label == i].T for i, name in enumerate(classes) if (test_label == i).any()}, xlabel="component 1", ylabel="component 2", ax=ax, title=key if key == "before" else key[0])
+    plots.plane(
+        {name: xy[test_label == i].T for i, name in enumerate(classes) if (test_label == i).any()},
+        xlabel="component 1",
+        ylabel="component 2",
+        ax=ax,
+        title=key if key == "before" else key[0],
+    )
 
 # %% [markdown]
 # <!-- RESULT: the gap of SWFC against CE in each seed, of the printed form against CE, and whether the neighbors' UA follows the gap. Read from the table above fig-05-embeddings. -->
@@ -426,11 +551,30 @@ sized = sweep(
     [base.change(name=f"{name}, B = {size}", max_clips=size, budget_seconds=max(240.0, 3.75 * size), seed=seeds[0], swfc=b)
      for size in others for name, b in (("CE", 0.0), ("SWFC", beta))], workers=workers,
 )  # fmt: skip
-by_size = {size: {m: sized.difference(f"CE, B = {size}", f"SWFC, B = {size}", m) for m in ("macro_f1", "ua")} for size in others}
+by_size = {
+    size: {
+        m: sized.difference(f"CE, B = {size}", f"SWFC, B = {size}", m) for m in ("macro_f1", "ua")
+    }
+    for size in others
+}
 by_size[64] = {m: by_beta.difference("CE", f"β = {beta:g}", m) for m in ("macro_f1", "ua")}
-steps = {size: int(sized.histories(f"CE, B = {size}")[0]["steps"].sum()) for size in others} | {64: int(by_beta.histories("CE")[0]["steps"].sum())}
-rows = pd.DataFrame({f"B = {size}": {"steps": steps[size], "alone in the batch": f"{share @ lonely[size].to_numpy():.1%}", **by_size[size]} for size in sorted(by_size)}).T
-bold(rows.rename(columns={"macro_f1": "macro-F1, SWFC − CE", "ua": "UA, SWFC − CE"}), "First seed; bold where zero is outside")
+steps = {size: int(sized.histories(f"CE, B = {size}")[0]["steps"].sum()) for size in others} | {
+    64: int(by_beta.histories("CE")[0]["steps"].sum())
+}
+rows = pd.DataFrame(
+    {
+        f"B = {size}": {
+            "steps": steps[size],
+            "alone in the batch": f"{share @ lonely[size].to_numpy():.1%}",
+            **by_size[size],
+        }
+        for size in sorted(by_size)
+    }
+).T
+bold(
+    rows.rename(columns={"macro_f1": "macro-F1, SWFC − CE", "ua": "UA, SWFC − CE"}),
+    "First seed; bold where zero is outside",
+)
 
 # %% [markdown]
 # <!-- RESULT: whether the difference grows with the batch; one seed each, so intervals over talkers only. Read from this table. -->
@@ -440,11 +584,21 @@ bold(rows.rename(columns={"macro_f1": "macro-F1, SWFC − CE", "ua": "UA, SWFC �
 # A frozen encoder gives the term little to shape. Here it is fine-tuned, once with each loss. The term now acts where the paper puts it, on the "global representation output from the SSL model", which is the pooled embedding. Batches are those of the recipe, about as small as Wang's.
 
 # %%
-tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(name="CE, fine-tuned", seed=seeds[0])
+tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(
+    name="CE, fine-tuned", seed=seeds[0]
+)
 if profile == "smoke":
     tuned_base = tuned_base.change(n_layers=1)
-tuned = sweep([tuned_base, tuned_base.change(name="SWFC, fine-tuned", swfc=beta, swfc_on="embedding")], workers=workers)
-check = pd.DataFrame({m: {"SWFC − CE, fine-tuned": tuned.difference(*tuned.names(), m)} for m in ("macro_f1", "ua", "wa")})
+tuned = sweep(
+    [tuned_base, tuned_base.change(name="SWFC, fine-tuned", swfc=beta, swfc_on="embedding")],
+    workers=workers,
+)
+check = pd.DataFrame(
+    {
+        m: {"SWFC − CE, fine-tuned": tuned.difference(*tuned.names(), m)}
+        for m in ("macro_f1", "ua", "wa")
+    }
+)
 bold(check, "One seed, so an interval over talkers only; bold where zero is outside")
 
 # %% [markdown]
@@ -483,10 +637,14 @@ pairs = [(4.0, 3.0), (4.0, 7.0), (4.0, 5.0), (2.0, 3.0), (2.0, 6.0), (6.0, 4.0)]
 def cost_and_slope(y: np.ndarray, predicted: np.ndarray, loss) -> tuple[np.ndarray, np.ndarray]:
     """A loss of single predictions, and its slope in the prediction."""
     x = torch.tensor(predicted, dtype=torch.float64).reshape(-1).requires_grad_()
-    t = torch.tensor(np.broadcast_to(y, np.shape(predicted)).copy(), dtype=torch.float64).reshape(-1)
+    t = torch.tensor(np.broadcast_to(y, np.shape(predicted)).copy(), dtype=torch.float64).reshape(
+        -1
+    )
     value = torch.vmap(lambda a, b: loss(a[None, None], b[None, None]))(x, t)
     slope = torch.autograd.grad(value.sum(), x)[0]
-    return value.detach().numpy().reshape(np.shape(predicted)), slope.numpy().reshape(np.shape(predicted))
+    return value.detach().numpy().reshape(np.shape(predicted)), slope.numpy().reshape(
+        np.shape(predicted)
+    )
 
 
 def gaussian(sigma: float, detach: bool = False):
@@ -498,15 +656,41 @@ table = []
 for y, predicted in pairs:
     value, slope = cost_and_slope(np.array([y]), np.array([predicted]), gaussian(1.0))
     _, constant = cost_and_slope(np.array([y]), np.array([predicted]), gaussian(1.0, True))
-    table.append((y, predicted, (y - predicted) ** 2, value[0], -slope[0], -constant[0], "to" if -slope[0] * (y - predicted) > 0 else "away"))
-pd.DataFrame(table, columns=["truth", "prediction", "squared error", "Gaussian, σ = 1", "step, attached", "step, detached", "attached step leads"]).round(3)
+    table.append(
+        (
+            y,
+            predicted,
+            (y - predicted) ** 2,
+            value[0],
+            -slope[0],
+            -constant[0],
+            "to" if -slope[0] * (y - predicted) > 0 else "away",
+        )
+    )
+pd.DataFrame(
+    table,
+    columns=[
+        "truth",
+        "prediction",
+        "squared error",
+        "Gaussian, σ = 1",
+        "step, attached",
+        "step, detached",
+        "attached step leads",
+    ],
+).round(3)
 
 # %% mystnb={"image": {"alt": "Three panels, for true values 2, 4 and 6: the loss against the prediction for squared error and for the Gaussian loss with sigma 1 and 2. The Gaussian curves rise from the truth and fall again; triangles point downhill, beyond the hump away from the truth"}, "figure": {"caption": "Loss against the prediction, for three true values. Triangles point where a gradient step would move the prediction, with the weight attached. Squared error is cut off.", "name": "fig-05-penalty"}}
 x = np.linspace(1, 7, 121)
 curves_of = {"squared error": regression.mse, "σ = 2": gaussian(2.0), "σ = 1": gaussian(1.0)}
 axes = plots.panels(3, size=(13, 3.8), sharey=True)
 for ax, y in zip(axes, (2.0, 4.0, 6.0), strict=True):
-    lossplots.penalty({name: (x, *cost_and_slope(y, x, loss)) for name, loss in curves_of.items()}, y, ylabel="loss" if ax is axes[0] else "", ax=ax)
+    lossplots.penalty(
+        {name: (x, *cost_and_slope(y, x, loss)) for name, loss in curves_of.items()},
+        y,
+        ylabel="loss" if ax is axes[0] else "",
+        ax=ax,
+    )
     ax.set_ylim(-0.15, 5)
     ax.get_legend().remove()
 _ = ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -515,7 +699,11 @@ _ = ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center"
 side = np.linspace(1, 7, 61)
 predicted, truth = np.meshgrid(side, side)
 plain = 2 * (truth - predicted)
-fields = {"attached, σ = 1": gaussian(1.0), "attached, σ = 2": gaussian(2.0), "detached, σ = 1": gaussian(1.0, True)}
+fields = {
+    "attached, σ = 1": gaussian(1.0),
+    "attached, σ = 2": gaussian(2.0),
+    "detached, σ = 1": gaussian(1.0, True),
+}
 steps_of = {name: -cost_and_slope(truth, predicted, loss)[1] for name, loss in fields.items()}
 axes = plots.panels(3, size=(12, 4.6))
 for ax, (name, step) in zip(axes, steps_of.items(), strict=True):
@@ -524,7 +712,10 @@ lossplots.ways(axes[0])
 
 # %%
 inside = np.abs(plain) > 1e-9
-pd.Series({name: f"{np.mean((step * plain < 0)[inside]):.0%}" for name, step in steps_of.items()}, name="share of the plane where a step leads away").to_frame()
+pd.Series(
+    {name: f"{np.mean((step * plain < 0)[inside]):.0%}" for name, step in steps_of.items()},
+    name="share of the plane where a step leads away",
+).to_frame()
 
 # %% [markdown]
 # ### The best answer under each loss
@@ -567,8 +758,20 @@ m = np.linspace(1.5, 6.5, 41)
 axes = plots.panels(3, size=(13, 4), sharey=True)
 for ax, sigma in zip(axes, (0.5, 1.0, 2.0), strict=True):
     risks = [risk(value, 1.0, sigma) for value in m]
-    lines = {"squared error, detached": (m, m), "descent from 4": (m, [descend(r) for r in risks]), "least": (m, [scale[r.argmin()] for r in risks])}
-    plots.curves(lines, xlabel="expected value m", ylabel="best answer" if ax is axes[0] else "", marks=False, ax=ax, title=f"attached, σ = {sigma:g}", source="arithmetic, no speech")
+    lines = {
+        "squared error, detached": (m, m),
+        "descent from 4": (m, [descend(r) for r in risks]),
+        "least": (m, [scale[r.argmin()] for r in risks]),
+    }
+    plots.curves(
+        lines,
+        xlabel="expected value m",
+        ylabel="best answer" if ax is axes[0] else "",
+        marks=False,
+        ax=ax,
+        title=f"attached, σ = {sigma:g}",
+        source="arithmetic, no speech",
+    )
     ax.lines[2].set(linestyle="", marker="o", markersize=4)
     ax.get_legend().remove()
 _ = ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -576,8 +779,13 @@ _ = ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center"
 # %%
 rows = {}
 for sigma in (0.5, 1.0, 1.25, 1.5, 2.0, 4.0):
-    rows[f"σ = {sigma:g}"] = {f"m = {value:g}": f"{descend(risk(value, 1.0, sigma)):.2f} / {scale[risk(value, 1.0, sigma).argmin()]:.2f}" for value in (2, 3, 4, 5, 6)}
-pd.DataFrame(rows).T.style.set_caption("Attached, v = 1: where descent from 4 ends / the answer with the least expected loss")
+    rows[f"σ = {sigma:g}"] = {
+        f"m = {value:g}": f"{descend(risk(value, 1.0, sigma)):.2f} / {scale[risk(value, 1.0, sigma).argmin()]:.2f}"
+        for value in (2, 3, 4, 5, 6)
+    }
+pd.DataFrame(rows).T.style.set_caption(
+    "Attached, v = 1: where descent from 4 ends / the answer with the least expected loss"
+)
 
 # %% [markdown]
 # For σ = 1 and below, the least loss is *always* at an end of the scale, whatever was heard: even for an utterance whose expected value is 4. A valley near 4 exists only for $v < 2\sigma^2$, and at σ = 1 it is short: descent from 4 rolls to an end of the scale as soon as $m$ is below 3.7 or above 4.3.
@@ -604,8 +812,10 @@ if profile != "full":
     for i, a in enumerate(attributes.ATTRIBUTES):
         near = (data.table[a] - 4).abs().le(1).mean()
         rows[a] = {
-            "within 1 of 4": f"{near:.0%}", "deviation of the truth": np.sqrt(between[i] + hidden),
-            "of the best answers, squared error": np.sqrt(between[i]), "their CCC": 2 * between[i] / (2 * between[i] + hidden),
+            "within 1 of 4": f"{near:.0%}",
+            "deviation of the truth": np.sqrt(between[i] + hidden),
+            "of the best answers, squared error": np.sqrt(between[i]),
+            "their CCC": 2 * between[i] / (2 * between[i] + hidden),
             "CCC of stretched answers": r[i],
         }
 pd.DataFrame(rows).T
@@ -629,9 +839,18 @@ kinds = {
     "Gaussian, detached": {"attributes": "gaussian", "detach": True},
     "1 − CCC": {"attributes": "ccc"},
 }
-scaled = sweep([judged.change(name=name, seed=seed, **changes) for name, changes in kinds.items() for seed in seeds], workers=workers)
+scaled = sweep(
+    [
+        judged.change(name=name, seed=seed, **changes)
+        for name, changes in kinds.items()
+        for seed in seeds
+    ],
+    workers=workers,
+)
 wanted = ("ccc", "ccc_valence", "ccc_arousal", "ccc_dominance", "rmse", "sd")
-scaled.summary(wanted).rename(columns={"ccc": "CCC, mean", "rmse": "RMSE", "sd": "deviation of predictions"})
+scaled.summary(wanted).rename(
+    columns={"ccc": "CCC, mean", "rmse": "RMSE", "sd": "deviation of predictions"}
+)
 
 # %% mystnb={"image": {"alt": "Three panels for valence, arousal and dominance: spread of the raters' values and of the predictions of four losses, as ranges from 5 to 95 and from 25 to 75 percent with the median"}, "figure": {"caption": "Spread of the raters' values and of the predictions on test, all seeds: 5 to 95 % (thin), 25 to 75 % (thick), median (white mark). Dashed: the raters' 5 and 95 %.", "name": "fig-05-ranges"}}
 axes = plots.panels(3, size=(13, 3.2), sharey=True)
@@ -641,10 +860,19 @@ for ax, a in zip(axes, attributes.ATTRIBUTES, strict=True):
     lossplots.ranges(spread, xlabel=a, limits=(1, 7), ax=ax)
 
 # %%
-widths = pd.DataFrame({
-    f"{name} − squared error": {m: scaled.difference("squared error", name, m) for m in ("sd", "ccc", "rmse")} for name in kinds if name != "squared error"
-}).T
-bold(widths.rename(columns={"sd": "deviation of predictions", "ccc": "CCC", "rmse": "RMSE"}), "Paired differences on test; bold where zero is outside. For RMSE below zero is better")
+widths = pd.DataFrame(
+    {
+        f"{name} − squared error": {
+            m: scaled.difference("squared error", name, m) for m in ("sd", "ccc", "rmse")
+        }
+        for name in kinds
+        if name != "squared error"
+    }
+).T
+bold(
+    widths.rename(columns={"sd": "deviation of predictions", "ccc": "CCC", "rmse": "RMSE"}),
+    "Paired differences on test; bold where zero is outside. For RMSE below zero is better",
+)
 
 # %% [markdown]
 # <!-- RESULT: which losses widen, which raise CCC, what each costs in RMSE; whether the planted order was found. Read from the table of paired differences and fig-05-ranges. -->
@@ -660,9 +888,14 @@ widened = sweep(
        for kind in ("attached", "detached") for s in sigmas], workers=workers,
 )  # fmt: skip
 axes = plots.panels(2, size=(12, 3.8))
-for ax, (metric, name) in zip(axes, {"ccc": "mean CCC", "sd": "deviation of predictions"}.items(), strict=True):
+for ax, (metric, name) in zip(
+    axes, {"ccc": "mean CCC", "sd": "deviation of predictions"}.items(), strict=True
+):
     limit = {"squared\nerror": widened.interval("squared error", metric)}
-    by_sigma = {kind: {f"σ = {s:g}": widened.interval(f"{kind}, σ = {s:g}", metric) for s in sigmas} | limit for kind in ("attached", "detached")}
+    by_sigma = {
+        kind: {f"σ = {s:g}": widened.interval(f"{kind}, σ = {s:g}", metric) for s in sigmas} | limit
+        for kind in ("attached", "detached")
+    }
     taskplots.groups(by_sigma, ylabel=name, ax=ax)
 
 # %% [markdown]
@@ -686,17 +919,29 @@ def sampled(x: np.ndarray, y: np.ndarray, size: int, draws: int = 400) -> np.nda
 def by_samples(pairs: dict[str, tuple]) -> tuple[dict, dict]:
     """Draws for each sample size, and the value of all."""
     at = [4, 8, 16, 32, 64, 128, 256]
-    return {n: (at, np.stack([sampled(*xy, size) for size in at])) for n, xy in pairs.items()}, {n: metrics.ccc(*xy) for n, xy in pairs.items()}
+    return {n: (at, np.stack([sampled(*xy, size) for size in at])) for n, xy in pairs.items()}, {
+        n: metrics.ccc(*xy) for n, xy in pairs.items()
+    }
 
 
 hidden_, noise = rng.normal(size=(2, 20_000))
-simulated = {f"correlation {c}, same spread": (hidden_, c * hidden_ + np.sqrt(1 - c**2) * noise) for c in (0.9, 0.6)}
+simulated = {
+    f"correlation {c}, same spread": (hidden_, c * hidden_ + np.sqrt(1 - c**2) * noise)
+    for c in (0.9, 0.6)
+}
 predictions = {name: scaled.predictions(name)[0] for name in ("squared error", "1 − CCC")}
-ours = {name: (t["valence_truth"].to_numpy(), t["valence"].to_numpy()) for name, t in predictions.items()}
+ours = {
+    name: (t["valence_truth"].to_numpy(), t["valence"].to_numpy())
+    for name, t in predictions.items()
+}
 axes = plots.panels(2, size=(12, 4))
-for ax, (title, group) in zip(axes, {"simulated": simulated, "valence on test": ours}.items(), strict=True):
+for ax, (title, group) in zip(
+    axes, {"simulated": simulated, "valence on test": ours}.items(), strict=True
+):
     draws, values = by_samples(group)
-    lossplots.bands(draws, levels=values, xlabel="utterances in the sample", ylabel="CCC", ax=ax, title=title)
+    lossplots.bands(
+        draws, levels=values, xlabel="utterances in the sample", ylabel="CCC", ax=ax, title=title
+    )
 
 # %% [markdown]
 # Two consequences. A dev score that averages the CCC of batches is too low, and depends on the batch size: compute it once, over everything, as `serlib.attributes` does. And as a loss, 1 − CCC of small batches is a noisy stand-in for the real one. In a batch of one its gradient is zero. How much does it matter for training?
@@ -708,7 +953,16 @@ batched = sweep(
     + [judged.change(name=f"B = {size}", attributes="ccc", max_clips=size, budget_seconds=max(240.0, 3.75 * size), seed=seeds[0]) for size in attribute_sizes], workers=workers,
 )  # fmt: skip
 order = sorted(batched.names(), key=lambda n: int(n.split()[-1]))
-pd.DataFrame({n: {"steps": int(batched.histories(n)[0]["steps"].sum()), "CCC on test": batched.interval(n, "ccc"), "deviation of predictions": batched.interval(n, "sd")} for n in order}).T
+pd.DataFrame(
+    {
+        n: {
+            "steps": int(batched.histories(n)[0]["steps"].sum()),
+            "CCC on test": batched.interval(n, "ccc"),
+            "deviation of predictions": batched.interval(n, "sd"),
+        }
+        for n in order
+    }
+).T
 
 # %% [markdown]
 # <!-- RESULT: whether CCC on test depends on the batch size in training; batch size and number of steps move together here. -->
@@ -733,20 +987,66 @@ def exceeds(a: str, b: str) -> str:
 
 d = scaled.difference
 marks = [
-    ("the printed form collapses the toy problem", "yes", "yes" if ends.loc["printed, γ = 2.4", "within"] - ends.loc["printed, γ = 2.4", "between"] < 0.05 else "no"),
+    (
+        "the printed form collapses the toy problem",
+        "yes",
+        "yes"
+        if ends.loc["printed, γ = 2.4", "within"] - ends.loc["printed, γ = 2.4", "between"] < 0.05
+        else "no",
+    ),
     ("SWFC separates: larger gap than CE", "yes", exceeds("SWFC", "CE")),
     ("the printed form: smaller gap than CE", "yes", exceeds("CE", "SWFC as printed")),
-    ("SWFC helps in macro-F1", "cannot tell", f"{verdict(gains['macro_f1']['SWFC'])}: {gains['macro_f1']['SWFC']}"),
-    ("SWFC raises minority recall", "open", f"{verdict(gains['minority']['SWFC'])}: {gains['minority']['SWFC']}"),
-    ("inverse frequency raises minority recall", "yes", f"{verdict(gains['minority']['inverse frequency'])}: {gains['minority']['inverse frequency']}"),
-    ("inverse frequency lowers WA", "yes", f"{verdict(gains['wa']['inverse frequency'], -1)}: {gains['wa']['inverse frequency']}"),
+    (
+        "SWFC helps in macro-F1",
+        "cannot tell",
+        f"{verdict(gains['macro_f1']['SWFC'])}: {gains['macro_f1']['SWFC']}",
+    ),
+    (
+        "SWFC raises minority recall",
+        "open",
+        f"{verdict(gains['minority']['SWFC'])}: {gains['minority']['SWFC']}",
+    ),
+    (
+        "inverse frequency raises minority recall",
+        "yes",
+        f"{verdict(gains['minority']['inverse frequency'])}: {gains['minority']['inverse frequency']}",
+    ),
+    (
+        "inverse frequency lowers WA",
+        "yes",
+        f"{verdict(gains['wa']['inverse frequency'], -1)}: {gains['wa']['inverse frequency']}",
+    ),
     (f"SWFC beats {best_rival} in macro-F1", "open", verdict(gain(best_rival, "SWFC", "macro_f1"))),
-    ("1 − CCC widens the range", "yes", f"{verdict(d('squared error', '1 − CCC', 'sd'))}: {d('squared error', '1 − CCC', 'sd')}"),
-    ("1 − CCC raises CCC", "yes", f"{verdict(d('squared error', '1 − CCC', 'ccc'))}: {d('squared error', '1 − CCC', 'ccc')}"),
-    ("attached Gaussian widens the range", "yes", f"{verdict(d('squared error', 'Gaussian, attached', 'sd'))}: {d('squared error', 'Gaussian, attached', 'sd')}"),
-    ("attached Gaussian costs RMSE", "yes", f"{verdict(d('squared error', 'Gaussian, attached', 'rmse'))}: {d('squared error', 'Gaussian, attached', 'rmse')}"),
-    ("attached Gaussian is below 1 − CCC in CCC", "yes", verdict(d("Gaussian, attached", "1 − CCC", "ccc"))),
-    ("detached Gaussian widens the range", "cannot tell", f"{verdict(d('squared error', 'Gaussian, detached', 'sd'))}: {d('squared error', 'Gaussian, detached', 'sd')}"),
+    (
+        "1 − CCC widens the range",
+        "yes",
+        f"{verdict(d('squared error', '1 − CCC', 'sd'))}: {d('squared error', '1 − CCC', 'sd')}",
+    ),
+    (
+        "1 − CCC raises CCC",
+        "yes",
+        f"{verdict(d('squared error', '1 − CCC', 'ccc'))}: {d('squared error', '1 − CCC', 'ccc')}",
+    ),
+    (
+        "attached Gaussian widens the range",
+        "yes",
+        f"{verdict(d('squared error', 'Gaussian, attached', 'sd'))}: {d('squared error', 'Gaussian, attached', 'sd')}",
+    ),
+    (
+        "attached Gaussian costs RMSE",
+        "yes",
+        f"{verdict(d('squared error', 'Gaussian, attached', 'rmse'))}: {d('squared error', 'Gaussian, attached', 'rmse')}",
+    ),
+    (
+        "attached Gaussian is below 1 − CCC in CCC",
+        "yes",
+        verdict(d("Gaussian, attached", "1 − CCC", "ccc")),
+    ),
+    (
+        "detached Gaussian widens the range",
+        "cannot tell",
+        f"{verdict(d('squared error', 'Gaussian, detached', 'sd'))}: {d('squared error', 'Gaussian, detached', 'sd')}",
+    ),
 ]
 pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="index")
 
@@ -767,8 +1067,17 @@ pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="
 # | what "expanded the range" was compared with | squared error, same everything | {numref}`fig-05-ranges` |
 
 # %%
-open_rows = {f"{letter} = {v:g} − CE": {m: swept.difference("CE", f"{letter} = {v:g}", m) for m in ("macro_f1", "ua", "wa")} for letter, values in knobs.items() for v in values}
-bold(pd.DataFrame(open_rows).T, f"Settings of SWFC, first seed, against plain cross-entropy; of {3 * len(open_rows)} intervals expect one in twenty to exclude zero by chance")
+open_rows = {
+    f"{letter} = {v:g} − CE": {
+        m: swept.difference("CE", f"{letter} = {v:g}", m) for m in ("macro_f1", "ua", "wa")
+    }
+    for letter, values in knobs.items()
+    for v in values
+}
+bold(
+    pd.DataFrame(open_rows).T,
+    f"Settings of SWFC, first seed, against plain cross-entropy; of {3 * len(open_rows)} intervals expect one in twenty to exclude zero by chance",
+)
 
 # %% [markdown]
 # ## This chapter's claims
@@ -777,14 +1086,54 @@ bold(pd.DataFrame(open_rows).T, f"Settings of SWFC, first seed, against plain cr
 where = "full" if profile == "full" else "demo"
 helps = all_of([verdict(gains["macro_f1"]["SWFC"]), verdict(check["macro_f1"].iloc[0])])
 claims = [
-    ("Wang 2025, eq. 2", "SWFC clusters similar samples and separates dissimilar ones", "the formula", f"not as printed: no pair is told from another; toy problem: within {ends.loc['printed, γ = 2.4', 'within']:.3f}, between {ends.loc['printed, γ = 2.4', 'between']:.3f}"),
-    ("Wang 2025, section 2.4", "SWFC is a novel loss", "the introduction cites MultiEMO for it", "name and idea are those of the source it cites; the formula is not"),
-    ("Wang 2025, Table 2", "SWFC alone raises macro-F1 (w/o MTL − baseline)", "+0.81, +1.00", f"{where}, cited form: frozen and fine-tuned, {helps}; frozen {gains['macro_f1']['SWFC']}"),
-    ("Wang 2025, Table 2", "SWFC alone, accuracy", "+0.09, −0.22", f"{where}: {verdict(gains['wa']['SWFC'])}, {gains['wa']['SWFC']}"),
-    ("Wang 2025, Table 2", "the full system over the one without SWFC, macro-F1", "+0.19, +0.28", "not run here: four tasks, chapter 04; recipe `wang2025(swfc=...)`"),
-    ("Wang 2025, section 2.4", "SWFC helps minority samples", "no number", f"{where}: minority recall {verdict(gains['minority']['SWFC'])}, {gains['minority']['SWFC']}; in batches of 16, {lonely[16].iloc[-1]:.0%} of the rarest class have no positive"),
-    ("Zgórzyński 2025", "the penalty significantly expanded the range of predictions", "no number", f"{where}: attached {verdict(widths['sd'].iloc[0])}, detached {verdict(widths['sd'].iloc[1])}; by arithmetic the attached loss does so with nothing to predict"),
-    ("Zgórzyński 2025", "it penalizes predictions near the mean that are far from the truth", "the formula", "relative to far ones, yes; but at σ = 1 and a truth of 4, predicting 7 costs 0.10 and 3 costs 0.61"),
+    (
+        "Wang 2025, eq. 2",
+        "SWFC clusters similar samples and separates dissimilar ones",
+        "the formula",
+        f"not as printed: no pair is told from another; toy problem: within {ends.loc['printed, γ = 2.4', 'within']:.3f}, between {ends.loc['printed, γ = 2.4', 'between']:.3f}",
+    ),
+    (
+        "Wang 2025, section 2.4",
+        "SWFC is a novel loss",
+        "the introduction cites MultiEMO for it",
+        "name and idea are those of the source it cites; the formula is not",
+    ),
+    (
+        "Wang 2025, Table 2",
+        "SWFC alone raises macro-F1 (w/o MTL − baseline)",
+        "+0.81, +1.00",
+        f"{where}, cited form: frozen and fine-tuned, {helps}; frozen {gains['macro_f1']['SWFC']}",
+    ),
+    (
+        "Wang 2025, Table 2",
+        "SWFC alone, accuracy",
+        "+0.09, −0.22",
+        f"{where}: {verdict(gains['wa']['SWFC'])}, {gains['wa']['SWFC']}",
+    ),
+    (
+        "Wang 2025, Table 2",
+        "the full system over the one without SWFC, macro-F1",
+        "+0.19, +0.28",
+        "not run here: four tasks, chapter 04; recipe `wang2025(swfc=...)`",
+    ),
+    (
+        "Wang 2025, section 2.4",
+        "SWFC helps minority samples",
+        "no number",
+        f"{where}: minority recall {verdict(gains['minority']['SWFC'])}, {gains['minority']['SWFC']}; in batches of 16, {lonely[16].iloc[-1]:.0%} of the rarest class have no positive",
+    ),
+    (
+        "Zgórzyński 2025",
+        "the penalty significantly expanded the range of predictions",
+        "no number",
+        f"{where}: attached {verdict(widths['sd'].iloc[0])}, detached {verdict(widths['sd'].iloc[1])}; by arithmetic the attached loss does so with nothing to predict",
+    ),
+    (
+        "Zgórzyński 2025",
+        "it penalizes predictions near the mean that are far from the truth",
+        "the formula",
+        "relative to far ones, yes; but at σ = 1 and a truth of 4, predicting 7 costs 0.10 and 3 costs 0.61",
+    ),
 ]
 pd.DataFrame(claims, columns=["paper", "claim", "printed", "finding"]).style.hide(axis="index")
 
@@ -820,7 +1169,9 @@ print(w3.numpy().round(4), (w3 * torch.tensor([900, 90, 10])).numpy().round(2))
 
 # %% tags=["solution", "hide-input"]
 for y in (4.0, 3.0):
-    print(f"y = {y:g}: steps change direction at {np.sort(np.roots([1, -(4 + y), 4 * y - 2]).real).round(2)}")
+    print(
+        f"y = {y:g}: steps change direction at {np.sort(np.roots([1, -(4 + y), 4 * y - 2]).real).round(2)}"
+    )
 
 # %% [markdown]
 # **Explore.** The printed form is label-blind. Prove it without training: shuffle the labels, keep the features. What changes in each form, if all $w_c$ are equal?
@@ -834,21 +1185,29 @@ features, labels = torch.from_numpy(clouds["CE", seeds[0]]["test"]), torch.from_
 shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 even = torch.ones(len(classes)) / len(classes)
 for form in ("original", "printed"):
-    print(form, *(f"{losses.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)))
+    print(
+        form,
+        *(f"{losses.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)),
+    )
 
 # %% [markdown]
 # **Find the bug.** A colleague writes SWFC in four lines and reports good news: even an utterance that is alone in its batch gets a gradient, so that batches of 16 will do. What is wrong?
 
 # %%
 rarest = np.unique(test_label)[np.bincount(test_label)[np.unique(test_label)].argmin()]
-rows = np.r_[np.flatnonzero(test_label == rarest)[:1], np.flatnonzero(test_label == data.counts.argmax())[:15]]
+rows = np.r_[
+    np.flatnonzero(test_label == rarest)[:1],
+    np.flatnonzero(test_label == data.counts.argmax())[:15],
+]
 z = nn.functional.normalize(features[rows], dim=1)
 log_p = (z @ z.T / 0.8).log_softmax(1)
 positive = labels[rows] == labels[rows][:, None]
 careless = -(((1 - log_p.exp()) ** 2.4 * log_p) * positive).sum(1) / positive.sum(1)
 only_rarest = torch.nn.functional.one_hot(torch.tensor(rarest), len(classes)).float()
 ours = 16 * losses.swfc(features[rows], labels[rows], only_rarest)
-print(f"loss of the one utterance of {classes[rarest]}: careless {careless[0].item():.3f}, ours {abs(ours.item()):.3f}")
+print(
+    f"loss of the one utterance of {classes[rarest]}: careless {careless[0].item():.3f}, ours {abs(ours.item()):.3f}"
+)
 
 # %% [markdown]
 # ```{dropdown} Solution
@@ -861,7 +1220,9 @@ print(f"loss of the one utterance of {classes[rarest]}: careless {careless[0].it
 # %%
 table = scaled.predictions("1 − CCC")[0]
 pair = table["valence_truth"].to_numpy(), table["valence"].to_numpy()
-batch_means = np.nanmean([metrics.ccc(*(v[i : i + 8] for v in pair)) for i in range(0, len(table), 8)])
+batch_means = np.nanmean(
+    [metrics.ccc(*(v[i : i + 8] for v in pair)) for i in range(0, len(table), 8)]
+)
 print(f"mean over batches {batch_means:.3f}, over all {metrics.ccc(*pair):.3f}")
 
 # %% [markdown]

@@ -288,7 +288,7 @@ def zgorzynski2025(
         profile=profile,
         corpus=_corpus(profile, corpus, "msp-podcast"),
         data_root=data_root,
-        protocol="official",
+        protocol="usual" if full else "official",
         classes=manifest.CLASSES_8,
         max_clips=32 if full else None,
         max_seconds=30.0 if full else None,
