@@ -409,8 +409,6 @@ answer
 # ten lines.
 
 # %% mystnb={"image": {"alt": "Two panels against the number of raters: the mind reader's accuracy rises from about two thirds at one rater to above 0.95 at fifteen for raters of accuracy 0.55 and is higher for better raters; and the share of utterances without agreement, highest for two raters"}, "figure": {"caption": "Left: accuracy, against the consensus, of a listener who knows what was meant. Right: utterances that are lost because no label wins. Class shares and kinds of error as in the demo corpus; the legend gives the accuracy of one rater.", "name": "fig-01-raters"}}
-
-
 def mind_reader(raters, accuracy, n=5_000 if profile == "smoke" else 40_000, seed=0):
     """What the best-informed listener scores against the consensus, and how many votes tie."""
     rng = np.random.default_rng(seed)
@@ -931,8 +929,6 @@ tier({k: {"UA": v, "chance": chance, "exact": np.isclose(v, chance)} for k, v in
 # together, with one's own half of the dialogue on top.
 
 # %% mystnb={"image": {"alt": "Three panels of differences in UA to the session protocol for speaker, prefix and random: for each listener a point and an interval beside a line at zero"}, "figure": {"caption": "What each leak adds to UA: paired differences to the clean protocol, with 95 % intervals over groups.", "name": "fig-01-price"}}
-
-
 def price(who, protocol, metric=metrics.ua):
     """Paired interval of metric(protocol) - metric(session)."""
     a, b = said[who, "session"], said[who, protocol]

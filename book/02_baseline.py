@@ -427,8 +427,6 @@ effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
 # code and the reasoning hold on data whose right answers are known. The printed values, and what can be said of them without any data at all:
 
 # %%
-
-
 def attainable(percent: float, n: int) -> bool:
     """Whether some k of n utterances rounds to this percentage at two decimals."""
     return any(round(100 * k / n, 2) == percent for k in range(n + 1))

@@ -121,8 +121,6 @@ print(inspect.getsource(losses.swfc))
 # ```
 
 # %% mystnb={"image": {"alt": "Three panels against cosine similarity. Left: loss when the positive moves. Middle: its slope. Right: slope when a negative moves instead. The cited form pulls the positive and pushes the negative; the printed form has the same slope for both"}, "figure": {"caption": "One anchor, 15 others, temperature 0.8. Left: loss against the cosine of the positive. Middle: its slope. Right: the slope when a negative moves instead. The curve of the printed form is the same in both.", "name": "fig-05-forms"}}
-
-
 def anchor_loss(
     s: torch.Tensor, positives: torch.Tensor, gamma: float, form: str, tau: float = 0.8
 ) -> torch.Tensor:
@@ -182,8 +180,6 @@ for ax, (title, (which, part)) in zip(axes, shown.items(), strict=True):
 # ```
 
 # %%
-
-
 def toy(form: str, gamma: float, steps: int = 150) -> pd.DataFrame:
     """Mean cosines within and between six separable classes, while a linear layer is trained."""
     generator = torch.Generator().manual_seed(0)
@@ -334,8 +330,6 @@ pd.Series(
 # One setting at a time, first seed; differences to plain cross-entropy with the same seed. An interval over talkers does not know about luck in training.
 
 # %%
-
-
 def swfc(name: str, **changes) -> recipes.Recipe:
     """Plain cross-entropy plus the contrastive term."""
     return base.change(name=name, **changes)
@@ -462,8 +456,6 @@ ax = plots.recalls(
 # Four numbers on test: the mean cosine within and between classes, the silhouette (with cosine distance; 0 is no clusters, 1 perfect ones), and the UA of a vote of the 15 nearest training utterances.
 
 # %%
-
-
 def vectors(recipe: recipes.Recipe, output: str = "features") -> dict[str, np.ndarray]:
     """An output of a trained model for train and test, (U, H) each."""
     device, found = "cuda" if torch.cuda.is_available() else "cpu", {}
@@ -972,8 +964,6 @@ pd.DataFrame(
 # The rules were given above, before the runs. *Expected* is from the arithmetic or from what is planted.
 
 # %%
-
-
 def gaps(name: str) -> list[float]:
     """The gap between cosines within and between classes, seed by seed."""
     return [shapes.loc[f"{name}, seed {seed}", "gap"] for seed in seeds]

@@ -248,8 +248,6 @@ def layer_means(encoder: encoders.Encoder) -> np.ndarray:
 means = {"pre-trained": layer_means(encoder), "random": layer_means(random_encoder)}
 
 # %%
-
-
 def parts(role: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of train, dev and test that have a label; of train not more than `probe_rows`."""
     rows = {r: np.flatnonzero((role == r) & known) for r in ("train", "dev", "test")}
@@ -475,8 +473,6 @@ ax = axes[0]
 # $p < 0.05$, *the opposite*; otherwise *cannot tell*. With six states only $|\rho| > 0.88$ passes; 25 states would need about 0.4. If all layers score alike there is no order to agree with.
 
 # %%
-
-
 def agreement(w: np.ndarray, score: np.ndarray) -> str:
     seen = np.isfinite(score)
     if seen.sum() < 4 or np.ptp(score[seen]) == 0:
@@ -738,8 +734,6 @@ for ax, (title, found) in zip(axes, shown.items(), strict=True):
 # And how far could they have moved? The reach is the sum of all learning rates of the training times `layer_speed`. What was used of it is half the distance between the logits that rose and fell most.
 
 # %%
-
-
 def reach(recipe: recipes.Recipe, history: pd.DataFrame) -> float:
     """About how far Adam could carry one logit in a whole training."""
     n = int(history["steps"].sum())
