@@ -261,7 +261,7 @@ def test_predict_as_json(run, files, capsys):
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [f["file"] for f in found] == [str(f) for f in files]
     assert set(found[0]) == {
-        "file", "emotion", "probabilities", "gender", "speaker", "transcript",
+        "file", "emotion", "probabilities", "gender", "speaker", "transcript", "attributes",
     }  # fmt: skip
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
     assert next(iter(found[0]["probabilities"])) == found[0]["emotion"]
