@@ -150,7 +150,7 @@ def sweep(
     asked = tuple(asked)
     if before := [first for r in asked for first in experiments.needs(r)]:
         sweep(before, progress=progress, workers=workers)
-    missing = [r for r in asked if r.system in TRAINED and not experiments.record(r).done]
+    missing = _missing(asked)
     workers = _workers(workers)
     if workers > 1 and len(missing) > 1:
         if missing[0].corpus == "demo":
@@ -186,6 +186,12 @@ def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> No
     experiments.locate(pairs[0][0])
     with joblib.parallel_config("loky", n_jobs=_workers(workers), inner_max_num_threads=1):
         joblib.Parallel()(joblib.delayed(experiments.encode)(*pair) for pair in pairs)
+
+
+def _missing(asked: Iterable[recipes.Recipe]) -> list[recipes.Recipe]:
+    """Those that are yet to be trained, or predicted with, one for each run."""
+    found = {experiments.record(r): r for r in asked if r.system in TRAINED}
+    return [recipe for run, recipe in found.items() if not run.done]
 
 
 def _workers(asked: int | None) -> int:

@@ -326,3 +326,15 @@ def test_a_recognizer_of_a_fusion_hears_and_reads(home, base, corpus, capsys):
     assert "--text belongs to one FILE" in capsys.readouterr().err
     with pytest.raises(inference.InferenceError, match="a fusion takes streams"):
         inference.respond(recognizer.model, [data.store[0]], ["emotion"])
+
+
+def test_a_run_that_several_recipes_need_is_trained_once(home, folders, corpus):
+    from serlib import sweep as module
+
+    asked = [phase(p, folders, corpus) for p in ("emotion", "attributes")]
+    starts = [first for r in asked for first in experiments.needs(r)]
+    assert len(starts) == 2 and module._missing(starts) == starts[:1]
+    again = asked[0].change(name="again")
+    assert len(module._missing([*asked, again, recipes.floor("majority")])) == 2
+    experiments.run(starts[0], progress=False)
+    assert module._missing(starts) == []
