@@ -58,7 +58,6 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
-from serlib.verdicts import all_of, bold, verdict
 
 from serlib import (
     audio,
@@ -79,6 +78,7 @@ from serlib.demo import corpus as corpus_of_demo
 from serlib.demo import oracle
 from serlib.model import SER
 from serlib.sweep import Runs, sweep
+from serlib.verdicts import all_of, bold, verdict
 
 plots.style(profile)
 pd.set_option("display.max_colwidth", None)

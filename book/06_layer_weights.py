@@ -52,7 +52,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
-from serlib.verdicts import verdict
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -72,6 +71,7 @@ from serlib import (
     training,
 )
 from serlib.sweep import Runs, sweep
+from serlib.verdicts import verdict
 
 plots.style(profile)
 if profile == "smoke":
