@@ -163,7 +163,7 @@ def test_what_cannot_be_used_is_left_out_by_name(tmp_path, fresh):
     df, report = corpora.build("msp-podcast", root, progress=False)
     assert list(report.excluded) == [f"Audios/{name}" for name in names[:9]]
     words = ["no such file", "empty", "web page", "git lfs pull", "cut short", "no samples",
-             "outside", "ffmpeg", "cut short"]  # fmt: skip
+             "outside", "manifest extract", "cut short"]  # fmt: skip
     for why, word in zip(report.excluded.values(), words, strict=True):
         assert word in why
     assert len(df) == 48 - 9 and not set(df["wav"]) & set(report.excluded)
