@@ -97,7 +97,7 @@ publish.cost("07_fusion")
 # What it does not say: how large the encoders are and whether they are trained, all widths, the order of the experts, size and direction of the LSTM, every weight in the losses, σ, optimizer and epochs, and where the transcript comes from at test time.
 # `recipes.zgorzynski2025` marks each of these as our choice. Ours are: frozen experts, the order Whisper, WavLM, RoBERTa, one LSTM layer that runs forward, its last output.
 
-# %% mystnb={"image": {"alt": "Boxes and arrows in three rows, one per expert: wave to Whisper, wave to WavLM, transcript to RoBERTa, each followed by attentive statistics, projection and dense layers and one step of an LSTM; the last step leads to one linear layer that gives eight emotion logits and, through a scaled sigmoid, three attributes"}, "figure": {"caption": "The system of Zgórzyński et al. The LSTM's steps are experts. All emotion and attribute outputs leave one linear layer.", "name": "fig-07-architecture"}}
+# %% mystnb={"image": {"alt": "Boxes and arrows in three rows, one per expert: wave to Whisper, wave to WavLM, transcript to RoBERTa, each followed by attentive statistics, projection and dense layers and one step of an LSTM; the last step leads to one linear layer that gives eight emotion logits and, through a scaled sigmoid, three attributes"}, "figure": {"caption": "The system under test. The LSTM's steps are experts. All emotion and attribute outputs leave one linear layer.", "name": "fig-07-architecture"}}
 reads = {"Whisper": "wave", "WavLM": "wave", "RoBERTa": "transcript"}
 shapes = [f"(T{k}, D{k}) → 2 D{k}" for k in "₁₂₃"]
 drawn = {name: (source, shape) for (name, source), shape in zip(reads.items(), shapes, strict=True)}
