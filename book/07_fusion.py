@@ -613,7 +613,7 @@ bold(
 # The corpus has transcripts of people, or here of the plan. At test time there are none: somebody must recognize the words, or do without. What the paper's system read at test time is not said. So we take the *finished* model, and let RoBERTa read something else on test:
 #
 # - **manifest**: what was said, as in training;
-# - **recognized**: what a recognizer of ours heard. It is Cai's model with α = 0.1 from chapter 03, and it makes many mistakes;
+# - **recognized**: what a recognizer of ours heard. It is Cai's model with α = 0.1 from chapter 03, and it makes many mistakes. It knows neither case nor commas; we write what it says as a sentence, a capital first and a full stop last, since RoBERTa has learned to read sentences;
 # - **none**: an empty text for everybody.
 #
 # Nothing is trained again, and the epoch was chosen on dev with the manifest's transcripts. The audio experts alone, from above, are the yardstick: a text expert that hurts more when it is deaf than it helps when it hears is a liability.

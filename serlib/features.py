@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
@@ -107,7 +108,8 @@ def cache(
 ) -> FeatureStore:
     """Features of a frozen encoder: computed at the first call, read at the next.
 
-    Each clip is computed alone, so padding cannot matter. A hash of encoder, audio, code and
+    Each clip is computed alone and on one thread: neither padding nor the number of threads, which
+    decides in what order sums are taken, can matter. A hash of encoder, audio, code and
     arguments names the file; it is made anew if damaged. Processes that want the same one wait.
 
     Args:
@@ -141,11 +143,23 @@ def cache(
         if (stored := read(path)) is None:
             clips = (_alone(encoder, item, kind) for item in store)
             bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
-            write(path, bar, dtype=dtype)
+            with _one_thread():
+                write(path, bar, dtype=dtype)
             stored = read(path)
     if stored is None:
         raise OSError(f"{path} does not read back as written. Check the disk.")
     return stored
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, torch computes on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import nn
 from serlib import audio, batching, features
 from serlib.data import Data
 from serlib.recipe import Recipe, RecipeError
+from serlib.text import sentence
 
 SPEECH_QUANTUM = audio.SAMPLE_RATE // 4  # padded lengths of waves are multiples of this
 QUANTUM = 4  # and those of frames and token ids of this
@@ -50,7 +51,8 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
     Args:
         recipe: Its `transcript` says what dev and test have; train has the manifest's.
         data: The utterances.
-        heard: Hypotheses by key, for transcript="recognized".
+        heard: Hypotheses by key, for transcript="recognized"; written as sentences, since a
+            recognizer has neither case nor punctuation.
 
     Raises:
         RecipeError: An utterance of dev or test was not recognized.
@@ -69,7 +71,8 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
             f"{recipe.recognizer.name} has no hypothesis for {len(missing)} utterances, such as "
             f"{missing[0]}: give it the same corpus, protocol and fold"
         )
-    return [heard[k] if j else t for k, j, t in zip(keys, judged, said, strict=True)]
+    rows = zip(keys, judged, said, strict=True)
+    return [sentence(heard[key]) if j else t for key, j, t in rows]
 
 
 def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:

@@ -63,6 +63,20 @@ def decode(numbers: Iterable[int]) -> str:
     return " ".join(letters.replace(ALPHABET[SPACE], " ").split())
 
 
+def sentence(text: str) -> str:
+    """A text without case and punctuation as people write one: "Oh no I'm late." ("" stays "").
+
+    For readers of cased text: to RoBERTa a sentence in capitals is another language. Names and
+    commas cannot be had back. Our choice.
+
+    >>> sentence("OH NO I'M LATE"), sentence("")
+    ("Oh no I'm late.", '')
+    """
+    words = (re.sub(r"^i(?=$|')", "I", word) for word in text.lower().split())
+    line = " ".join(words)
+    return f"{line[0].upper()}{line[1:]}." if line else ""
+
+
 def collapse(best: Sequence[int]) -> list[int]:
     """Greedy CTC decoding: the best character of each frame, repeats merged, then blanks removed.
 

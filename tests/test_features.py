@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import batching, features
+from serlib import batching, encoders, features
 from serlib.batching import WaveStore
 
 
@@ -121,6 +121,20 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
     assert files(Toy(), store) == known
     monkeypatch.setattr(features.records, "source_digest", lambda modules: "other code")
     assert len(files(Toy(), store)) == len(known) + 1
+
+
+def test_the_number_of_threads_does_not_matter(tmp_path):
+    """Bit for bit; the demo encoder's convolutions do add up otherwise on two threads."""
+    encoder, store = encoders.load("demo-wavlm"), WaveStore(waves_of([40_000, 33_333, 50_001]))
+    before, found = torch.get_num_threads(), []
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            found.append(features.cache(encoder, store, root=tmp_path / str(n)).rows.tobytes())
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def test_default_folder(tmp_path, monkeypatch):
