@@ -90,9 +90,10 @@ publish.cost("05_losses")
 # the share of $i$'s attention that $j$ gets among all others; $\tau$ is a temperature. Let $P(i)$ be the others of $i$'s class. The loss that Wang et al. *cite* is that of MultiEMO {cite}`shi2023`; what they *print* is their equation 2:
 #
 # $$
-# \text{cited:}\quad L = -\frac1N \sum_i w_{y_i} \frac{1}{|P(i)|} \sum_{j \in P(i)} (1 - p_{ij})^\gamma \log p_{ij}
-# \qquad\qquad
-# \text{printed:}\quad L = -\frac1N \sum_i w_i \sum_{j \neq i} p_{ij}\,(1 - p_{ij})^\gamma
+# \begin{aligned}
+# \text{cited:}\quad L &= -\frac1N \sum_i w_{y_i} \frac{1}{|P(i)|} \sum_{j \in P(i)} (1 - p_{ij})^\gamma \log p_{ij} \\
+# \text{printed:}\quad L &= -\frac1N \sum_i w_i \sum_{j \neq i} p_{ij}\,(1 - p_{ij})^\gamma
+# \end{aligned}
 # $$
 #
 # Without the weights, and with γ = 0, the cited form is the supervised contrastive loss {cite}`khosla2020`. The two differ in five ways:

@@ -149,8 +149,10 @@ facts
 # An LSTM is made for sequences. Experts are a set: nothing in speech says that Whisper comes before RoBERTa. The last expert's gates decide last what is kept of the others, so the result depends on an order that nobody justified. Two plain alternatives:
 #
 # $$
-# \text{concatenation:}\quad \mathrm{ReLU}\bigl(W\,[h_1; h_2; h_3]\bigr), \qquad\qquad
-# \text{attention:}\quad \sum_k a_k h_k,\quad a = \mathrm{softmax}_k\bigl(v \cdot \tanh(W h_k + b)\bigr).
+# \begin{aligned}
+# \text{concatenation:}\quad &\mathrm{ReLU}\bigl(W\,[h_1; h_2; h_3]\bigr), \\
+# \text{attention:}\quad &\textstyle\sum_k a_k h_k,\quad a = \mathrm{softmax}_k\bigl(v \cdot \tanh(W h_k + b)\bigr).
+# \end{aligned}
 # $$
 #
 # The concatenation has an order too, but no one comes last: each expert has its own columns of $W$. We give it about as many parameters as the LSTM. The attention is a weighted mean, blind to the order. The next cell shows this on untrained networks:
