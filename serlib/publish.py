@@ -23,6 +23,7 @@ from IPython.display import HTML, Audio
 
 from serlib import audio, chapters, notebooks, records
 from serlib.chapters import ChapterRun
+from serlib.corpora import cards
 from serlib.notebooks import BOOK, ChapterError
 
 
@@ -131,6 +132,8 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
         "A chapter whose models were trained before reads them, and takes less.\n"
     )
     (source / "_chapters.md").write_text(f"{table(runs)}\n{note}")
+    known = (cards.markdown(cards.read(name)) for name in cards.names())
+    (source / "_corpora.md").write_text("\n".join(known))
     for run in runs:
         shutil.copy(run.notebook, source)
     _sphinx(source, html, out / "doctrees")

@@ -383,3 +383,24 @@ def test_manifest_list(capsys):
     assert cli.main(["manifest", "list", "iemocap"]) == 0
     assert "impro05a" in capsys.readouterr().out
     assert cli.main(["manifest", "list", "timit"]) == 1
+
+
+def test_a_card_as_a_section_of_a_page():
+    card = cards.Card(
+        name="toy", title="Toy <1>", license="CC0-1.0", how_to_get="run get_it --now", url="https://x.org",
+        labels={"h": "happiness", "u": None}, protocols={"session": "two folds"},
+        known_defects=("a*b",), layout="wav/<id>.wav",
+        expected=(cards.Expected("all", "its paper", total=1234),),
+    )  # fmt: skip
+    page = cards.markdown(card)
+    assert page.startswith("## Toy &lt;1>\n") and "- **At:** <https://x.org>\n" in page
+    assert r"get\_it \-\-now" in page and r"- a\*b" in page
+    assert "```text\nwav/<id>.wav\n```" in page
+    assert "`h` happiness, `u` left out." in page and "- `session`: two folds" in page
+    assert "- all, 1,234 utterances (quoted: its paper)" in page
+
+
+def test_every_card_has_a_section():
+    pages = {name: cards.markdown(cards.read(name)) for name in cards.names()}
+    assert len(pages) >= 12 and all(p.count("\n## ") == 0 for p in pages.values())
+    assert all(page.count("```") % 2 == 0 for page in pages.values())

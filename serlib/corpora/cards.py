@@ -93,6 +93,37 @@ class Card:
         return "\n".join(lines)
 
 
+def markdown(card: Card) -> str:
+    """The card as a section of a page."""
+
+    def plain(text: str) -> str:
+        for mark, escaped in (("<", "&lt;"), ("*", r"\*"), ("_", r"\_"), ("--", r"\-\-")):
+            text = text.replace(mark, escaped)
+        return text.strip()
+
+    facts = {"License": card.license, "How to get it": card.how_to_get, "Cite": card.citation}
+    lines = [f"## {plain(card.title)}", "", f"`serlib manifest list {card.name}`", ""]
+    lines += [f"- **{name}:** {plain(value)}" for name, value in facts.items() if value]
+    lines += [f"- **At:** <{card.url}>"] if card.url else []
+    if card.layout:
+        lines += ["", "```text", card.layout.rstrip(), "```"]
+    if card.labels:
+        pairs = (f"`{native}` {emotion or 'left out'}" for native, emotion in card.labels.items())
+        lines += ["", f"**Labels:** {', '.join(pairs)}."]
+    if card.protocols:
+        lines += ["", "**Protocols**", ""]
+        lines += [f"- `{name}`: {plain(what)}" for name, what in card.protocols.items()]
+    if card.expected:
+        lines += ["", "**Counts that a copy is compared with**", ""]
+        for e in card.expected:
+            total = "" if e.total is None else f", {e.total:,} utterances"
+            lines.append(f"- {plain(e.name)}{total} ({e.status}: {plain(e.source)})")
+    if card.known_defects:
+        lines += ["", "**Known defects**", ""]
+        lines += [f"- {plain(defect)}" for defect in card.known_defects]
+    return "\n".join([*lines, ""])
+
+
 def read(name: str, folder: Path = FOLDER) -> Card:
     """Read one card.
 
