@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from serlib import records, text
-from serlib.demo import corpus, loop, roberta, whisper
+from serlib.demo import corpus, loop, pretrain, roberta, whisper
 
 WORDS = ["garden", "kitchen", "under", "seven", "yellow", "market", "letter"], np.full(7, 1 / 7)
 
@@ -16,7 +16,7 @@ WORDS = ["garden", "kitchen", "under", "seven", "yellow", "market", "letter"], n
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    for module in (whisper, roberta):
+    for module in (pretrain, roberta):
         monkeypatch.setattr(module, "vocabulary", lambda: WORDS)
     monkeypatch.setattr(roberta, "TOPICS", 3)
     return tmp_path

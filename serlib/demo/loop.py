@@ -1,10 +1,14 @@
-"""The loop that pre-trains every demo encoder: AdamW, and a state to continue from."""
+"""What the programs that pre-train the demo encoders share: the loop, and writing the folder."""
 
 from __future__ import annotations
 
+import json
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -67,6 +71,35 @@ def train(
                 torch.save(saved, state.with_suffix(".partial"))
                 state.with_suffix(".partial").replace(state)
                 save(step, seconds, total.item(), shown)
+
+
+def write(model, beside, out: Path, config, step: int, seconds: float, **facts) -> None:
+    """Write a Hugging Face folder: weights in float16, and `pretraining.json` for the card.
+
+    Args:
+        model: A transformers model; a copy is saved, so that training can go on.
+        beside: Its feature extractor or tokenizer.
+        out: The folder.
+        config: How it is made.
+        step: Steps done.
+        seconds: They took so long.
+        **facts: More for the card.
+    """
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    copy.half().save_pretrained(out)
+    beside.save_pretrained(out)
+    facts = dict(
+        config=asdict(config), steps_done=step, minutes=round(seconds / 60, 1), **facts,
+        threads=torch.get_num_threads(), machine=platform.machine(),
+        torch=torch.__version__, transformers=metadata.version("transformers"),
+    )  # fmt: skip
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Three decimals."""
+    return {name: round(value, 3) for name, value in values.items()}
 
 
 def _optimizer(model: torch.nn.Module, config):

@@ -15,9 +15,8 @@ No transcript, label or sentence of the demo corpus is used. Words are drawn fro
 
 from __future__ import annotations
 
-import json
-import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +146,27 @@ def target_features(wave: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def speak(
+    hours: float, rng: np.random.Generator, *, whole: int = 1, longest: int | None = None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Random utterances, text and samples (int16), until they last `hours` together.
+
+    Each is cut to a multiple of `whole` samples; those above `longest` samples are left out.
+    """
+    words, weights = vocabulary()
+    total = 0
+    with tqdm(total=round(hours * 3600), desc="synthesize", unit="s") as bar:
+        while total < hours * 3600 * audio.SAMPLE_RATE:
+            text, voice, manner = random_utterance(rng, words, weights)
+            wave, _ = speech.render(text, voice, **manner)
+            if longest is not None and len(wave) > longest:
+                continue
+            wave = wave[: len(wave) // whole * whole]
+            total += len(wave)
+            yield text, wave
+            bar.update(round(total / audio.SAMPLE_RATE) - bar.n)
+
+
 def synthesize(hours: float, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Speak `hours` of random utterances, cut to whole frames, and cluster their targets.
 
@@ -160,17 +180,10 @@ def synthesize(hours: float, seed: int) -> tuple[np.ndarray, dict[str, np.ndarra
     if (folder / "targets.npz").exists():
         return np.load(folder / "speech.npy", mmap_mode="r"), dict(np.load(folder / "targets.npz"))
     rng = np.random.default_rng(seed)
-    words, weights = vocabulary()
-    waves, features, total = [], [], 0
-    with tqdm(total=round(hours * 3600), desc="synthesize", unit="s") as bar:
-        while total < hours * 3600 * audio.SAMPLE_RATE:
-            text, voice, manner = random_utterance(rng, words, weights)
-            wave, _ = speech.render(text, voice, **manner)
-            wave = wave[: len(wave) // STRIDE * STRIDE]
-            waves.append(wave)
-            features.append(target_features(wave.astype(np.float32) / 32768))
-            total += len(wave)
-            bar.update(round(total / audio.SAMPLE_RATE) - bar.n)
+    waves, features = [], []
+    for _, wave in speak(hours, rng, whole=STRIDE):
+        waves.append(wave)
+        features.append(target_features(wave.astype(np.float32) / 32768))
     targets = {}
     for name, k in CLUSTERS.items():
         x = np.concatenate([f[name] for f in features]).astype(np.float32)
@@ -251,27 +264,14 @@ def pretrain(config: PretrainConfig, out: Path | None = None, *, save_every: int
         return loss(encoder, heads, *batch, config.visible_weight)
 
     def save(step: int, seconds: float, value: float, accuracy: dict[str, float]) -> None:
-        _write(encoder, config, out, step, seconds, value, accuracy)
+        extractor = transformers.Wav2Vec2FeatureExtractor(
+            sampling_rate=audio.SAMPLE_RATE, do_normalize=False, return_attention_mask=True
+        )
+        loop.write(
+            encoder, extractor, out, config, step, seconds,
+            parameters=sum(p.numel() for p in encoder.parameters()), loss=round(value, 3),
+            masked_accuracy=loop.rounded(accuracy), clusters=CLUSTERS,
+        )  # fmt: skip
 
     loop.train(both, step_loss, config, out.name, save, save_every=save_every)
     return out
-
-
-def _write(encoder, config: PretrainConfig, out: Path, step, seconds, loss_, accuracy) -> None:
-    """Save weights in float16, the feature extractor's settings, and the facts for the card."""
-    import transformers
-
-    copy = type(encoder)(encoder.config)
-    copy.load_state_dict(encoder.state_dict())
-    copy.half().save_pretrained(out, safe_serialization=True)
-    transformers.Wav2Vec2FeatureExtractor(
-        sampling_rate=audio.SAMPLE_RATE, do_normalize=False, return_attention_mask=True
-    ).save_pretrained(out)
-    facts = dict(
-        config=asdict(config), steps_done=step, minutes=round(seconds / 60, 1),
-        parameters=sum(p.numel() for p in encoder.parameters()), loss=round(loss_, 3),
-        masked_accuracy={k: round(v, 3) for k, v in accuracy.items()},
-        clusters=CLUSTERS, threads=torch.get_num_threads(), machine=platform.machine(),
-        torch=torch.__version__, transformers=transformers.__version__,
-    )  # fmt: skip
-    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -10,9 +10,7 @@ what the words mean to people, and no sentence of the demo corpus is used.
 
 from __future__ import annotations
 
-import json
-import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,25 +132,11 @@ def pretrain(config: RobertaConfig, out: Path | None = None, *, save_every: int 
         return functional.cross_entropy(logits, target[asked]), {"hidden": right.item()}
 
     def save(step: int, seconds: float, value: float, shown: dict[str, float]) -> None:
-        _write(model, tokens, config, out, step, seconds, value, shown)
+        parameters = sum(p.numel() for p in model.roberta.parameters())
+        loop.write(
+            model, tokens, out, config, step, seconds,
+            parameters=parameters, loss=round(value, 3), shown=loop.rounded(shown),
+        )  # fmt: skip
 
     loop.train(model, loss, config, out.name, save, save_every=save_every)
     return out
-
-
-def _write(model, tokens, config: RobertaConfig, out: Path, step, seconds, value, shown) -> None:
-    """Save weights in float16, the tokenizer, and the facts for the card."""
-    import transformers
-
-    copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.half().save_pretrained(out)
-    tokens.save_pretrained(out)
-    facts = dict(
-        config=asdict(config), steps_done=step, minutes=round(seconds / 60, 1),
-        parameters=sum(p.numel() for p in model.roberta.parameters()),
-        loss=round(value, 3), shown={k: round(v, 3) for k, v in shown.items()},
-        threads=torch.get_num_threads(), machine=platform.machine(),
-        torch=torch.__version__, transformers=transformers.__version__,
-    )  # fmt: skip
-    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")

@@ -12,19 +12,16 @@ demo corpus. The context is 6 seconds instead of 30, which all clips of the demo
 from __future__ import annotations
 
 import functools
-import json
-import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from serlib import audio, losses, records, text
-from serlib.demo import loop, speech
-from serlib.demo.pretrain import ENCODERS, random_utterance, vocabulary
+from serlib.demo import loop
+from serlib.demo.pretrain import ENCODERS, speak
 
 CONTEXT = 6  # seconds
 START, END = len(text.ALPHABET), len(text.ALPHABET) + 1  # tokens beside the characters
@@ -69,18 +66,8 @@ def synthesize(hours: float, seed: int) -> tuple[np.ndarray, np.ndarray, list[li
     folder = records.home() / "demo" / f"transcribed-{hours:g}h-{seed}"
     if not (folder / "said.json").exists():
         rng = np.random.default_rng([seed, 1])  # other utterances than pretrain.synthesize's
-        words, weights = vocabulary()
-        waves, said, total = [], [], 0
-        with tqdm(total=round(hours * 3600), desc="synthesize", unit="s") as bar:
-            while total < hours * 3600 * audio.SAMPLE_RATE:
-                sentence, voice, manner = random_utterance(rng, words, weights)
-                wave, _ = speech.render(sentence, voice, **manner)
-                if len(wave) > CONTEXT * audio.SAMPLE_RATE:
-                    continue
-                waves.append(wave)
-                said.append(sentence)
-                total += len(wave)
-                bar.update(round(total / audio.SAMPLE_RATE) - bar.n)
+        made = list(speak(hours, rng, longest=CONTEXT * audio.SAMPLE_RATE))
+        said, waves = [sentence for sentence, _ in made], [wave for _, wave in made]
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "speech.npy", np.concatenate(waves))
         np.save(folder / "ends.npy", np.cumsum([len(wave) for wave in waves]))
@@ -148,26 +135,12 @@ def pretrain(config: WhisperConfig, out: Path | None = None, *, save_every: int 
         return model(clips, [said[i] for i in chosen], config.ctc)
 
     def save(step: int, seconds: float, value: float, shown: dict[str, float]) -> None:
-        _write(model.whisper, config, out, step, seconds, value, shown)
+        inside = sum(p.numel() for p in model.whisper.model.encoder.parameters())
+        loop.write(
+            model.whisper, extractor(), out, config, step, seconds,
+            parameters=inside, loss=round(value, 3), shown=loop.rounded(shown),
+        )  # fmt: skip
+        (out / "generation_config.json").unlink(missing_ok=True)
 
     loop.train(model, loss, config, out.name, save, save_every=save_every)
     return out
-
-
-def _write(model, config: WhisperConfig, out: Path, step, seconds, value, shown) -> None:
-    """Save weights in float16, the feature extractor's settings, and the facts for the card."""
-    import transformers
-
-    copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.half().save_pretrained(out)
-    (out / "generation_config.json").unlink(missing_ok=True)
-    extractor().save_pretrained(out)
-    facts = dict(
-        config=asdict(config), steps_done=step, minutes=round(seconds / 60, 1),
-        parameters=sum(p.numel() for p in model.model.encoder.parameters()),
-        loss=round(value, 3), shown={k: round(v, 3) for k, v in shown.items()},
-        threads=torch.get_num_threads(), machine=platform.machine(),
-        torch=torch.__version__, transformers=transformers.__version__,
-    )  # fmt: skip
-    (out / "pretraining.json").write_text(json.dumps(facts, indent=1) + "\n")
