@@ -19,7 +19,7 @@ TIERS = (
     {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
     {"stores", "corpora.files", "corpora.cards", "corpora.measure"},
-    {"demo.plan", "demo.speech", "demo.loop", "whisper", "roberta"},
+    {"demo.plan", "demo.speech", "demo.loop", "wav2vec2", "whisper", "roberta"},
     {"demo.oracle", "corpora.counts"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"demo.treekit"},
@@ -45,7 +45,7 @@ TIERS = (
 ONLY = {
     "transformers": {
         "checkpoints",
-        "encoders",
+        "wav2vec2",
         "whisper",
         "roberta",
         "demo.pretrain",
