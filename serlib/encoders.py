@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from serlib import audio, records
+from serlib import audio, records, wavlm
 from serlib.checkpoints import DEMO as DEMO
 from serlib.checkpoints import (
     EXTRACTOR,
@@ -73,10 +72,14 @@ class Encoder(Pretrained):
 
     DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
 
-    def __init__(self, model: nn.Module, *, do_normalize: bool, masked: bool, freeze: str) -> None:
+    def __init__(
+        self, model: nn.Module, *, do_normalize: bool, masked: bool, freeze: str, attention: str
+    ) -> None:
         """Wrap a transformers model; see ``load``."""
         super().__init__(model, freeze)
         config = model.config
+        if self.family == "wavlm" and attention == "fused":
+            wavlm.install(model.encoder.layers)
         self.pre_norm = config.do_stable_layer_norm
         self.masked = masked and config.feat_extract_norm == "group"
         self.cnn_width = config.conv_dim[-1]
@@ -91,6 +94,7 @@ class Encoder(Pretrained):
             "final": "LayerNorm of layer L" if self.pre_norm else "layer L",
             "do_normalize": do_normalize,
             "spec_augment": config.mask_time_prob,
+            "attention": attention,
         }
         for name in "cnn_width stride receptive_field".split():
             self.facts[name] = getattr(self, name)
@@ -99,7 +103,7 @@ class Encoder(Pretrained):
             model.feature_extractor.requires_grad_(False)
 
     @classmethod
-    def build(cls, config, folder: Path, *, weights: bool, freeze: str, masked: bool) -> Encoder:
+    def build(cls, config, folder: Path, *, weights: bool, **options: object) -> Encoder:
         """Make one from a folder and its configuration; see ``load``."""
         for option in ("add_adapter", "conv_pos_batch_norm"):  # another frame rate; clips get mixed
             if getattr(config, option, False):
@@ -109,7 +113,7 @@ class Encoder(Pretrained):
             rate = extractor["sampling_rate"]
             raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
         normalize = bool(extractor.get("do_normalize", True))  # as the extractor itself defaults
-        return cls(model, do_normalize=normalize, masked=masked, freeze=freeze)
+        return cls(model, do_normalize=normalize, **options)
 
     def prepare(self, wave: np.ndarray) -> np.ndarray:
         """One wave (N,) at 16 kHz to what ``extract`` takes: (max(N, receptive_field),) float32.
@@ -179,9 +183,11 @@ class Encoder(Pretrained):
         x = x + encoder.pos_conv_embed(x)
         x = encoder.dropout(x if self.pre_norm else encoder.layer_norm(x))
         layers, bias = [x], None
+        if self.family == "wavlm":  # all layers share the first one's position bias
+            bias = wavlm.position_bias(encoder.layers, x.shape[1], len(x))
         for layer in encoder.layers:
-            if self.family == "wavlm":  # its first layer makes the position bias of all
-                x, bias = layer(x, attention_mask=valid, position_bias=bias)
+            if self.family == "wavlm":
+                x, _ = layer(x, attention_mask=valid, position_bias=bias)
             else:  # true = attend to this key, for every head and query
                 x = layer(x, attention_mask=None if valid is None else valid[:, None, None])
             layers.append(x)
@@ -218,6 +224,7 @@ def load(
     name: str | Path,
     *,
     masked_group_norm: bool = True,
+    attention: str = "fused",
     context: str = "full",
     freeze: str = "cnn",
     dropout: float | None = None,
@@ -232,6 +239,8 @@ def load(
         name: Shipped ("demo-wavlm"), a folder, or on the hub ("microsoft/wavlm-large").
         masked_group_norm: False lets padding into a clip's features, as the stock wav2vec 2.0,
             HuBERT and WavLM do.
+        attention: "fused" replaces WavLM's attention by `serlib.wavlm`'s, the same but faster and
+            open to adapters; "stock" keeps it.
         context: What Whisper sees: the "full" one, zeros after the clip included, as in its
             training; or the "short" one, the clip alone, our variant: cheaper, another result.
         freeze: What is not trained: the "cnn" (as in the papers; Whisper's are its two
@@ -252,12 +261,20 @@ def load(
         raise EncoderError(f"freeze={freeze!r}: choose cnn, all or none.")
     if context not in ("full", "short"):
         raise EncoderError(f"context={context!r}: choose full or short.")
+    if attention not in wavlm.ATTENTIONS:
+        raise EncoderError(f"attention={attention!r}: choose fused or stock.")
     folder = locate(name, weights=not random_init)
     config = read_config(folder)
     kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
-    own = {Encoder: {"masked": masked_group_norm}, WhisperEncoder: {"context": context}}
+    own = {Encoder: {"masked": masked_group_norm, "attention": attention}}
+    own[WhisperEncoder] = {"context": context}
     for option, applies, fix in (
         ("masked_group_norm=False", masked_group_norm or kind is Encoder, "for wave models"),
+        (
+            f"attention={attention!r}",
+            attention == "fused" or config.model_type == "wavlm",
+            "for WavLM",
+        ),
         (f"context={context!r}", context == "full" or kind is WhisperEncoder, "for Whisper"),
         (f"spec_augment={spec_augment}", not spec_augment or kind is not TextEncoder, "for speech"),
     ):
@@ -281,9 +298,7 @@ def _model(config, folder: Path, weights: bool) -> nn.Module:
     """The transformers model, with random weights or those in the folder's safetensors."""
     from transformers import AutoModel
 
-    # WavLM has eager attention only, and its masks of two types make torch warn in every process.
-    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-    attention = "eager" if config.model_type == "wavlm" else "sdpa"
+    attention = "eager" if config.model_type == "wavlm" else "sdpa"  # `wavlm` replaces it
     model = AutoModel.from_config(config, dtype=torch.float32, attn_implementation=attention)
 
     def rename(name: str) -> str:
