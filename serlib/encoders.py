@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from serlib import wavlm
 from serlib.checkpoints import DEMO as DEMO
 from serlib.checkpoints import FAMILIES as FAMILIES
 from serlib.checkpoints import Encoded as Encoded
@@ -27,6 +28,7 @@ def load(
     name: str | Path,
     *,
     masked_group_norm: bool = True,
+    attention: str = "fused",
     context: str = "full",
     freeze: str = "cnn",
     freeze_layers: int = 0,
@@ -42,6 +44,8 @@ def load(
         name: Shipped ("demo-wavlm"), a folder, or on the hub ("microsoft/wavlm-large").
         masked_group_norm: False lets padding into a clip's features, as the stock wav2vec 2.0,
             HuBERT and WavLM do.
+        attention: "fused" replaces WavLM's attention by `serlib.wavlm`'s, the same but faster and
+            open to adapters; "stock" keeps it.
         context: What Whisper sees: the "full" one, zeros after the clip included, as in its
             training; or the "short" one, the clip alone, our variant: cheaper, another result.
         freeze: What is not trained: the "cnn" (as in the papers; Whisper's are its two
@@ -65,15 +69,23 @@ def load(
         raise EncoderError(f"freeze={freeze!r}: choose cnn, all or none.")
     if context not in ("full", "short"):
         raise EncoderError(f"context={context!r}: choose full or short.")
+    if attention not in wavlm.ATTENTIONS:
+        raise EncoderError(f"attention={attention!r}: choose fused or stock.")
     folder = locate(name, weights=not random_init)
     config = read_config(folder)
     kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
     own = {
-        Encoder: {"masked": masked_group_norm, "freeze_layers": freeze_layers},
+        Encoder: {
+            "masked": masked_group_norm,
+            "attention": attention,
+            "freeze_layers": freeze_layers,
+        },
         WhisperEncoder: {"context": context},
     }
+    of_wavlm = attention == "fused" or config.model_type == "wavlm"
     for option, applies, fix in (
         ("masked_group_norm=False", masked_group_norm or kind is Encoder, "for wave models"),
+        (f"attention={attention!r}", of_wavlm, "for WavLM"),
         (f"context={context!r}", context == "full" or kind is WhisperEncoder, "for Whisper"),
         (f"spec_augment={spec_augment}", not spec_augment or kind is not TextEncoder, "for speech"),
         (f"freeze_layers={freeze_layers}", not freeze_layers or kind is Encoder, "for wave models"),

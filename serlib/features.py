@@ -24,7 +24,7 @@ from serlib import records
 
 KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 # The source that decides features, and is in their names.
-SOURCES = tuple("audio checkpoints encoders features roberta stores wav2vec2 whisper".split())
+SOURCES = tuple("audio checkpoints encoders features roberta stores wav2vec2 wavlm whisper".split())
 CHUNK = 64  # clips whose features wait in memory to be written
 
 

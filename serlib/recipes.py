@@ -42,7 +42,7 @@ def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
     if profile == "full":
         return full
     small = dict(
-        epochs=4, lr_encoder=1e-3, lr_head=2e-3, warmup=0.1, schedule="linear", clip=1.0,
+        epochs=4, lr_encoder=2e-3, lr_head=2e-3, warmup=0.1, schedule="linear", clip=1.0,
         budget_seconds=24.0, weight_decay=0.01, select=full.select,
     )  # fmt: skip
     small.update(demo)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from serlib import audio, records
+from serlib import audio, records, wavlm
 from serlib.checkpoints import (
     EXTRACTOR,
     Encoded,
@@ -69,11 +68,14 @@ class Encoder(Pretrained):
         masked: bool,
         freeze: str,
         freeze_layers: int = 0,
+        attention: str = "fused",
     ) -> None:
         """Wrap a transformers model; see ``encoders.load``."""
         super().__init__(model, freeze)
         config = model.config
         self.freeze_layers = freeze_layers if freeze == "cnn" else 0
+        if self.family == "wavlm" and attention == "fused":
+            wavlm.install(model.encoder.layers)
         self.pre_norm = config.do_stable_layer_norm
         self.masked = masked and config.feat_extract_norm == "group"
         self.cnn_width = config.conv_dim[-1]
@@ -88,6 +90,7 @@ class Encoder(Pretrained):
             "final": "LayerNorm of layer L" if self.pre_norm else "layer L",
             "do_normalize": do_normalize,
             "spec_augment": config.mask_time_prob,
+            "attention": attention,
         }
         for name in "cnn_width stride receptive_field".split():
             self.facts[name] = getattr(self, name)
@@ -111,14 +114,12 @@ class Encoder(Pretrained):
     def train(self, mode: bool = True) -> Encoder:
         """Switch dropout; what is frozen keeps it off, so that its output may be stored."""
         super().train(mode)
-        for part in self._frozen() if self.freeze == "cnn" else ():
+        for part in self._frozen() if self.freeze_layers else ():
             part.eval()
         return self
 
     @classmethod
-    def build(
-        cls, config, folder: Path, *, weights: bool, masked: bool, freeze: str, freeze_layers: int
-    ) -> Encoder:
+    def build(cls, config, folder: Path, *, weights: bool, **options: object) -> Encoder:
         """Make one from a folder and its configuration; see ``encoders.load``."""
         for option in ("add_adapter", "conv_pos_batch_norm"):  # another frame rate; clips get mixed
             if getattr(config, option, False):
@@ -128,9 +129,7 @@ class Encoder(Pretrained):
             rate = extractor["sampling_rate"]
             raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
         normalize = bool(extractor.get("do_normalize", True))  # as the extractor itself defaults
-        return cls(
-            model, do_normalize=normalize, masked=masked, freeze=freeze, freeze_layers=freeze_layers
-        )
+        return cls(model, do_normalize=normalize, **options)
 
     def prepare(self, wave: np.ndarray) -> np.ndarray:
         """One wave (N,) at 16 kHz to what ``extract`` takes: (max(N, receptive_field),) float32.
@@ -214,15 +213,13 @@ class Encoder(Pretrained):
         Written out instead of calling the stock encoder: it starts from stored states, has no
         LayerDrop to shorten the list, and the states carry gradients under checkpointing.
         """
-        above, bias = self.model.encoder.layers[len(states) - 1 :], None
-        if above and self.family == "wavlm":  # the first layer has the position bias of all
-            batch, n_frames, _ = states[0].shape
-            first = self.model.encoder.layers[0].attention
-            bias = first.compute_bias(n_frames, n_frames).repeat(batch, 1, 1)  # (B H, T, T)
-        for layer in above:
+        layers, bias = self.model.encoder.layers, None
+        if self.family == "wavlm":  # all layers share the first one's position bias
+            bias = wavlm.position_bias(layers, states[0].shape[1], len(states[0]))
+        for layer in layers[len(states) - 1 :]:
             x = states[-1]
             if self.family == "wavlm":
-                x, bias = layer(x, attention_mask=valid, position_bias=bias)
+                x, _ = layer(x, attention_mask=valid, position_bias=bias)
             else:  # true = attend to this key, for every head and query
                 x = layer(x, attention_mask=None if valid is None else valid[:, None, None])
             states = [*states, x]
@@ -265,9 +262,7 @@ def _model(config, folder: Path, weights: bool) -> nn.Module:
     """The transformers model, with random weights or those in the folder's safetensors."""
     from transformers import AutoModel
 
-    # WavLM has eager attention only, and its masks of two types make torch warn in every process.
-    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask")
-    attention = "eager" if config.model_type == "wavlm" else "sdpa"
+    attention = "eager" if config.model_type == "wavlm" else "sdpa"  # `wavlm` replaces it
     model = AutoModel.from_config(config, dtype=torch.float32, attn_implementation=attention)
 
     def rename(name: str) -> str:

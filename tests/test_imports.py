@@ -18,7 +18,7 @@ TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
-    {"stores", "corpora.files", "corpora.cards", "corpora.measure"},
+    {"stores", "wavlm", "corpora.files", "corpora.cards", "corpora.measure"},
     {"demo.plan", "demo.speech", "demo.loop", "wav2vec2", "whisper", "roberta"},
     {"demo.oracle", "corpora.counts"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
