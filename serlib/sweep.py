@@ -47,6 +47,26 @@ class Runs:
             raise KeyError(f"no run is named {name!r}; there are {', '.join(self.names())}")
         return Runs(tuple(self.recipes[i] for i in at), tuple(self.runs[i] for i in at))
 
+    def together(self, *names: str) -> Runs:
+        """The runs of several names, name by name, with only the seeds that all of them have.
+
+        So they can be compared in pairs: where one name ran with more seeds, the others are left
+        out.
+
+        Raises:
+            KeyError: If no run has one of the names.
+            ValueError: If the names have no seed in common, or none is given.
+        """
+        groups = [self.named(name) for name in dict.fromkeys(names)]
+        seeds = {group.names()[0]: {r.seed for r in group.recipes} for group in groups}
+        common = set.intersection(*seeds.values()) if seeds else set()
+        if not common:
+            found = "; ".join(f"{name}: {sorted(s)}" for name, s in seeds.items())
+            raise ValueError(f"no seed that all names have: {found or 'no names were given'}")
+        pairs = [p for g in groups for p in zip(g.recipes, g.runs, strict=True)]
+        kept = [(recipe, run) for recipe, run in pairs if recipe.seed in common]
+        return Runs(*(tuple(column) for column in zip(*kept, strict=True)))
+
     def names(self) -> list[str]:
         """The names, each once, in order."""
         return list(dict.fromkeys(r.name for r in self.recipes))
