@@ -18,8 +18,8 @@ TIERS = (
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
-    {"stores", "corpora.files", "corpora.cards", "corpora.measure"},
-    {"demo.plan", "demo.speech", "demo.loop", "whisper", "roberta"},
+    {"stores", "wavlm", "corpora.files", "corpora.cards", "corpora.measure"},
+    {"demo.plan", "demo.speech", "demo.loop", "wav2vec2", "whisper", "roberta"},
     {"demo.oracle", "corpora.counts"},
     {"corpora.", "batching", "encoders", "demo.corpus"},
     {"demo.treekit"},
@@ -46,7 +46,7 @@ TIERS = (
 ONLY = {
     "transformers": {
         "checkpoints",
-        "encoders",
+        "wav2vec2",
         "whisper",
         "roberta",
         "demo.pretrain",
