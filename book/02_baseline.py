@@ -566,7 +566,7 @@ print(f"UA of functionals + SVM: {reported:.3f}")
 # ```
 
 # %% tags=["solution", "hide-input"]
-speaker = data.table["speaker"].to_numpy()
+speaker = data.table["speaker"].fillna("unknown").to_numpy()
 centered = x - pd.DataFrame(x).groupby(speaker).transform("mean").to_numpy()
 for name, features in {"as they are": x, "centered per talker": centered}.items():
     scores, _ = floors.svm(
