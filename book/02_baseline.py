@@ -499,7 +499,7 @@ claims.style.hide(axis="index")
 #
 # ## Exercises
 #
-# **Check 1.** A system calls all 691 test utterances *neutral*. Give its WA and UA without running code, then check.
+# **Check 1.** A system calls all test utterances *neutral*, the most frequent class. Give its WA and UA without running code, then check.
 #
 # ```{dropdown} Solution
 # WA is the share of neutral in test; UA is $1/C$, because the recall is 1 for one class and 0 for the others. The row *majority guesser* above shows both.
