@@ -74,7 +74,7 @@ from serlib.model import SER
 from serlib.sweep import sweep
 from serlib.verdicts import bold, verdict
 
-plots.style(profile)
+plots.style(profile, corpus)
 if profile == "smoke":
     seeds = seeds[:1]
 proposed = recipes.wang2025(profile, corpus, data_root)

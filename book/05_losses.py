@@ -73,7 +73,7 @@ from serlib.demo import plan
 from serlib.sweep import sweep
 from serlib.verdicts import all_of, bold, verdict
 
-plots.style(profile)
+plots.style(profile, corpus)
 if profile == "smoke":
     seeds, tuned_seeds, epochs, betas, sigmas = seeds[:1], seeds[:1], 1, betas[1:3], sigmas[1:2]
 # At smoke the runs are over before a second process has started.
