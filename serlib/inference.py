@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,9 +150,17 @@ def respond(
     Returns:
         For each name one array per wave; per-frame outputs are cut to the wave's own frames.
     """
+    batches = (_batch(model, waves[at : at + size]) for at in range(0, len(waves), size))
+    return collect(model, batches, names)
+
+
+def collect(
+    model: SER, batches: Iterable[Batch], names: Sequence[str]
+) -> dict[str, list[np.ndarray]]:
+    """As `respond`, of batches, such as those of stored features (`experiments.inputs`)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for start in range(0, len(waves), size):
-        out = _forward(model, waves[start : start + size])
+    for batch in batches:
+        out = _outputs(model, batch)
         if missing := set(names) - set(out):
             raise InferenceError(f"no output {sorted(missing)}; there are {', '.join(sorted(out))}")
         for name in names:
