@@ -78,7 +78,9 @@ plots.style(profile)
 if profile == "smoke":
     seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
 planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: what is in it is known
-workers = 1 if profile == "smoke" else None  # small runs end before a second process has started
+workers = min(joblib.cpu_count(), 4)
+if profile == "smoke" or torch.cuda.is_available():
+    workers = 1  # small runs end before a second process has started, and a GPU is one
 publish.cost("06_layer_weights")
 
 # %% [markdown]
@@ -266,9 +268,7 @@ def layer_means(encoder: encoders.Encoder) -> np.ndarray:
     means = np.full((len(heard), n_states, encoder.width), np.nan, np.float32)
     if encoder is random_encoder:
         mean = joblib.delayed(lambda row: states(encoder, [row]).mean(1).numpy())
-        found = joblib.Parallel(n_jobs=workers or -1, prefer="threads")(
-            map(mean, np.flatnonzero(heard))
-        )
+        found = joblib.Parallel(n_jobs=workers, prefer="threads")(map(mean, np.flatnonzero(heard)))
     else:  # the trainings have stored them
         kept = features.cache(encoder, data.store, kind="layers", dtype="float16")
         found = [kept[int(i)].float().mean(0).view(n_states, -1) for i in np.flatnonzero(heard)]
@@ -322,7 +322,7 @@ if len(set(labels["gender"][0]) - {-1}) < 2:
     del labels["gender"]
 rows_of = {name: parts(roles, y >= 0) for name, (y, roles) in labels.items()}
 jobs = [(n, w, k) for n in labels for w in means for k in range(n_states)]
-with joblib.parallel_config("loky", n_jobs=workers or -1, inner_max_num_threads=1):
+with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
     fits = joblib.Parallel()(
         joblib.delayed(probe)(means[w][:, k], labels[n][0], rows_of[n]) for n, w, k in jobs
     )
@@ -394,7 +394,7 @@ ax = axes[0]
 
 # %%
 last, best, verdicts = n_states - 1, {}, {}
-for name, (y, roles) in labels.items():
+for name, (y, _) in labels.items():
     rows = rows_of[name]
     truth, who = y[rows["test"]], talkers[rows["test"]]
     found = answers[name, "pre-trained"]
