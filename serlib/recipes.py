@@ -309,7 +309,7 @@ def zgorzynski2025(
             n_layers=None if full else DEMO_LAYERS,
         ),
         loss=LossConfig(weights="inverse_frequency", alpha_attributes=1.0),
-        train=_scale(profile, train, epochs=8, lr_head=3e-3, budget_seconds=60.0),
+        train=_scale(profile, train, epochs=5, lr_head=3e-3, budget_seconds=60.0),
     )
     if phase != "multitask":
         recipe = replace(recipe, start=recipe).change(
