@@ -114,9 +114,10 @@ def test_the_stock_attention_ignores_adapters(folder):
 def test_frozen_layers_get_no_adapters(folder):
     """Their states are stored, and are the same whether the layers above are adapted or not."""
     encoder = encoders.load(folder("wavlm"), freeze_layers=2)
-    before = encoder.digest("cnn")
+    before = [encoder.digest(part) for part in ("cnn", "all")]
     tuning.add_lora(encoder, 2)
-    assert encoder.digest("cnn") == before
+    assert [encoder.digest(part) for part in ("cnn", "all")] == before
+    assert awaken(encoder).digest() != before[1]
     names = [n for n, p in encoder.named_parameters() if p.requires_grad]
     assert len(names) == 4 and all("layers.2." in name for name in names)
 
