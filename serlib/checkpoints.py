@@ -123,8 +123,11 @@ def content_digest(
     """
     which, values = which or (lambda key: not _NO_MATTER.match(key)), config.to_dict()
     content = [f"{key}={values[key]}" for key in sorted(values) if which(key)]
-    total = hashlib.sha256(f"{content} {settings}".encode())
-    for name, value in sorted(module.state_dict().items()):
+    total, state = hashlib.sha256(f"{content} {settings}".encode()), module.state_dict()
+    if not any(value.any() for name, value in state.items() if "lora_B" in name):
+        # Adapters that have learned nothing yet (see `tuning.add_lora`) change nothing.
+        state = {n.replace("base_layer.", ""): x for n, x in state.items() if "lora_" not in n}
+    for name, value in sorted(state.items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
     return total.hexdigest()

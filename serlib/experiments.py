@@ -126,6 +126,7 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
         tuned = fusion.load(config, names=config.tuned)
         model = fusion.Fusion(config, about["widths"], tuned=tuned)
     else:
+        settings["compile"] = False  # whoever predicts may have no compiler
         model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
     model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from serlib import encoders, heads, text
+from serlib import encoders, heads, text, tuning
 from serlib.batching import Batch
 
 TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
@@ -57,6 +57,11 @@ class ModelConfig:
         spec_augment: Share of frames hidden from the transformer in training, in spans; 0 is off.
         n_layers: Keep the first so many transformer layers; None keeps all.
         random_init: Start the encoder from random weights, as a control.
+        lora: Rank of adapters that are trained in the encoder instead of its weights, at
+            `lr_encoder`, see ``tuning.add_lora``; 0 trains the weights.
+        checkpoint_layers: Compute layers twice instead of keeping their activations, for small
+            GPUs, see ``tuning.checkpoint_layers``.
+        compile: Compile the transformer layers, see ``tuning.compile_layers``; needs a compiler.
         masked_encoder: False hides the lengths from the encoder: it normalizes over the padding and
             attends to it, as published code does that passes no attention mask.
         masked_pooling: False pools over the padded frames too, as published code does that takes
@@ -83,6 +88,9 @@ class ModelConfig:
     spec_augment: float = 0.0
     n_layers: int | None = None
     random_init: bool = False
+    lora: int = 0
+    checkpoint_layers: bool = False
+    compile: bool = False
     masked_encoder: bool = True
     masked_pooling: bool = True
 
@@ -106,6 +114,8 @@ class ModelConfig:
             raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
         if self.co_attention != "none" and len(self.tasks) < 2:
             raise ValueError("co_attention needs another task beside the emotion.")
+        if self.lora < 0 or (self.lora and self.freeze != "cnn"):
+            raise ValueError(f"lora={self.lora}, freeze={self.freeze!r}: a rank needs 'cnn'.")
         if self.input_dropout and self.head == "linear":
             raise ValueError("input_dropout is for head='mlp'; with 'linear' set dropout instead.")
 
@@ -148,6 +158,12 @@ class SER(nn.Module):
             seed=seed,
             **{name: getattr(config, name) for name in same},
         )
+        if config.lora:
+            tuning.add_lora(self.encoder, config.lora, seed=seed)
+        if config.checkpoint_layers:
+            tuning.checkpoint_layers(self.encoder)
+        if config.compile:
+            tuning.compile_layers(self.encoder)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
             raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width

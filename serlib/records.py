@@ -40,7 +40,7 @@ BYSTANDERS = frozenset(
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
-    "safetensors".split()
+    "peft safetensors".split()
 )
 log = logging.getLogger(__name__)
 
