@@ -245,14 +245,18 @@ class DurationBatchSampler:
     def epoch(self, epoch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
         """The batches of an epoch, or of the process ``rank`` of ``world``.
 
-        Processes step together, so all get equally many: the largest batches are halved until the
-        number divides.
+        Processes share each batch, clip by clip, so that a step of all is the step of one: as many
+        steps, each over the same clips. A batch of fewer clips than processes, such as the last,
+        first joins its neighbor in length.
 
         Raises:
-            ValueError: All clips come alone, and not equally many for each process.
+            ValueError: Batches, or the whole corpus, are too small for that many processes.
         """
         if not 0 <= rank < world:
             raise ValueError(f"{rank=}, {world=}: ranks count from 0")
+        if min(self.max_clips, len(self.durations)) < world and len(self.durations):
+            clips = min(self.max_clips, len(self.durations))
+            raise ValueError(f"{clips} clips per batch, at most, for {world} processes: use fewer")
         rng = np.random.default_rng((self.seed, epoch))
         noise = self.quantum * rng.uniform(-1, 1, len(self.durations)) * self.shuffle
         batches, longest = [], 0
@@ -263,11 +267,9 @@ class DurationBatchSampler:
                 batches.append([])
                 longest = self.quanta[i]
             batches[-1].append(i)
-        while len(batches) % world:
-            largest = max(batches, key=len)
-            if len(largest) == 1:
-                raise ValueError(f"{len(batches)} single clips for {world} processes: raise budget")
-            batches.append([largest.pop() for _ in range(len(largest) // 2)])
+        while (small := min(map(len, batches), default=world)) < world:
+            at = next(i for i, batch in enumerate(batches) if len(batch) == small)
+            batches[max(at - 1, 0)] += batches.pop(max(at, 1))
         if self.shuffle:
             rng.shuffle(batches)
-        return batches[rank::world]
+        return batches if world == 1 else [batch[rank::world] for batch in batches]

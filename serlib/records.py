@@ -36,7 +36,7 @@ import platformdirs
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
     "__init__ chapters claims cli fusionplots inference layerplots lossplots manifest_cli "
-    "notebooks plots publish records sweep taskplots verdicts".split()
+    "notebooks plots publish records sweep taskplots throughput trackers verdicts".split()
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "

@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 
 from serlib import attributes, experiments, metrics, recipes, records, tasks
 
-TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
 
@@ -210,7 +209,7 @@ def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> No
 
 def _missing(asked: Iterable[recipes.Recipe]) -> list[recipes.Recipe]:
     """Those that are yet to be trained, or predicted with, one for each run."""
-    found = {experiments.record(r): r for r in asked if r.system in TRAINED}
+    found = {experiments.record(r): r for r in asked if r.system in experiments.TRAINED}
     return [recipe for run, recipe in found.items() if not run.done]
 
 

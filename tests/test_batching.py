@@ -334,22 +334,41 @@ def test_padding_stays_small_where_random_batches_waste_most():
     assert np.median(used) > 0.9 * 186  # and the budget is used
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("world", [2, 3, 8])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_processes_share_all_clips_in_equally_many_steps(world, shuffle):
+def test_processes_share_every_step_of_one(world, shuffle):
     durations = msp_like(101)
-    sampler = DurationBatchSampler(durations, budget_seconds=30, shuffle=shuffle)
+    sampler = DurationBatchSampler(durations, budget_seconds=120, shuffle=shuffle)
     shares = [sampler.epoch(3, rank=rank, world=world) for rank in range(world)]
-    assert len({len(share) for share in shares}) == 1
-    flat = [i for share in shares for batch in share for i in batch]
-    assert sorted(flat) == list(range(101))
-    assert all(cost(b, durations, 0.25) <= 30 for share in shares for b in share)
+    steps = [[i for batch in step for i in batch] for step in zip(*shares, strict=True)]
+    alone = sampler.epoch(3)
+    assert all(len(batch) >= world for batch in alone), "else this test is another one"
+    assert [sorted(step) for step in steps] == [sorted(batch) for batch in alone]
+    for step in zip(*shares, strict=True):  # even in clips and in length
+        counts = [len(batch) for batch in step]
+        assert max(counts) - min(counts) <= 1
+        assert max(cost(batch, durations, 0.25) for batch in step) <= 120 / world + 12
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_batch_of_fewer_clips_than_processes_joins_its_neighbor(world):
+    durations = [1.0] * 9 + [0.5]
+    sampler = DurationBatchSampler(durations, budget_seconds=3, shuffle=False)
+    assert [len(batch) for batch in sampler.epoch(0)] == [3, 3, 3, 1]
+    shares = [sampler.epoch(0, rank=rank, world=world) for rank in range(world)]
+    sizes = [sum(map(len, step)) for step in zip(*shares, strict=True)]
+    assert sizes == [3, 3, 4]
+    assert sorted(i for share in shares for batch in share for i in batch) == list(range(10))
+    long = DurationBatchSampler([9.0] + [1.0] * 4, budget_seconds=4, shuffle=False)
+    assert [len(batch) for batch in long.epoch(0)] == [1, 4]  # over the budget: alone, and first
+    joined = [long.epoch(0, rank=rank, world=2) for rank in range(2)]
+    assert sorted(i for share in joined for i in share[0]) == list(range(5))
 
 
 def test_processes_that_cannot_share_are_refused():
-    sampler = DurationBatchSampler([1.0, 1.0, 1.0], budget_seconds=1)  # three single clips
-    with pytest.raises(ValueError, match="3 single clips for 2 processes"):
-        sampler.epoch(0, rank=0, world=2)
+    sampler = DurationBatchSampler([1.0] * 9, budget_seconds=9, max_clips=2)
+    with pytest.raises(ValueError, match="2 clips per batch, at most, for 3 processes"):
+        sampler.epoch(0, rank=0, world=3)
     for rank, world in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match="rank"):
             sampler.epoch(0, rank=rank, world=world)
