@@ -59,7 +59,7 @@ def test_a_launch_without_the_means_is_refused(monkeypatch):
 
 # ------------------------------------------------------------------ a toy on two processes
 
-DURATIONS = [1.0] * 8 + [2.0] * 5  # in batches of 4 to 8 clips; the last of an odd number
+DURATIONS = [2.0, 1.0, 1.5, 0.5] * 3 + [1.0]
 
 
 class Frames(list):
@@ -82,17 +82,19 @@ class Masked(Toy):
         return {"emotion": self.head(self.norm(mean))}
 
 
-def train(run: records.Run | None = None, sharded: bool = False) -> tuple[dict, pd.DataFrame]:
+def train(run: records.Run | None = None) -> tuple[dict, pd.DataFrame]:
     """Weights and history, on this process's share."""
     frames, model = Frames(), Masked()
     keys = [f"k{i}" for i in range(13)]
     clips = batching.Clips(frames, keys, DURATIONS, emotion=frames.emotion)
-    sampler = batching.DurationBatchSampler(DURATIONS, budget_seconds=9.0, seed=1)
-    assert sorted(map(len, sampler.epoch(0))) == [1, 4, 8]  # uneven, the last a single clip
+    sampler = batching.DurationBatchSampler(DURATIONS, budget_seconds=8.0, max_clips=4, seed=1)
+    assert sorted(map(len, sampler.epoch(0))) == [1, 4, 4, 4]  # uneven, the last a single clip
 
     def batches(epoch: int) -> batching.Batches:
-        plan = sampler.epoch(epoch, **processes.place()) if processes.count() > 1 else None
-        return clips.batches(plan or joined(sampler.epoch(epoch)))
+        shares = [sampler.epoch(epoch, rank=rank, world=2) for rank in range(2)]
+        if processes.count() == 2:
+            return clips.batches(shares[processes.rank()])
+        return clips.batches([one + two for one, two in zip(*shares, strict=True)])
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         mine = clips.batches(processes.share(sampler.epoch(0)))
@@ -100,23 +102,9 @@ def train(run: records.Run | None = None, sharded: bool = False) -> tuple[dict, 
         assert table.index.tolist() == keys  # each once, in order
         return {**evaluation.score(table, 2), "p": float(table["p_0"].sum())}
 
-    if sharded:
-        shard(model)
     config = settings(epochs=2, accumulate=2, clip=0.5)
     history = fit(model, cross_entropy, batches, evaluate, config, run, progress=False)
     return bookkeeping.copy_weights(model), history
-
-
-def joined(batches: list[list[int]]) -> list[list[int]]:
-    """The batches of one process as two make them: the single clip with its neighbor in length."""
-    (single,) = (batch for batch in batches if len(batch) == 1)
-    other = (
-        next(batch for batch in batches if len(batch) > 1 and DURATIONS[batch[0]] == 2.0)
-        if DURATIONS[single[0]] == 2.0
-        else next(b for b in batches if len(b) == 8)
-    )
-    merged = [batch + single if batch is other else batch for batch in batches if batch != single]
-    return merged
 
 
 def shard(model: nn.Module) -> None:
