@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from serlib import audio, batching
+from serlib import audio, batching, training
 from serlib.batching import DurationBatchSampler, Item, TextStore, WaveStore, collate
 
 # ---------------------------------------------------------------------------------------- WaveStore
@@ -383,6 +383,39 @@ def test_sampler_refuses_nonsense():
                     {"max_clips": 0}, {"budget_seconds": float("nan")}):  # fmt: skip
         with pytest.raises(ValueError):
             DurationBatchSampler([1.0], **({"budget_seconds": 10} | options))
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_an_epoch_of_waves_is_made_little_by_little_and_in_order(ahead):
+    made = []
+
+    def prepare(wave: np.ndarray) -> np.ndarray:
+        made.append(len(wave))
+        return wave
+
+    store = WaveStore([np.full(n, n, np.int16) for n in range(1, 21)])
+    clips = batching.Clips(store, [f"k{i}" for i in range(20)], store.durations, prepare=prepare)
+    batches = clips.batches([[i] for i in range(20)], ahead=ahead)
+    assert len(batches) == 20
+    windows, steps = training.epoch_windows(batches, 2)
+    assert steps == 10 and not made  # nothing is held for the sake of counting
+    keys = []
+    for window in windows:
+        keys += [key for batch in window for key in batch.keys]
+        assert len(made) <= len(keys) + ahead
+    assert keys == [f"k{i}" for i in range(20)]
+
+
+def test_batches_are_pinned_only_when_asked(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.shape) or x)
+    clips = batching.Clips([np.ones(3, np.float32)], ["a"], [1.0], extra={"gender": [1]})
+    (batch,) = clips.batches([[0]])
+    assert not pinned
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (same,) = clips.batches([[0]])
+    assert len(pinned) == 3 and same.lengths is not None  # inputs, emotion, gender
+    assert torch.equal(same.inputs, batch.inputs) and same.keys == batch.keys
 
 
 # ------------------------------------------------------------------------------ several inputs
