@@ -51,8 +51,9 @@ def functionals(data: Data) -> np.ndarray:
 
 
 def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
-    """Mean over time of the frozen encoder's output, (U, D)."""
+    """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
     m = recipe.model
-    encoder = encoders.load(m.encoder, freeze="all", random_init=m.random_init, seed=recipe.seed)
+    drawn = {"random_init": m.random_init, "seed": recipe.seed}
+    encoder = encoders.load(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
     means = features.cache(encoder, data.store, kind="output_mean")
     return np.stack([np.asarray(means[i])[0] for i in range(len(means))])

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from serlib import attributes, experiments, metrics, recipes, records, tasks
+from serlib import attributes, experiments, floors, metrics, recipes, records, tasks
 
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
@@ -163,8 +163,8 @@ def sweep(
 ) -> Runs:
     """Run recipes; finished ones are read, so a killed sweep goes on where it was.
 
-    Small models do not keep several processor cores busy, so without a GPU as many fine-tunings
-    run side by side as there are cores, each on one thread.
+    Small models do not keep several processor cores busy, so without a GPU as many runs go side by
+    side as there are cores, each on one thread.
 
     Args:
         asked: What to run.
@@ -234,8 +234,8 @@ def _frozen(asked: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]
 
 
 def _missing(asked: Iterable[recipes.Recipe]) -> list[recipes.Recipe]:
-    """Those that are yet to be trained, or predicted with, one for each run."""
-    found = {experiments.record(r): r for r in asked if r.system in experiments.TRAINED}
+    """Those that are yet to be fitted, or predicted with, one per run; a guess costs nothing."""
+    found = {experiments.record(r): r for r in asked if r.system not in floors.GUESSERS}
     return [recipe for run, recipe in found.items() if not run.done]
 
 
