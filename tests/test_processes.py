@@ -14,7 +14,19 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import batching, bookkeeping, evaluation, processes, records, sharding, training
+from serlib import (
+    batching,
+    bookkeeping,
+    cli,
+    evaluation,
+    experiments,
+    processes,
+    records,
+    sharding,
+    train_cli,
+    training,
+)
+from serlib.demo import corpus
 from serlib.training import fit
 from training_toys import Toy, cross_entropy, lasting, open_run, settings, toy_batch
 
@@ -193,6 +205,34 @@ def test_what_fsdp_shards_is_stored_whole(tmp_path):
     found = torch.load(tmp_path / "rank1.pt", weights_only=True)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkeypatch):
+    """The whole way, from the command line to the run's folder: same steps, same predictions."""
+    made = corpus.make(progress=False)
+    command = ["train", "cai2021", "--profile", "smoke", "--set", "n_layers=1", "--set",
+               "encoder_dropout=0.0", "--set", "dropout=0.0", "--set", "tasks=('emotion', 'asr')",
+               "--set", "alpha=0.1", "--set", "spec_augment=0.0"]  # fmt: skip
+    for home in (tmp_path / "one", tmp_path / "two"):
+        (home / "demo").mkdir(parents=True)
+        (home / "demo" / made.name).symlink_to(made)
+    done = launch("-m", "serlib.cli", *command, SERLIB_HOME=str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "one"))
+    (recipe,) = train_cli.asked(cli._parser().parse_args(command))
+    one = experiments.run(recipe, progress=False)
+    two = records.Run(tmp_path / "two" / "runs" / one.path.name)  # of the same name
+    assert two.done and done.stdout.count(one.path.name) == 1  # one process speaks
+    for role in ("dev", "test"):
+        expected, found = one.predictions(role), two.predictions(role)
+        assert found.index.tolist() == expected.index.tolist()
+        assert found["hypothesis"].tolist() == expected["hypothesis"].tolist()
+        for column in (c for c in expected if c.startswith("p_")):
+            np.testing.assert_allclose(found[column], expected[column], atol=1e-4)
+        assert two.summary[role]["n"] == one.summary[role]["n"] == len(found)
+    for column in ("loss", "steps", "clips", "gradient_norm"):
+        np.testing.assert_allclose(two.history()[column], one.history()[column], rtol=1e-4)
 
 
 if __name__ == "__main__":
