@@ -15,8 +15,9 @@ A model of several encoders takes one input of a clip for each, from a store of 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -64,10 +65,13 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Inputs and targets on a device; lengths and index stay on the CPU."""
+        return self._each(lambda x: x.to(device, non_blocking=True))
 
-        def move(x: Tensor) -> Tensor:
-            return x.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """Inputs and targets in memory that a GPU reads by itself, so that ``to`` does not wait."""
+        return self._each(Tensor.pin_memory)
 
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         streams = {name: (move(x), n) for name, (x, n) in self.streams.items()}
         first = next(iter(streams.values()), None)  # moved once, and not again as `inputs`
         return replace(
@@ -166,10 +170,25 @@ class Clips(Sequence):
         return Item(clip, self.keys[i], i, float(self.durations[i]), self.emotion[i], extra)
 
     def batches(
-        self, plan: Iterable[Sequence[int]], quantum: int | Mapping[str, int] = 1
+        self,
+        plan: Iterable[Sequence[int]],
+        quantum: int | Mapping[str, int] = 1,
+        *,
+        ahead: int | None = None,
+        pin: bool | None = None,
     ) -> Batches:
-        """The batches of a plan: places of clips, batch by batch."""
-        return Batches(self, list(plan), quantum)
+        """The batches of a plan: places of clips, batch by batch.
+
+        Args:
+            plan: Whose places, batch by batch.
+            quantum: As in ``collate``.
+            ahead: Batches, and threads, at work while one is used; None: 4 with a GPU, else 1.
+            pin: Whether their memory is pinned, so that copies to a GPU overlap with its work;
+                None: if there is one.
+        """
+        gpu = torch.cuda.is_available()
+        ahead, pin = (4 if gpu else 1) if ahead is None else ahead, gpu if pin is None else pin
+        return Batches(self, list(plan), quantum, ahead, pin)
 
 
 def _prepared(clip, prepare: Callable | None):
@@ -178,29 +197,32 @@ def _prepared(clip, prepare: Callable | None):
 
 @dataclass(frozen=True)
 class Batches:
-    """As many batches as a plan has, made one by one; a thread makes the next meanwhile."""
+    """As many batches as a plan has, made one by one; threads make the next ones meanwhile."""
 
     clips: Clips
     plan: Sequence[Sequence[int]]
     quantum: int | Mapping[str, int]
+    ahead: int = 1
+    pin: bool = False
 
     def __len__(self) -> int:
         """Batches."""
         return len(self.plan)
 
     def _make(self, places: Sequence[int]) -> Batch:
-        return collate([self.clips[i] for i in places], self.quantum)
+        batch = collate([self.clips[i] for i in places], self.quantum)
+        return batch.pinned() if self.pin else batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Make them in order."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = None
+        """Make them in order; no more than ``ahead`` + 1 are held."""
+        with ThreadPoolExecutor(self.ahead) as pool:
+            waiting: deque[Future[Batch]] = deque()
             for places in self.plan:
-                ready, ahead = ahead, pool.submit(self._make, places)
-                if ready is not None:
-                    yield ready.result()
-            if ahead is not None:
-                yield ahead.result()
+                waiting.append(pool.submit(self._make, places))
+                if len(waiting) > self.ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
 
 class DurationBatchSampler:
@@ -245,14 +267,18 @@ class DurationBatchSampler:
     def epoch(self, epoch: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
         """The batches of an epoch, or of the process ``rank`` of ``world``.
 
-        Processes step together, so all get equally many: the largest batches are halved until the
-        number divides.
+        Processes share each batch, clip by clip, so that a step of all is the step of one: as many
+        steps, each over the same clips. A batch of fewer clips than processes, such as the last,
+        first joins its neighbor in length.
 
         Raises:
-            ValueError: All clips come alone, and not equally many for each process.
+            ValueError: Batches, or the whole corpus, are too small for that many processes.
         """
         if not 0 <= rank < world:
             raise ValueError(f"{rank=}, {world=}: ranks count from 0")
+        if min(self.max_clips, len(self.durations)) < world and len(self.durations):
+            clips = min(self.max_clips, len(self.durations))
+            raise ValueError(f"{clips} clips per batch, at most, for {world} processes: use fewer")
         rng = np.random.default_rng((self.seed, epoch))
         noise = self.quantum * rng.uniform(-1, 1, len(self.durations)) * self.shuffle
         batches, longest = [], 0
@@ -263,11 +289,9 @@ class DurationBatchSampler:
                 batches.append([])
                 longest = self.quanta[i]
             batches[-1].append(i)
-        while len(batches) % world:
-            largest = max(batches, key=len)
-            if len(largest) == 1:
-                raise ValueError(f"{len(batches)} single clips for {world} processes: raise budget")
-            batches.append([largest.pop() for _ in range(len(largest) // 2)])
+        while (small := min(map(len, batches), default=world)) < world:
+            at = next(i for i, batch in enumerate(batches) if len(batch) == small)
+            batches[max(at - 1, 0)] += batches.pop(max(at, 1))
         if self.shuffle:
             rng.shuffle(batches)
-        return batches[rank::world]
+        return batches if world == 1 else [batch[rank::world] for batch in batches]

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from serlib import records
 from serlib.batching import Batch
+from serlib.sharding import copy_weights, load_optimizer, load_weights, whole
 
 READ_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the GPU
 
@@ -47,9 +48,15 @@ class Meter:
     waits for its own result.
     """
 
-    def __init__(self, epoch: int) -> None:
-        """Start the clock."""
+    def __init__(self, epoch: int, cost: Callable[[Batch], float] | None = None) -> None:
+        """Start the clock.
+
+        Args:
+            epoch: Its number, from 1.
+            cost: Floating-point operations of a step on a batch, see `throughput.cost`.
+        """
         self.epoch, self.started = epoch, time.perf_counter()
+        self.cost, self.flops = cost or (lambda batch: math.nan), 0.0
         self.real = self.padded = 0.0  # seconds of audio without and with padding
         self.clips: list[int] = []  # per batch, in the order of values["loss"]
         self.values: dict[str, list[float]] = {"loss": [], "gradient norm": []}
@@ -61,6 +68,7 @@ class Meter:
         self.clips.append(len(batch.keys))
         self.real += batch.seconds
         self.padded += batch.seconds / (1 - batch.padding)
+        self.flops += self.cost(batch)
 
     def add_norm(self, step: int, window: Sequence[Batch], norm: Tensor) -> None:
         """Note the gradient norm of one step over the batches in ``window``."""
@@ -93,13 +101,15 @@ class Meter:
         Returns:
             ``epoch``; ``loss``, mean over clips; ``gradient_norm``, mean over steps, before
             clipping; ``steps``; ``clips``; ``audio_seconds`` without padding; ``padding``, share of
-            padded audio in all; ``train_seconds``; ``audio_seconds_per_second``.
+            padded audio in all; ``train_seconds``; ``audio_seconds_per_second``; ``tflops``, 10^12
+            floating-point operations per second, work on padding included.
         """
         if self.unread:
             self.read()
         total = math.fsum(n * x for n, x in zip(self.clips, self.values["loss"], strict=True))
-        parts = gather([(total, sum(self.clips), self.real, self.padded)])
-        total, clips, real, padded = (math.fsum(column) for column in zip(*parts, strict=True))
+        parts = gather([(total, sum(self.clips), self.real, self.padded, self.flops)])
+        sums = (math.fsum(column) for column in zip(*parts, strict=True))
+        total, clips, real, padded, flops = sums
         seconds = time.perf_counter() - self.started
         norms = self.values["gradient norm"]
         return {
@@ -112,6 +122,7 @@ class Meter:
             "padding": 1 - real / padded if padded else 0.0,
             "train_seconds": seconds,
             "audio_seconds_per_second": real / seconds,
+            "tflops": flops / seconds / 1e12,
         }
 
 
@@ -137,6 +148,12 @@ class Checkpoint:
         self.run, self.setup, self.writes = run, setup, writes
         self.memory: dict[str, Tensor] = {}
 
+    def rows(self) -> list[dict]:
+        """What is known of each complete epoch."""
+        if self.run is None or not self._state.exists():
+            return []
+        return torch.load(self._state, map_location="cpu", weights_only=True, mmap=True)["rows"]
+
     def save(
         self, model: nn.Module, optimizer: Optimizer, rows: list[dict], best: int, draws: list[dict]
     ) -> None:
@@ -151,12 +168,14 @@ class Checkpoint:
         """
         if self.run is None:
             self.memory = copy_weights(model) if best == len(rows) else self.memory
-        elif self.writes:
-            weights = safetensors.torch.save(copy_weights(model))
-            records.atomic_write(self._weights(len(rows)), weights)
+            return
+        # Every process takes part in gathering what is sharded.
+        weights, optimizer_state = copy_weights(model), whole(optimizer.state_dict())
+        if self.writes:
+            records.atomic_write(self._weights(len(rows)), safetensors.torch.save(weights))
             state = {"setup": self.setup, "rows": rows, "random": draws}
             buffer = io.BytesIO()
-            torch.save(state | {"optimizer": optimizer.state_dict()}, buffer)
+            torch.save(state | {"optimizer": optimizer_state}, buffer)
             records.atomic_write(self._state, buffer.getvalue())
             for file in self._state.parent.glob("weights-*.safetensors"):
                 if file not in (self._weights(len(rows)), self._weights(best)):
@@ -186,8 +205,8 @@ class Checkpoint:
                 f"{self.run.path} was begun with other values of {', '.join(differ)}: go back to "
                 "those, or delete that folder to start anew."
             )
-        model.load_state_dict(safetensors.torch.load_file(self._weights(len(state["rows"]))))
-        optimizer.load_state_dict(state["optimizer"])
+        load_weights(model, safetensors.torch.load_file(self._weights(len(state["rows"]))))
+        load_optimizer(optimizer, state["optimizer"])
         set_random_state(state["random"][process], device)
         self._log(state["rows"])
         return state["rows"]
@@ -196,7 +215,7 @@ class Checkpoint:
         """Load the weights of the best epoch, and store them as the run's ``model.safetensors``."""
         if self.run is not None:
             self.memory = safetensors.torch.load_file(self._weights(best))
-        model.load_state_dict(self.memory)
+        load_weights(model, self.memory)
         model.eval()
         if self.run is not None and self.writes:
             file = self.run.path / "model.safetensors"
@@ -215,11 +234,6 @@ class Checkpoint:
 
     def _weights(self, epoch: int) -> Path:
         return self._state.with_name(f"weights-{epoch:04d}.safetensors")
-
-
-def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model on the CPU, sharing no memory with it (nor, for ties, with itself)."""
-    return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in model.state_dict().items()}
 
 
 def random_state(device: torch.device) -> dict:
@@ -274,10 +288,14 @@ class Report:
             return
         name = f"dev_{select.removeprefix('-')}"
         score = f", dev {name[4:]} {row[name]:.3f}" if name in row else ""
+        work = ""
+        if math.isfinite(row.get("tflops", math.nan)):
+            work = f" ({row['tflops']:.2g} TFLOP/s, {row['peak_share']:.0%} of peak)"
         text = (
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}: loss {row['loss']:.4f}"
             f"{score}{' (best)' if row['best'] else ''}, padding {row['padding']:.0%}, "
-            f"{row['audio_seconds_per_second']:.0f} audio s/s, {row['seconds']:.1f} s"
+            f"{row['audio_seconds_per_second']:.0f} audio s/s{work}, "
+            f"{row['peak_memory_gb']:.1f} GB, {row['seconds']:.1f} s"
         )
         if self.bar is None:
             print(text, flush=True)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
-from serlib import manifest_cli
+from serlib import manifest_cli, train_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -58,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="audio of any rate")
     predict.add_argument("--text", help="what was said, for a system that reads; one FILE only")
     predict.add_argument("--json", action="store_true", help="one JSON object per line")
+
+    train_cli.parser(add)
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     profile(book)

@@ -8,7 +8,7 @@ Letters: B batch, C classes, U utterances.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from serlib import metrics, tasks
+from serlib import metrics, processes, tasks
 from serlib.batching import Batch
 from serlib.losses import IGNORE
 
@@ -111,6 +111,23 @@ def predict(
         raise ValueError("nothing to predict: the batches are empty.")
     table = _table(keys, _join(index), _join(truth), _join(logits) if logits else None)
     return table.join(pd.concat(others)) if others else table
+
+
+def together(predictions: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The predictions of all processes, each utterance once, in the order of ``keys``.
+
+    Args:
+        predictions: This process's, of its `processes.share` of the batches; alone, of all.
+        keys: The utterances that must be there.
+
+    Raises:
+        ValueError: Some are missing, or others are there.
+    """
+    table = pd.concat(parts) if len(parts := processes.gather(predictions)) > 1 else parts[0]
+    table = table[~table.index.duplicated()]
+    if odd := sorted(set(table.index) ^ set(keys)):
+        raise ValueError(f"{len(odd)} utterances are missing or were not asked for: {odd[:5]}")
+    return table.loc[list(keys)]
 
 
 def score(predictions: pd.DataFrame, n_classes: int) -> dict[str, float]:

@@ -7,37 +7,41 @@ its recipe, the manifest, the package's source and the encoder's weights.
 from __future__ import annotations
 
 import functools
-import io
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-from tqdm.auto import tqdm
 
 from serlib import (
     audio,
+    baselines,
     batching,
     encoders,
     evaluation,
     features,
     floors,
     fusion,
+    processes,
     records,
     streams,
     tasks,
+    throughput,
     training,
 )
+from serlib.baselines import embeddings, functionals
 from serlib.data import SMOKE, Data, assign, load, locate
 from serlib.data import digest as data_digest
 from serlib.model import SER, ModelConfig
 from serlib.recipe import Recipe, RecipeError
 
-__all__ = ["SMOKE", "Data", "assign", "load", "locate"]
+__all__ = ["SMOKE", "Data", "assign", "embeddings", "functionals", "load", "locate"]
 
 STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
+TRAINED = ("fine-tune", "fusion")
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
 DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
 
@@ -76,27 +80,54 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     """Train and test one experiment, or read it if it was done before.
 
     The epoch, or the floor's penalty, is chosen on dev; test is scored once, afterwards. A second
-    process that asks for the same run waits for the first and reads its result.
+    process that asks for the same run waits for the first and reads its result. Processes that
+    `accelerate launch` started do it together.
     """
+    if processes.count() > 1:
+        return _run_together(recipe, progress)
     found = record(recipe)
     if found.done:
         return found
     with found.lock():
         if not found.done:
-            data = load(recipe, progress=progress)
-            system = _fine_tune if recipe.system in ("fine-tune", "fusion") else _floor
-            if recipe.transcript != "manifest":
-                system = _reread
-            predictions, facts = system(recipe, data, found, progress)
-            speaker = data.table.set_index("key")["speaker"]
-            scores = {}
-            for role, table in predictions.items():
-                table["speaker"] = speaker.reindex(table.index)
-                found.save_predictions(role, table)
-                scores[role] = evaluation.score(table, len(recipe.classes))
-            found.finish({**scores, **facts})
-            shutil.rmtree(found.path / "checkpoint", ignore_errors=True)  # of no more use
+            _work(recipe, found, progress)
     return found
+
+
+def _run_together(recipe: Recipe, progress: bool) -> records.Run:
+    """As `run`, by several processes: the first writes, and its word on what is done counts."""
+    for before in needs(recipe):
+        run(before, progress=progress)
+    with processes.one_first():
+        found = record(recipe)
+    with found.lock() if processes.main() else nullcontext():
+        if not processes.say(found.done):
+            _work(recipe, found, progress and processes.main())
+        processes.gather("done")
+    return found
+
+
+def _work(recipe: Recipe, found: records.Run, progress: bool) -> None:
+    """Do what a recipe asks; one of several processes writes."""
+    if not (trains := recipe.system in TRAINED) and not processes.main():
+        return
+    with processes.one_first() if trains else nullcontext():
+        data = load(recipe, progress=progress)
+    if not trains:
+        predictions, facts = baselines.fit(recipe, data)
+    else:
+        system = _fine_tune if recipe.transcript == "manifest" else _reread
+        predictions, facts = system(recipe, data, found, progress)
+    if not processes.main():
+        return
+    speaker = data.table.set_index("key")["speaker"]
+    scores = {}
+    for role, table in predictions.items():
+        table["speaker"] = speaker.reindex(table.index)
+        found.save_predictions(role, table)
+        scores[role] = evaluation.score(table, len(recipe.classes))
+    found.finish({**scores, **facts})
+    shutil.rmtree(found.path / "checkpoint", ignore_errors=True)  # of no more use
 
 
 def encode(recipe: Recipe, name: str) -> None:
@@ -149,48 +180,56 @@ def _weights(name: str, random_init: bool) -> str:
 
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     """Train a model on train, keep its best epoch on dev, and predict dev and test."""
-    wanted, c = recipe.model.tasks, len(recipe.classes)
+    wanted = recipe.model.tasks
     targets, speakers = tasks.targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
     model, about, clips, quantum = _build(recipe, data, targets, len(speakers), progress)
     about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
-    records.write_json(record.path / "model.json", about)
+    if processes.main():
+        records.write_json(record.path / "model.json", about)
     _start(model, recipe, progress)
     plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
-    terms = tasks.task_losses(recipe.loss, wanted, data.counts)
 
-    def batches(role: str, epoch: int = 0, every: int = 1) -> batching.Batches:
-        rows, chosen = data.rows(role), plan[role].epoch(epoch)[::every]
+    def batches(role: str, chosen: list[list[int]]) -> batching.Batches:
+        rows = data.rows(role)
         return clips.batches([rows[batch] for batch in chosen], quantum)
 
+    def share(epoch: int) -> batching.Batches:
+        return batches("train", plan["train"].epoch(epoch, **processes.place()))
+
     def predict(model, role: str) -> pd.DataFrame:
-        return evaluation.predict(model, batches(role), precision=recipe.train.precision)
+        mine = batches(role, processes.share(plan[role].epoch(0)))
+        table = evaluation.predict(model, mine, precision=recipe.train.precision)
+        return evaluation.together(table, data.table["key"].iloc[data.rows(role)])
 
     def judge(model) -> dict[str, float]:
         table = predict(model, "dev")
-        scores = evaluation.score(table, c)
-        if "hypothesis" in table:
+        scores = evaluation.score(table, len(recipe.classes))
+        if "hypothesis" in table and processes.main():
             heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
             record.save_predictions(f"dev_epoch_{len(record.history()) + 1:03d}", heard)
         if {"macro_f1", "ccc"} <= set(scores):
             scores["both"] = (scores["macro_f1"] + scores["ccc"]) / 2
         if getattr(model, "layer_sum", None) is not None:
-            weights = model.layer_sum.weights.tolist()
-            scores |= {f"layer_{i}": weight for i, weight in enumerate(weights)}
+            weights = enumerate(model.layer_sum.weights.tolist())
+            scores |= {f"layer_{i}": weight for i, weight in weights}
         if recipe.diagnose:
-            every = max(1, len(plan["dev"].epoch(0)) // DIAGNOSED)
-            scores |= tasks.gradient_cosine(model, terms, batches("dev", every=every))
+            dev = plan["dev"].epoch(0)
+            some = batches("dev", dev[:: max(1, len(dev) // DIAGNOSED)])
+            terms = tasks.task_losses(recipe.loss, wanted, data.counts)
+            scores |= tasks.gradient_cosine(model, terms, some)
         return scores
 
-    training.fit(
+    history = training.fit(
         model,
         tasks.total_loss(recipe.loss, wanted, data.counts),
-        lambda epoch: batches("train", epoch),
+        share,
         judge,
         replace(recipe.train, seed=recipe.seed),
         record,
         progress,
     )
-    return {role: predict(model, role) for role in ("dev", "test")}, _transcripts(data, targets)
+    facts = _transcripts(data, targets) | {"throughput": throughput.summary(history)}
+    return {role: predict(model, role) for role in ("dev", "test")}, facts
 
 
 def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):
@@ -245,10 +284,11 @@ def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
     found = {}
     for role in ("dev", "test"):
         rows = data.rows(role)
-        plan = [rows[batch] for batch in _plan(recipe, data, role).epoch(0)]
+        plan = [rows[batch] for batch in processes.share(_plan(recipe, data, role).epoch(0))]
         batches, device = clips.batches(plan, quantum), streams.device()
         precision = recipe.train.precision
-        found[role] = evaluation.predict(model, batches, device, precision=precision)
+        table = evaluation.predict(model, batches, device, precision=precision)
+        found[role] = evaluation.together(table, data.table["key"].iloc[rows])
     return found, {"model": base.path.name}
 
 
@@ -307,45 +347,3 @@ def inputs(
         x, keys, data.store.durations, emotion=label, extra=targets, prepare=prepare
     )
     return clips, quantum
-
-
-def _floor(recipe: Recipe, data: Data, record: records.Run, progress: bool):
-    """Fit one of `serlib.floors`; scores are stored like a model's probabilities."""
-    label, c = data.table["label"].to_numpy(), len(recipe.classes)
-    part = {role: data.rows(role) for role in ("train", "dev", "test")}
-    judged, facts = np.r_[part["dev"], part["test"]], {}
-    if recipe.system in floors.GUESSERS:
-        scores = floors.guess(recipe.system, label[part["train"]], len(judged), c, seed=recipe.seed)
-    else:
-        x = functionals(data) if recipe.system == "svm" else embeddings(recipe, data)
-        fit = floors.svm if recipe.system == "svm" else floors.linear_probe
-        train, dev = ((x[part[role]], label[part[role]]) for role in ("train", "dev"))
-        scores, facts["penalty"] = fit(train, dev, x[judged], c, select=recipe.train.select)
-    table = pd.DataFrame(scores, columns=[f"p_{i}" for i in range(c)])
-    table.insert(0, "prediction", scores.argmax(1))
-    table.insert(0, "truth", label[judged])
-    table.index = pd.Index(data.table["key"].iloc[judged], name="key")
-    n = len(part["dev"])
-    return {"dev": table.iloc[:n].copy(), "test": table.iloc[n:].copy()}, facts
-
-
-def functionals(data: Data) -> np.ndarray:
-    """`audio.functionals` of every clip, (U, F); computed once per corpus."""
-    name = records.digest([data.store.digest(), records.source_digest(["audio"])])
-    path = records.home() / "features" / f"functionals-{name}.npy"
-    if not path.exists():
-        waves = tqdm(range(len(data.store)), desc="functionals", unit="clip")
-        buffer = io.BytesIO()
-        np.save(buffer, np.stack([audio.functionals(data.store[i]) for i in waves]))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        records.atomic_write(path, buffer.getvalue())
-    return np.load(path)
-
-
-def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
-    """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
-    m = recipe.model
-    drawn = {"random_init": m.random_init, "seed": recipe.seed}
-    encoder = encoders.load(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
-    means = features.cache(encoder, data.store, kind="output_mean")
-    return np.stack([np.asarray(means[i])[0] for i in range(len(means))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import joblib
 import numpy as np
@@ -154,7 +155,11 @@ class Runs:
 
 
 def sweep(
-    asked: Iterable[recipes.Recipe], *, progress: bool = True, workers: int | None = None
+    asked: Iterable[recipes.Recipe],
+    scheduler: Any = None,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
 ) -> Runs:
     """Run recipes; finished ones are read, so a killed sweep goes on where it was.
 
@@ -163,15 +168,20 @@ def sweep(
 
     Args:
         asked: What to run.
+        scheduler: Address of a `dask.distributed` scheduler, a cluster, or a client: its workers
+            train, and this process reads the results. They must share $SERLIB_HOME; see
+            `serlib.cluster`. None trains here.
         progress: A bar over the runs, or with one worker each run's own.
         workers: Processes; None takes one with a GPU, else one per core, at most four.
     """
     asked = tuple(asked)
     if before := [first for r in asked for first in experiments.needs(r)]:
-        sweep(before, progress=progress, workers=workers)
+        sweep(before, scheduler, progress=progress, workers=workers)
     missing = _missing(asked)
     workers = _workers(workers)
-    if workers > 1 and len(missing) > 1:
+    if scheduler is not None and missing:
+        _on_cluster(missing, scheduler, progress)
+    elif workers > 1 and len(missing) > 1:
         if missing[0].corpus == "demo":
             experiments.locate(missing[0])  # speak the corpus once, before all ask for it
         encode(missing, workers=workers)
@@ -192,12 +202,7 @@ def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> No
         asked: Recipes; those of other systems are passed over.
         workers: As in `sweep`: so many experts at a time.
     """
-    found = {}
-    for recipe in asked:
-        if recipe.system == "fusion" and recipe.transcript == "manifest":
-            for name in recipe.model.frozen:
-                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
-    pairs = [(recipe, name) for (name, *_), recipe in found.items()]
+    pairs = _frozen(asked)
     if _workers(workers) == 1 or len(pairs) < 2:
         for pair in pairs:
             experiments.encode(*pair)
@@ -205,6 +210,27 @@ def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> No
     experiments.locate(pairs[0][0])
     with joblib.parallel_config("loky", n_jobs=_workers(workers), inner_max_num_threads=1):
         joblib.Parallel()(joblib.delayed(experiments.encode)(*pair) for pair in pairs)
+
+
+def _on_cluster(missing: list[recipes.Recipe], scheduler: Any, progress: bool) -> None:
+    """Store what frozen experts say, then train, both by the workers of a scheduler."""
+    from serlib import cluster  # needs an extra, `pip install 'serlib[cluster]'`
+
+    if missing[0].corpus == "demo":
+        experiments.locate(missing[0])  # speak the corpus once, before all ask for it
+    if pairs := _frozen(missing):
+        cluster.encode(pairs, scheduler)
+    cluster.train(missing, scheduler, progress=progress)
+
+
+def _frozen(asked: Iterable[recipes.Recipe]) -> list[tuple[recipes.Recipe, str]]:
+    """Frozen experts that fusions listen to, each once, with a recipe that has it."""
+    found = {}
+    for recipe in asked:
+        if recipe.system == "fusion" and recipe.transcript == "manifest":
+            for name in recipe.model.frozen:
+                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
+    return [(recipe, name) for (name, *_), recipe in found.items()]
 
 
 def _missing(asked: Iterable[recipes.Recipe]) -> list[recipes.Recipe]:

@@ -7,7 +7,7 @@
 The learning rates are functions of the share of training that is done, so there is no scheduler to
 store; all else that an epoch depends on is in the checkpoint. A killed run ends where an
 uninterrupted one does, bit for bit on a CPU. On several processes (``accelerate launch``) each
-takes its share of the training batches, and all score the whole dev set.
+takes its share of every step. A model that FSDP shards (version 2) is trained and stored alike.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    DistributedType,
     GradientAccumulationPlugin,
     broadcast_object_list,
     gather_object,
@@ -32,10 +33,12 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
-from serlib import records
+from serlib import records, trackers
 from serlib.batching import Batch
-from serlib.bookkeeping import Checkpoint, Meter, Report, random_state
+from serlib.bookkeeping import Checkpoint, Meter, Report, random_state, whole
 from serlib.evaluation import PRECISIONS, autocast, to_float32
+from serlib.selection import best_epoch, improves, may_improve, selected_epoch
+from serlib.throughput import Gauge
 
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -125,29 +128,36 @@ def fit(
         progress: Show a bar where somebody watches, else print one line per epoch.
 
     Returns:
-        One row per epoch: those of ``Meter.row``, learning rates (of the last step), ``dev_*``,
-        ``best`` (whether no epoch before was as good) and ``seconds`` in all.
+        One row per epoch: those of ``Meter.row`` and ``Gauge.row``, learning rates (of the last
+        step), ``dev_*``, ``best`` (whether no epoch before was as good) and ``seconds`` in all.
     """
-    with isolated_accelerator() as accelerator:
+    with isolated_accelerator(**trackers.arguments(run)) as accelerator:
         set_seed(config.seed, device_specific=True)
         device, main = accelerator.device, accelerator.is_main_process
-        optimizer = make_optimizer(model, config, fused=device.type == "cuda")
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
         setup = asdict(config) | {"processes": accelerator.num_processes}
         checkpoint = Checkpoint(run, setup, writes=main)
+        unfinished = may_improve(checkpoint.rows(), config.epochs, config.patience)
+        gauge = measured(model, train_batches, config, device) if unfinished else None
+        optimizer = make_optimizer(model, config, fused=device.type == "cuda")
+        wrapped, optimizer = accelerator.prepare(model, optimizer)
         rows = checkpoint.resume(model, optimizer, device, accelerator.process_index)
         report = Report(config.epochs, len(rows), progress and main)
-        while len(rows) < config.epochs and not stalled(rows, config.patience):
+        track = trackers.start(accelerator, run, setup)
+        while may_improve(rows, config.epochs, config.patience):
             epoch, started = len(rows) + 1, time.perf_counter()
             batches = train_batches(epoch)
-            row = train_epoch(epoch, wrapped, optimizer, loss, batches, config, accelerator, report)
+            row = train_epoch(
+                epoch, wrapped, optimizer, loss, batches, config, accelerator, report, gauge
+            )
             row |= dev_scores(evaluate, model)
             row["best"] = improves(rows, row, config.select)
             rows.append(row | {"seconds": time.perf_counter() - started})
             draws = gather_object([random_state(device)])
             checkpoint.save(model, optimizer, rows, best_epoch(rows), draws)
             report.epoch(rows[-1], config.select)
+            track(rows[-1])
         report.close()
+        trackers.finish(accelerator)
         accelerator.wait_for_everyone()  # the main process may still be writing the weights
         checkpoint.finish(model, selected_epoch(rows, config.select))
     return pd.DataFrame(rows)
@@ -162,12 +172,15 @@ def train_epoch(
     config: TrainConfig,
     accelerator: Accelerator,
     report: Report,
+    gauge: Gauge | None = None,
 ) -> dict[str, float]:
     """One pass over the batches; nothing inside a step makes the host wait for the device."""
-    device, meter = accelerator.device, Meter(epoch)
+    device, meter = accelerator.device, Meter(epoch, gauge and gauge.cost)
     windows, steps = epoch_windows(batches, config.accumulate)
     model.train()
     optimizer.zero_grad()
+    if gauge:
+        gauge.start()
     for step, window in enumerate(windows):
         done = (epoch - 1 + (step + 0.5) / steps) / config.epochs  # at the middle of this step
         for group in optimizer.param_groups:
@@ -185,10 +198,21 @@ def train_epoch(
         norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-        meter.add_norm(step, window, norm)
+        meter.add_norm(step, window, whole(norm))
         report.step(done * config.epochs)
     rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
-    return meter.row(gather_object) | rates
+    row = meter.row(gather_object)
+    speed = gauge.row(row["tflops"], gather_object) if gauge else {}
+    return row | speed | rates
+
+
+def measured(
+    model: nn.Module, train_batches: TrainBatches, config: TrainConfig, device: torch.device
+) -> Gauge | None:
+    """The model moved to its device, and the work of its batches; None if there are none."""
+    batch = next(iter(train_batches(1)), None)
+    model.to(device)
+    return None if batch is None else Gauge(model, batch, device, config.precision)
 
 
 def epoch_windows(batches: Iterable[Batch], size: int) -> tuple[Iterator[list[Batch]], int]:
@@ -264,22 +288,29 @@ def make_optimizer(
 
 
 @contextmanager
-def isolated_accelerator() -> Iterator[Accelerator]:
+def isolated_accelerator(**arguments) -> Iterator[Accelerator]:
     """An Accelerator that leaves no trace: accelerate keeps its settings in three singletons.
 
     Left alone, the first fit of a process would decide for all later ones. Precision is not handed
     to accelerate, which would patch ``model.forward`` for good; it is visible in the loop.
+
+    Raises:
+        ValueError: It is configured for version 1 of FSDP.
     """
     singletons = [owner._shared_state for owner in (PartialState, AcceleratorState, GradientState)]
     before = [dict(state) for state in singletons]
     for state in singletons:
         state.clear()
     try:
-        yield Accelerator(
+        accelerator = Accelerator(
             mixed_precision="no",
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # see clip_shares
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            **arguments,
         )
+        if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+            raise ValueError("FSDP version 1 hides the model's parts: set fsdp_version to 2")
+        yield accelerator
     finally:
         for state, old in zip(singletons, before, strict=True):
             state.clear()
@@ -291,37 +322,3 @@ def dev_scores(evaluate: Evaluate, model: nn.Module) -> dict[str, float]:
     model.eval()
     scores = {f"dev_{name}": float(value) for name, value in evaluate(model).items()}
     return broadcast_object_list([scores])[0]
-
-
-def best_epoch(rows: Sequence[dict]) -> int:
-    """The best epoch so far (from 1), 0 before the first.
-
-    >>> best_epoch([{"epoch": 1, "best": True}, {"epoch": 2, "best": False}])
-    1
-    """
-    return max((row["epoch"] for row in rows if row["best"]), default=0)
-
-
-def improves(rows: Sequence[dict], row: dict, select: str) -> bool:
-    """Whether an epoch is better than all before it; NaN is worse than any number."""
-    name = f"dev_{select.removeprefix('-')}"
-    if select != "last" and name not in row:
-        raise ValueError(f"select={select!r}, but the dev scores are {sorted(row)}.")
-    if select == "last" or not rows:
-        return True
-    sign = -1 if select.startswith("-") else 1
-    best, new = sign * rows[best_epoch(rows) - 1][name], sign * row[name]
-    return new > best or (math.isnan(best) and not math.isnan(new))
-
-
-def stalled(rows: Sequence[dict], patience: int | None) -> bool:
-    """Whether ``patience`` epochs have passed since the best one."""
-    return patience is not None and bool(rows) and len(rows) - best_epoch(rows) >= patience
-
-
-def selected_epoch(rows: Sequence[dict], select: str) -> int:
-    """The epoch whose weights are the result; a ValueError if all dev scores were NaN."""
-    best = rows[best_epoch(rows) - 1]
-    if math.isnan(best.get(f"dev_{select.removeprefix('-')}", 0.0)):
-        raise ValueError(f"select={select!r}: the dev score was never a number; check the dev set.")
-    return best["epoch"]

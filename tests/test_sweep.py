@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from serlib import recipes, records
-from serlib.sweep import Runs
+from serlib import cluster, experiments, recipes, records
+from serlib.sweep import Runs, sweep
 
 ONE = recipes.cai2021("demo").change(name="one")
 
@@ -43,3 +43,22 @@ def test_runs_that_cannot_be_put_together(tmp_path):
         runs.together("one", "four")
     with pytest.raises(ValueError, match="no names were given"):
         runs.together()
+
+
+def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    asked = recipes.cai2021("smoke").vary(seed=[0, 1])
+    handed = []
+
+    def train(missing, scheduler, *, progress):
+        handed.append(([r.seed for r in missing], scheduler, progress))
+        for recipe in missing:
+            experiments.record(recipe).finish({})
+
+    monkeypatch.setattr(cluster, "train", train)
+    monkeypatch.setattr(experiments, "locate", lambda recipe: None)
+    experiments.record(asked[0]).finish({})
+    runs = sweep(asked, "tcp://x", progress=False)
+    assert handed == [([1], "tcp://x", False)] and all(run.done for run in runs.runs)
+    sweep(asked, "tcp://x", progress=False)
+    assert len(handed) == 1

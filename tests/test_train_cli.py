@@ -1,0 +1,70 @@
+"""`serlib train`: what a command line asks for, and what comes back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from serlib import cli, experiments, recipes, sweep, train_cli
+
+
+def ask(*arguments: str) -> list[recipes.Recipe]:
+    return train_cli.asked(cli._parser().parse_args(["train", *arguments]))
+
+
+def test_a_command_line_is_the_recipe_of_python(tmp_path):
+    found = ask("cai2021", "--set", "alpha=0.1", "--set", "epochs=2", "--seeds", "3,5")
+    expected = recipes.cai2021("demo", alpha=0.1).change(epochs=2).vary(seed=[3, 5])
+    assert found == expected
+    (full,) = ask("wang2025", "--profile", "full", "--corpus", "mine", "--data-root", str(tmp_path),
+                  "--set", "encoder=microsoft/wavlm-base", "--set", "clip=None")  # fmt: skip
+    assert full == recipes.wang2025("full", "mine", str(tmp_path)).change(
+        encoder="microsoft/wavlm-base", clip=None
+    )
+    (floor,) = ask("floor", "--set", "system=majority", "--profile", "smoke")
+    assert floor == recipes.floor("majority", "smoke")
+    listed = ask("cai2021", "--set", "classes=['a', 'b']")[0].classes
+    assert listed == ("a", "b")
+
+
+def test_every_recipe_of_the_book_can_be_named():
+    made = {
+        name for name in dir(recipes)
+        if not name.startswith("_") and getattr(getattr(recipes, name), "__module__", "") ==
+        "serlib.recipes" and callable(getattr(recipes, name))
+    }  # fmt: skip
+    assert made <= set(train_cli.RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cai2021", "--set", "alpha"], "expected NAME=VALUE"),
+        (["cai2021", "--set", "apha=1"], "a recipe has no 'apha'"),
+        (["cai2021", "--seeds", "a"], "expected numbers"),
+        (["floor"], "floor needs --set system="),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(capsys, arguments, words):
+    assert cli.main(["train", *arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_scores_are_printed(monkeypatch, capsys):
+    run = SimpleNamespace(path="runs/x", summary={"dev": {"ua": 0.5, "n": 3}, "test": {"ua": 0.25}})
+    called = []
+
+    def pretend(asked, *scheduler):
+        called.append(scheduler)
+        return SimpleNamespace(runs=[run] * len(asked))
+
+    monkeypatch.setattr(sweep, "sweep", pretend)
+    monkeypatch.setattr(experiments, "run", pretend)
+    assert cli.main(["train", "cai2021", "--seeds", "0,1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{recipes.cai2021().name}, seed 0: runs/x"
+    assert lines[1:3] == ["  dev  ua 0.500", "  test ua 0.250"] and len(lines) == 6
+    cli.main(["train", "cai2021", "--scheduler", "tcp://x"])
+    assert called == [(), ("tcp://x",)]
