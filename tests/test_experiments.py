@@ -70,11 +70,14 @@ def test_four_classes_merge_excitement_into_happiness():
     assert set(table["emotion"]) == {*manifest.CLASSES_4, "excitement"}
 
 
-def test_full_needs_a_root_and_a_manifest(tmp_path):
-    with pytest.raises(recipes.RecipeError, match="needs data_root"):
-        experiments.locate(recipes.cai2021("full"))
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_a_corpus_needs_a_root_and_a_manifest(profile, tmp_path):
+    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
+        experiments.locate(recipes.cai2021(profile, "iemocap"))
     with pytest.raises(recipes.RecipeError, match=r"no manifest .*iemocap\.csv"):
-        experiments.locate(recipes.cai2021("full", data_root=str(tmp_path)))
+        experiments.locate(recipes.cai2021(profile, "iemocap", str(tmp_path)))
+    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
+        experiments.locate(recipes.cai2021("full"))
 
 
 def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
