@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
 from serlib import records
@@ -136,11 +137,9 @@ def write(name: str, *, layers: int | None = None, width: int | None = None) -> 
     else:
         for file in (TOKENIZER, "tokenizer_config.json"):
             shutil.copy(DEMO / "demo-roberta" / file, folder / file)
-    about = records.home() / "bench" / "architectures" / f".{folder.name}"
-    model.save_pretrained(about)
-    (about / "model.safetensors").replace(folder / "model.safetensors")
-    (about / CONFIG).replace(folder / CONFIG)
-    shutil.rmtree(about)
+    weights = {k: x.contiguous() for k, x in model.state_dict().items()}
+    records.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
+    records.write_json(folder / CONFIG, made.to_dict() | {"architectures": [type(model).__name__]})
     return folder
 
 

@@ -237,3 +237,21 @@ def _each_once(recipes: Iterable[Recipe]) -> list[Recipe]:
     for recipe in recipes:
         add(recipe)
     return list(found.values())
+
+
+def kind(recipe: Recipe) -> str:
+    """What a training's speed depends on, in words: encoders, what is trained, how batches are cut.
+
+    >>> from serlib.recipes import cai2021
+    >>> kind(cai2021("full"))
+    'facebook/wav2vec2-base, nothing frozen, 2 clips'
+    """
+    m, most = recipe.model, recipe.max_clips
+    size = f"{most} clips" if most else f"{recipe.train.budget_seconds:g} s"
+    if recipe.system == "fusion":
+        names = [f"{name} (tuned)" if name in m.tuned else name for name in m.experts]
+        return f"{' + '.join(names)}, {size}"
+    frozen = {"none": "nothing frozen", "cnn": "CNN frozen", "all": "encoder frozen"}[m.freeze]
+    lower = f" and {m.freeze_layers} layers" if m.freeze_layers else ""
+    kept = f", {m.n_layers} layers" if m.n_layers else ""
+    return f"{m.encoder}{kept}, {frozen}{lower}, {size}"

@@ -225,7 +225,7 @@ def trainer(
         note: For the table.
         **settings: See transformers' TrainingArguments.
     """
-    from transformers import Trainer, TrainingArguments
+    from transformers import PrinterCallback, Trainer, TrainingArguments
 
     rows, wrapped = Rows(clips), ForTrainer(model)
     size = settings.get("per_device_train_batch_size", 8)
@@ -245,6 +245,7 @@ def trainer(
                 wrapped, arguments, data_collator=to_batch, train_dataset=rows,
                 optimizers=optimizers,
             )  # fmt: skip
+            loop.remove_callback(PrinterCallback)
             return float(loop.train().metrics["train_runtime"])
 
     def plan() -> Sequence[Sequence[int]]:

@@ -59,10 +59,11 @@ class Setup:
         """The model, with the same weights each time; `stock` takes the library's attention."""
         config, _ = self.recipe()
         settings = dict(
-            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers
-        )
-        encoder = encoders.load(config.encoder, **settings | attention(stock) | options)
-        if stock and encoder.family in ("wav2vec2", "hubert"):
+            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers,
+            attention="stock" if stock else "fused",
+        )  # fmt: skip
+        encoder = encoders.load(config.encoder, **settings | options)
+        if stock and encoder.family != "wavlm":  # whose stock attention is eager as it is
             encoder.model.set_attn_implementation("eager")
         config = replace(config, freeze=options.get("freeze", config.freeze))
         return SER(config, encoder=encoder)
@@ -72,11 +73,6 @@ class Setup:
         store, emotion = speech.corpus(self.seconds, 8)
         keys = [f"clip-{i}" for i in range(len(store))]
         return Clips(store, keys, store.durations, emotion=emotion, prepare=prepare)
-
-
-def attention(stock: bool) -> dict:
-    """The option of `encoders.load` that chooses WavLM's attention."""
-    return {}
 
 
 def rivals(setup: Setup) -> list[Contender]:
@@ -124,6 +120,9 @@ def switches(setup: Setup) -> Iterable[tuple[str, Callable[[], Contender]]]:
     else:
         yield "with bf16", lambda: loop("with bf16", replace(config, precision="bf16"))
     yield "stock attention", lambda: loop("stock attention", stock=True)
+    if any(isinstance(m, torch.nn.GroupNorm) for m in setup.make().modules()):
+        unmasked = {"masked_group_norm": False}
+        yield "stock group norm", lambda: loop("stock group norm", **unmasked)
     yield "CNN trained too", lambda: loop("CNN trained too", freeze="none")
     yield "with stored CNN outputs", lambda: stored("with stored CNN outputs")
 
