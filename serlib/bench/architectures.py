@@ -8,6 +8,7 @@ default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 
 from __future__ import annotations
 
+import functools
 import math
 import shutil
 from dataclasses import dataclass
@@ -46,15 +47,26 @@ PUBLISHED = {
     "openai/whisper-large-v3": Architecture(
         "whisper",
         dict(
-            d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120,
-            num_mel_bins=128, vocab_size=51866, decoder_layers=1,
+            d_model=1280,
+            encoder_layers=32,
+            encoder_attention_heads=20,
+            encoder_ffn_dim=5120,
+            num_mel_bins=128,
+            vocab_size=51866,
+            decoder_layers=1,
         ),  # fmt: skip  (the decoder is neither made nor read)
     ),
     "FacebookAI/roberta-large": Architecture(
         "roberta",
         dict(
-            hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-            vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5,
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            intermediate_size=4096,
+            vocab_size=50265,
+            max_position_embeddings=514,
+            type_vocab_size=1,
+            layer_norm_eps=1e-5,
         ),  # fmt: skip
     ),
 }
@@ -103,6 +115,7 @@ def _narrow(kind: str, width: int) -> dict:
     return common if kind == "roberta" else common | {"conv_dim": [width] * 7}
 
 
+@functools.cache
 def n_layers(name: str) -> int | None:
     """L of a published or shipped model; None of others."""
     if name in PUBLISHED:
@@ -110,6 +123,21 @@ def n_layers(name: str) -> int | None:
     if (DEMO / name / CONFIG).is_file():
         found = records.read_json(DEMO / name / CONFIG)
         return found.get("num_hidden_layers", found.get("encoder_layers"))
+    return None
+
+
+@functools.cache
+def width(name: str) -> int | None:
+    """D of an encoder of speech, published or shipped; None of others."""
+    if name in PUBLISHED:
+        return config(name).hidden_size if PUBLISHED[name].speech else None
+    if (DEMO / name / CONFIG).is_file():
+        found = records.read_json(DEMO / name / CONFIG)
+        return (
+            None
+            if found["model_type"] == "roberta"
+            else found.get("hidden_size", found.get("d_model"))
+        )
     return None
 
 
@@ -167,6 +195,7 @@ def _extractor(made, architecture: Architecture) -> dict:
     }  # fmt: skip
 
 
+@functools.cache
 def n_parameters(name: str) -> int:
     """Parameters of a published or shipped encoder, counted on the meta device."""
     from transformers import AutoConfig

@@ -113,9 +113,7 @@ class Asked:
     def trained(self) -> tuple[Recipe, ...]:
         """Those that are trained, without floors and without readings of other transcripts."""
         kinds = ("fine-tune", "fusion")
-        return tuple(
-            r for r in self.recipes if r.system in kinds and r.transcript == "manifest"
-        )
+        return tuple(r for r in self.recipes if r.system in kinds and r.transcript == "manifest")
 
 
 def of(chapter: str | Path, **parameters) -> Asked:

@@ -101,7 +101,7 @@ def ours(
     """
     sampler = batching.DurationBatchSampler(clips.durations, budget_seconds=config.budget_seconds)
     size = max(1, round(len(clips) / len(sampler.epoch(0))))
-    epochs = iter(range(1, 10**9))
+    epochs = iter(range(10**9))
 
     def plan(epoch: int = 0) -> Sequence[Sequence[int]]:
         return sampler.epoch(epoch) if buckets else random_plan(len(clips), size, epoch)
@@ -131,17 +131,19 @@ def plain(
     *,
     name: str = "plain loop",
     size: int = 16,
+    epochs: int = 1,
     note: str = "",
 ) -> Contender:
     """The loop of most published code: random batches, float32, AdamW, `loss.item()` every step."""
-    epochs = iter(range(1, 10**9))
+    first = iter(range(0, 10**9, epochs))
     model.to(device)
 
     def run() -> float:
         model.train()
         parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(training.make_optimizer(model, config).param_groups, lr=0.0)
-        steps = random_plan(len(clips), size, next(epochs))
+        optimizer = training.make_optimizer(model, config)
+        now = next(first)
+        steps = [places for e in range(epochs) for places in random_plan(len(clips), size, now + e)]
         started = time.perf_counter()
         for step, places in enumerate(steps):
             for group in optimizer.param_groups:
@@ -231,7 +233,11 @@ def trainer(
     size = settings.get("per_device_train_batch_size", 8)
 
     def run() -> float:
-        with tempfile.TemporaryDirectory() as folder, on_device(device), training.isolated_accelerator():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            on_device(device),
+            training.isolated_accelerator(),
+        ):
             arguments = TrainingArguments(
                 folder, num_train_epochs=epochs, report_to="none", save_strategy="no",
                 logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,

@@ -191,12 +191,12 @@ def _train(recipe: Recipe, device: str) -> None:
         experiments.run(recipe, progress=False)
 
 
-def _check(
-    recipe: Recipe, data: experiments.Data, done: records.Run, before: pd.DataFrame
-) -> None:
+def _check(recipe: Recipe, data: experiments.Data, done: records.Run, before: pd.DataFrame) -> None:
     """Refuse a training that lost rows, epochs or predictions."""
     history, n = done.history(), len(data.rows("train"))
-    if len(history) != recipe.train.epochs or list(history["epoch"]) != [*range(1, len(history) + 1)]:
+    if len(history) != recipe.train.epochs or list(history["epoch"]) != [
+        *range(1, len(history) + 1)
+    ]:
         raise RehearsalError(f"{len(history)} epochs, of {recipe.train.epochs} asked for")
     if (history["clips"] != n).any():
         raise RehearsalError(f"epochs of {sorted(set(history['clips']))} clips; train has {n}")

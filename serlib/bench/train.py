@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from serlib import encoders, features, recipes
-from serlib.batching import Clips
+from serlib import encoders, features, recipes, throughput
+from serlib.batching import Batch, Clips, collate
 from serlib.bench import architectures, contenders, machine, speech
 from serlib.bench.contenders import Contender
 from serlib.model import SER, ModelConfig
@@ -130,8 +130,10 @@ def switches(setup: Setup) -> Iterable[tuple[str, Callable[[], Contender]]]:
 def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
     """One row per contender: medians over the repeats, measured in turns.
 
-    Columns: audio seconds per second with their range, this over the first row's ("of the first"),
-    share of padding, clips per step, peak memory in GB (GPU only).
+    Columns: audio seconds per second with their range; the first row's speed over this one's;
+    TFLOP/s, of the clips alone, so that padding is no achievement; their share of the measured peak
+    of a matrix product (bf16 on a GPU that has it); share of padding; clips per step; peak memory
+    in GB (GPU only).
     """
     peaks: dict[str, list[float]] = {c.name: [] for c in found}
 
@@ -146,12 +148,16 @@ def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
 
     speeds = machine.alternate({c.name: timed(c) for c in found}, setup.repeats)
     middle = {name: statistics.median(x) for name, x in speeds.items()}
-    first = middle[found[0].name]
+    first, device = middle[found[0].name], torch.device(setup.device)
+    top = throughput.peak(device, setup.recipe()[1].precision)
+    rates = {c.name: middle[c.name] * flops_per_second(c, setup) / 1e12 for c in found}
     return pd.DataFrame.from_dict(
         {
             c.name: {
                 "audio s/s": machine.spread(speeds[c.name]),
-                "of the first": middle[c.name] / first,
+                f"{found[0].name} is": f"{first / middle[c.name]:.2f} x",
+                "TFLOP/s": rates[c.name],
+                "of peak": f"{rates[c.name] / top:.0%}",
                 "padding": f"{c.padding():.0%}",
                 "clips per step": round(c.clips_per_step(), 1),
                 "peak GB": max(peaks[c.name]),
@@ -160,6 +166,24 @@ def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
         },
         orient="index",
     )
+
+
+def flops_per_second(contender: Contender, setup: Setup) -> float:
+    """Floating-point operations per second of audio, forward and backward, without padding.
+
+    Of the model as it is trained, counted by `throughput.cost` on one clip, and summed over the
+    lengths of all of them.
+    """
+    clips, device = contender.clips, setup.device
+    cost = throughput.cost(contender.model.to(device), collate([clips[0]]).to(device))
+    total = sum(cost(alone(len(clips[i].input))) for i in range(len(clips)))
+    return total / sum(clips.durations)
+
+
+def alone(length: int) -> Batch:
+    """A clip of so many samples or frames, without content: enough to tell its cost."""
+    n, index = torch.tensor([length]), torch.zeros(1, dtype=torch.long)
+    return Batch(torch.empty(1, length, device="meta"), n, index, ["clip"], index, 0.0)
 
 
 class Peak:
