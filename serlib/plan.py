@@ -25,6 +25,10 @@ TARGET_HOURS = 24  # for everything, on one H200: our own aim, not a measurement
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
 
 
+class PlanError(ValueError):
+    """Nothing can be said about this; the message names the fix."""
+
+
 @dataclass(frozen=True)
 class Size:
     """Audio seconds of the three roles in one fold, and where the numbers are from."""
@@ -54,7 +58,7 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
     release Development is test, and a tenth of Train is dev.
 
     Raises:
-        KeyError: Neither is known.
+        PlanError: Neither is known.
     """
     corpus = Path(recipe.corpus).stem
     if (Path(recipe.data_root) / f"{corpus}.csv").is_file() and recipe.data_root:
@@ -62,7 +66,7 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
         seconds = table.groupby("role")["length"].sum()
         return Size(*(float(seconds[r]) for r in ("train", "dev", "test")), "the manifest")
     if corpus not in PUBLISHED:
-        raise KeyError(f"{corpus}: give data_root, where its manifest is")
+        raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
     clips, mean, source = PUBLISHED[corpus]
     if corpus == "iemocap":
         part = clips * mean / folds

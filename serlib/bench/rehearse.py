@@ -200,7 +200,7 @@ def _check(recipe: Recipe, data: experiments.Data, done: records.Run, before: pd
         raise RehearsalError(f"{len(history)} epochs, of {recipe.train.epochs} asked for")
     if (history["clips"] != n).any():
         raise RehearsalError(f"epochs of {sorted(set(history['clips']))} clips; train has {n}")
-    if not before.equals(history.iloc[: len(before)]):
+    if not before.astype(object).equals(history.iloc[: len(before)].astype(object)):
         raise RehearsalError("the epochs before the kill are not what they were")
     for role in ("dev", "test"):
         wanted = sorted(data.table["key"].iloc[data.rows(role)])

@@ -51,7 +51,7 @@ class Setup:
         )
         recipe = recipes.wang2025_baseline("full").change(
             encoder=str(folder), budget_seconds=self.budget, select="last",
-            hidden=self.width or 1024, n_layers=self.layers,
+            hidden=self.width or (144 if self.model == "demo" else 1024), n_layers=self.layers,
         )  # fmt: skip
         return recipe.model, recipe.train
 
