@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
-from serlib import manifest_cli, train_cli
+from serlib import bench_cli, manifest_cli, train_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo_parsers(commands, add)
 
     manifest_cli.parsers(commands, add)
+    bench_cli.parsers(commands, add)
     return parser
 
 

@@ -15,7 +15,8 @@ import papermill
 import pytest
 from jupytext.config import load_jupytext_config
 
-from serlib import chapters, notebooks, publish
+from serlib import chapters, experiments, notebooks, publish, records
+from serlib.bench import asked
 from serlib.notebooks import BOOK, ChapterError
 
 CHAPTERS = notebooks.chapters()
@@ -144,14 +145,20 @@ def corpus(home):
 
 @pytest.fixture(scope="session")
 def smoke(corpus):
-    """A function that executes a chapter at smoke once, and returns the run."""
-    runs = {}
+    """A function that executes a chapter at smoke once, and returns the run.
+
+    Its `made` has the folders of the experiments that a chapter was the first to run.
+    """
+    runs, folder = {}, records.home() / "runs"
 
     def run(path: Path):
         if path not in runs:
+            before = {*folder.glob("*")}
             runs[path] = chapters.execute(path, "smoke")
+            run.made[path] = {p.name for p in {*folder.glob("*")} - before}
         return runs[path]
 
+    run.made = {}
     return run
 
 
@@ -163,6 +170,25 @@ def test_runs_at_smoke(path, smoke):
     assert run.ok, run.error
     assert run.seconds < 240, "a smoke run takes less than 30 s on two idle cores, warm"
     assert digest(BOOK) == before
+
+
+@pytest.mark.slow
+@each_chapter
+def test_a_dry_run_asks_for_what_is_trained(path, smoke):
+    """What the plan counts. One that results choose may be another, or one that ran before."""
+    assert smoke(path).ok
+    wanted, chosen, recipes = set(), 0, asked.of(path, profile="smoke").recipes
+    for recipe in recipes:
+        try:
+            run = experiments.record(recipe)
+        except TypeError:  # a value that is unknown
+            chosen += 1
+            continue
+        wanted.add(run.path.name)
+        chosen += not run.done
+    assert chosen <= len(recipes) / 2
+    assert len(smoke.made[path] - wanted) <= chosen
+    assert len(smoke.made[path]) <= len(recipes)
 
 
 @pytest.mark.slow

@@ -43,6 +43,11 @@ TIERS = (
     {"publish", "demo.card", "demo.whisper", "demo.roberta", "manifest_cli", "train_cli"},
     {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
+    {"bench.architectures", "bench.machine", "bench.speech"},
+    {"bench.asked", "bench.contenders"},
+    {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses"},
+    {"plan"},
+    {"bench_cli"},
     {"cli"},
 )
 # Who alone may import a library.
@@ -55,6 +60,8 @@ ONLY = {
         "demo.pretrain",
         "demo.whisper",
         "demo.roberta",
+        "bench.architectures",
+        "bench.contenders",
     },
     "accelerate": {"training", "evaluation", "processes", "trackers"},
     "peft": {"tuning"},

@@ -1,0 +1,208 @@
+"""`serlib bench rehearse`: every kind of training that the chapters ask for, before the real one.
+
+The full recipe, the full-size architectures with random weights, and the demo corpus laid out as
+the recipe's corpus is on disk. Each training is killed after its first epoch and continued. What
+must hold is checked, and raised if it does not: all rows are trained on in every epoch, the epochs
+before the kill stay as they were, every utterance of dev and test is predicted once. What it took
+is kept for `serlib plan`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+
+from serlib import batching, corpora, experiments, records, tables
+from serlib.bench import architectures, asked, contenders, machine
+from serlib.demo import trees
+from serlib.recipe import Recipe
+
+RELEASE = {"msp-podcast": "is2025"}  # of layouts with several: the challenge's
+POLL = 0.02  # seconds between two looks at a training that is to be killed
+
+
+class RehearsalError(RuntimeError):
+    """Something that a training must do, it did not do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How large a rehearsal is.
+
+    Attributes:
+        steps: Optimizer steps of a training, at least; always two epochs or more.
+        utterances: In the tree.
+        device: "cpu" or "cuda".
+        layers: Transformer layers of every encoder; None takes all.
+        width: For tests, see `architectures.config`.
+    """
+
+    steps: int = 200
+    utterances: int = 600
+    device: str = "cuda"
+    layers: int | None = None
+    width: int | None = None
+
+    def tree(self, corpus: str) -> Path:
+        """A folder laid out as a corpus, with its manifest; made once."""
+        root = records.home() / "bench" / "trees" / f"{corpus}-{self.utterances}"
+        file = root / f"{corpus}.csv"
+        if not file.exists():
+            version = RELEASE.get(corpus, "")
+            trees.write(corpus, root, utterances=self.utterances, version=version)
+            tables.write(corpora.build(corpus, root, progress=False)[0], file)
+        return root
+
+    def encoder(self, name: str) -> str:
+        """The folder of an encoder of this size."""
+        return str(architectures.write(name, layers=self.layers, width=self.width))
+
+    def localized(self, recipe: Recipe) -> Recipe:
+        """The recipe on the tree, with local encoders, and as long as `steps` asks for."""
+        start = None if recipe.start is None else self.localized(recipe.start)
+        if recipe.system == "fusion":
+            names = {n: self.encoder(n) for n in recipe.model.experts}
+            model = {"experts": tuple(names.values()),
+                     "tuned": tuple(names[n] for n in recipe.model.tuned)}  # fmt: skip
+        else:
+            model = {"encoder": self.encoder(recipe.model.encoder)}
+            if recipe.model.layers.isdigit() and self.layers:
+                model["layers"] = str(min(int(recipe.model.layers), self.layers))
+        if self.layers and recipe.model.n_layers:
+            model["n_layers"] = min(recipe.model.n_layers, self.layers)
+        root = str(self.tree(recipe.corpus))
+        recipe = replace(recipe, data_root=root, model=replace(recipe.model, **model), start=start)
+        return recipe.change(start=start, epochs=self.epochs(recipe), patience=None)
+
+    def epochs(self, recipe: Recipe) -> int:
+        """Epochs that come to `steps`, and two at least, so that there is one to resume after."""
+        df, _ = experiments.locate(recipe)
+        train = experiments.assign(recipe, df).query("role == 'train'")
+        sampler = batching.DurationBatchSampler(
+            train["length"], budget_seconds=recipe.train.budget_seconds, seed=recipe.seed,
+            max_clips=recipe.max_clips,
+        )  # fmt: skip
+        per_epoch = -(-len(sampler.epoch(0)) // recipe.train.accumulate)
+        return max(2, -(-self.steps // per_epoch))
+
+
+def run(chapters: Iterable[str], stage: Stage, *, keep: bool = True) -> pd.DataFrame:
+    """Rehearse each kind of training once, the one with the most tasks; one row per kind.
+
+    Args:
+        chapters: Numbers, names or paths.
+        stage: How large.
+        keep: Store the rates for `serlib plan`; only of trainings at full size.
+    """
+    found: dict[str, tuple[Recipe, set[str]]] = {}
+    for chapter in chapters:
+        for recipe in (wanted := asked.of(chapter, profile="full")).trained():
+            first, where = found.get(asked.kind(recipe), (recipe, set()))
+            most = max(first, recipe, key=lambda r: len(r.model.tasks))
+            found[asked.kind(recipe)] = most, where | {wanted.chapter[:2]}
+    rows = {}
+    for kind, (recipe, where) in found.items():
+        row = rehearse(recipe, stage)
+        if keep and stage.layers is None and stage.width is None:
+            about = {"kind": kind, "machine": machine.device_name(stage.device)}
+            machine.keep(about | machine.facts(stage.device) | row)
+        rows[kind] = {"chapters": " ".join(sorted(where))} | row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
+    """Train one recipe, kill it, continue it, and check what came of it.
+
+    Returns:
+        ``steps``, ``utterances`` (of all roles), ``killed`` after so many epochs, ``train`` and
+        ``evaluate``, both audio seconds per second, ``encode``, the same of the frozen experts of a
+        fusion one after the other, ``peak_gb``, of GPU memory.
+
+    Raises:
+        RehearsalError: What must hold does not.
+    """
+    recipe = stage.localized(recipe)
+    # Stored features of a small tree would make it fast; at a corpus's size they are not stored.
+    with mock.patch.object(experiments, "STORE_GB", 0), contenders.on_device(stage.device):
+        data = experiments.load(recipe, progress=False)
+        if recipe.start is not None:
+            experiments.run(recipe.start, progress=False)
+        encode = _encode(recipe, data)
+        before = _killed(recipe, stage.device)
+        if torch.device(stage.device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        done = experiments.run(recipe, progress=False)
+    history = done.history()
+    _check(recipe, data, done, before)
+    measured = history.iloc[len(before) :]  # by this process, whose first epoch warms up
+    measured = measured.iloc[1:] if len(measured) > 1 else measured
+    dev = data.store.durations[data.rows("dev")].sum()
+    return {
+        "steps": int(history["steps"].sum()),
+        "utterances": len(data.table),
+        "killed": len(before),
+        "train": float(np.median(measured["audio_seconds"] / measured["train_seconds"])),
+        "evaluate": float(np.median(dev / (measured["seconds"] - measured["train_seconds"]))),
+        "encode": encode,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9
+        if torch.device(stage.device).type == "cuda"
+        else None,
+    }
+
+
+def _encode(recipe: Recipe, data: experiments.Data) -> float | None:
+    """Audio seconds per second of all frozen experts, one after the other."""
+    if recipe.system != "fusion":
+        return None
+    started = time.perf_counter()
+    for name in recipe.model.frozen:
+        experiments.encode(recipe, name)
+    return float(data.store.durations.sum() / (time.perf_counter() - started))
+
+
+def _killed(recipe: Recipe, device: str) -> pd.DataFrame:
+    """Train in another process and kill it once an epoch is complete; the history up to there."""
+    found = experiments.record(recipe)
+    if found.done:
+        raise RehearsalError(f"{found.path} is finished already: delete it to rehearse again")
+    child = multiprocessing.get_context("spawn").Process(target=_train, args=(recipe, device))
+    child.start()
+    try:
+        while child.is_alive() and not len(found.history()):
+            time.sleep(POLL)
+        if not child.is_alive() and not found.done:
+            raise RehearsalError(f"the training broke down (exit code {child.exitcode})")
+    finally:
+        child.kill()
+        child.join()
+    return found.history()
+
+
+def _train(recipe: Recipe, device: str) -> None:
+    with mock.patch.object(experiments, "STORE_GB", 0), contenders.on_device(device):
+        experiments.run(recipe, progress=False)
+
+
+def _check(recipe: Recipe, data: experiments.Data, done: records.Run, before: pd.DataFrame) -> None:
+    """Refuse a training that lost rows, epochs or predictions."""
+    history, n = done.history(), len(data.rows("train"))
+    if len(history) != recipe.train.epochs or list(history["epoch"]) != [
+        *range(1, len(history) + 1)
+    ]:
+        raise RehearsalError(f"{len(history)} epochs, of {recipe.train.epochs} asked for")
+    if (history["clips"] != n).any():
+        raise RehearsalError(f"epochs of {sorted(set(history['clips']))} clips; train has {n}")
+    if not before.astype(object).equals(history.iloc[: len(before)].astype(object)):
+        raise RehearsalError("the epochs before the kill are not what they were")
+    for role in ("dev", "test"):
+        wanted = sorted(data.table["key"].iloc[data.rows(role)])
+        if sorted(done.predictions(role).index) != wanted:
+            raise RehearsalError(f"{role} has {len(wanted)} utterances; others were predicted")

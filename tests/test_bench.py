@@ -1,0 +1,283 @@
+"""The commands of `serlib bench`, run small; what they measure is never asserted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from serlib import audio, cli, encoders
+from serlib.batching import Clips, collate
+from serlib.bench import architectures, contenders, cpu, machine, rehearse, speech, train
+from serlib.bench.rehearse import RehearsalError
+
+SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
+
+
+@pytest.fixture(autouse=True)
+def _cpu(on_cpu) -> None:
+    """All of it on the CPU."""
+
+
+# --------------------------------------------------------------------------------------- speech
+
+
+def test_lengths_are_those_of_the_corpus():
+    lengths = speech.durations(20_000)
+    assert lengths.min() >= 2.75 and lengths.max() <= 11
+    assert 20_000 <= lengths.sum() < 20_011
+    assert np.mean(lengths) == pytest.approx(5.75, abs=0.15)
+    assert len(speech.durations(0.1)) == 2
+    store, emotion = speech.corpus(12, 8)
+    assert np.array_equal(store.durations, speech.durations(12)) and len(emotion) == len(store)
+
+
+# ------------------------------------------------------------------------------------- machine
+
+
+def test_work_takes_turns():
+    order = []
+
+    def work(name: str):
+        return lambda: order.append(name) or float(len(order))
+
+    found = machine.alternate({"a": work("a"), "b": work("b")}, 2)
+    assert order == ["a", "b"] * 3  # the first round is not counted
+    assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+    with pytest.raises(ValueError, match="repeats=0"):
+        machine.alternate({}, 0)
+
+
+def test_the_last_rate_of_a_kind_and_a_machine_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    shipped = tmp_path / "machines.jsonl"
+    shipped.write_text(json.dumps({"machine": "A", "kind": "x", "train": 1.0}) + "\n\n")
+    monkeypatch.setattr(machine, "SHIPPED", shipped)
+    assert machine.rates("A")["x"]["train"] == 1.0 and machine.rates("B") == {}
+    machine.keep({"machine": "A", "kind": "x", "train": 2.0, "peak_gb": float("nan")})
+    machine.keep({"machine": "B", "kind": "x", "train": 3.0})
+    assert machine.rates("A")["x"] == {"machine": "A", "kind": "x", "train": 2.0, "peak_gb": None}
+
+
+def test_the_table_of_machines_holds_what_was_measured():
+    for line in machine.SHIPPED.read_text().splitlines():
+        assert {"machine", "kind", "train", "evaluate", "peak_gb", "date"} <= set(json.loads(line))
+
+
+# ------------------------------------------------------------------------------- architectures
+
+
+@pytest.mark.parametrize("name", architectures.PUBLISHED)
+def test_every_architecture_loads_like_one_from_the_hub(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    folder = architectures.write(name, layers=1, width=32)
+    assert architectures.write(name, layers=1, width=32) == folder
+    encoder = encoders.load(folder)
+    assert (encoder.n_layers, encoder.width) == (1, 32)
+    assert (encoder.modality == "speech") == architectures.PUBLISHED[name].speech
+
+
+def test_sizes_are_the_published_ones():
+    sizes = {"wav2vec2-base": 94.4, "wavlm-base": 94.4, "wavlm-large": 315.5}  # millions
+    for short, millions in sizes.items():
+        n = architectures.n_parameters(architectures.SHORT[short])
+        assert n / 1e6 == pytest.approx(millions, abs=0.1)
+    assert architectures.n_layers("microsoft/wavlm-large") == 24
+    assert architectures.width("openai/whisper-large-v3") == 1280
+    assert architectures.width("FacebookAI/roberta-large") is None
+    assert architectures.n_layers("demo-wavlm") == 5 and architectures.n_layers("nobody") is None
+    with pytest.raises(architectures.UnknownArchitectureError, match="nobody"):
+        architectures.config("nobody")
+
+
+# ----------------------------------------------------------------------------------- contenders
+
+
+@pytest.mark.parametrize("name", ["wavlm-large", "wav2vec2-base"])
+def test_the_loops_compute_the_same_loss(name):
+    found = train.rivals(train.Setup(name, **SMALL))
+    assert [c.name for c in found] == [
+        "this loop", "Trainer, defaults", "Trainer, group_by_length", "Trainer, best", "plain loop",
+    ]  # fmt: skip
+    batch = collate([found[0].clips[i] for i in range(2)])
+    assert batch.padding > 0
+    losses = [contenders.loss_of(c, batch, "cpu") for c in found]
+    assert losses == pytest.approx([losses[0]] * 5, abs=1e-5) and losses[0] > 0
+    attention = [type(c.model.encoder.model.encoder.layers[0].attention) for c in found]
+    if name == "wavlm-large":
+        assert attention[0] is not attention[1] and len(set(attention[1:])) == 1
+
+
+class Linear(nn.Module):
+    """(B, T, 3) to 2 classes by one matrix, averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = nn.Linear(3, 2, bias=False)
+
+    def forward(self, batch):
+        return {"emotion": self.matrix(batch.inputs).mean(1)}
+
+
+def toy(lengths=(4, 6, 10)) -> contenders.Contender:
+    clips = Clips([torch.ones(n, 3) for n in lengths], "abc", [0.5, 1.0, 1.5], emotion=[0, 1, 0])
+    plan = [[0, 1], [2]]
+    return contenders.Contender("toy", Linear(), clips, lambda: 2.0, lambda: plan, quantum=4)
+
+
+def test_padding_and_clips_per_step_by_hand():
+    # [4, 6] is padded to 8, [10] to 12: 20 frames of 28
+    assert toy().padding() == pytest.approx(1 - 20 / 28)
+    assert toy().clips_per_step() == 1.5
+
+
+def test_work_by_hand():
+    # Forward 2 · 3 · 2 per frame, and as much for the gradient of the matrix; inputs have none.
+    found = train.flops_per_second(toy(), train.Setup(**SMALL))
+    assert found == pytest.approx(20 * 2 * (2 * 3 * 2) / 3.0)
+
+
+def test_each_clip_comes_once_at_random():
+    plan = contenders.random_plan(7, 3)
+    assert [len(places) for places in plan] == [3, 3, 1] and sorted(sum(plan, [])) == [*range(7)]
+    assert contenders.random_plan(7, 3, 1) != plan == contenders.random_plan(7, 3)
+
+
+def test_the_trainer_takes_a_recipes_rates():
+    config = replace(train.Setup(**SMALL).recipe()[1], lr_head=0.5, warmup=0.5, schedule="linear")
+    model = Linear()
+    model.encoder_parameters = lambda: []
+    model.head_parameters = model.parameters
+    optimizer, schedule = contenders._optimizers(model, config, 4)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.125, 0.375, 0.375, 0.125])  # as `training.fit`, mid-step
+
+
+# ------------------------------------------------------------------------------------ commands
+
+
+def test_train_runs_small(capsys):
+    arguments = ["bench", "train", "--model", "demo", "--device", "cpu", "--seconds", "8"]
+    small = ["--budget", "12", "--repeats", "1", "--layers", "1", "--only", "rivals", "--markdown"]
+    assert cli.main([*arguments, *small]) == 0
+    shown = capsys.readouterr().out
+    for name in (
+        "this loop",
+        "Trainer, defaults",
+        "Trainer, best",
+        "plain loop",
+        "TFLOP/s",
+        "date",
+    ):
+        assert name in shown
+
+
+def test_every_switch_gets_a_row():
+    setup = train.Setup("wav2vec2-base", **SMALL)
+    names = [name for name, _ in train.switches(setup)]
+    assert names == [
+        "this loop", "random batches", "lengths as they are", "with bf16", "stock attention",
+        "stock group norm", "CNN trained too", "with stored CNN outputs",
+    ]  # fmt: skip
+    made = dict(train.switches(setup))
+    stored = made["with stored CNN outputs"]()
+    assert stored.clips[0].input.shape[1] == 32 and stored.epoch() > 0
+    assert made["random batches"]().plan() != made["this loop"]().plan()
+    norms = [made[n]().model.encoder.masked for n in ("this loop", "stock group norm")]
+    assert norms == [True, False]
+    trained = made["CNN trained too"]().model.encoder.model.feature_extractor.parameters()
+    assert all(p.requires_grad for p in trained)
+
+
+@pytest.mark.slow
+def test_cpu_runs_small():
+    table = cpu.fine_tune("smoke", 1)
+    assert list(table.index) == ["this loop", "Trainer", "plain loop"]
+    assert ((table["UA"] > 0) & (table["UA"] <= 1)).all()
+    starts = cpu.start_up(1)
+    assert list(starts.index) == list(cpu.STARTS)
+
+
+def test_losses_need_their_module(capsys, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "serlib.bench.losses", None)
+    assert cli.main(["bench", "losses"]) == 1
+    assert "bench losses cannot be loaded" in capsys.readouterr().err
+
+
+# ----------------------------------------------------------------------------------- rehearsal
+
+
+class Done:
+    """A record of two epochs over three clips."""
+
+    def __init__(self, clips=(3, 3), epochs=(1, 2), keys="xy") -> None:
+        self.table, self.keys = pd.DataFrame({"epoch": epochs, "clips": clips}), list(keys)
+
+    def history(self):
+        return self.table
+
+    def predictions(self, role):
+        return pd.DataFrame(index=self.keys)
+
+
+class ThreeRows:
+    """Data of three clips to train on, and two to predict, of both other roles."""
+
+    table = pd.DataFrame({"key": list("abcxy")})
+
+    def rows(self, role):
+        return np.array([0, 1, 2]) if role == "train" else np.array([3, 4])
+
+
+@pytest.mark.parametrize(
+    ("done", "before", "words"),
+    [
+        (Done(), Done().table[:1], ""),
+        (Done(clips=(3, 2)), Done().table[:1], "train has 3"),
+        (Done(epochs=(1, 3)), Done().table[:1], "epochs, of 2"),
+        (Done(), Done(clips=(2, 3)).table[:1], "not what they were"),
+        (Done(keys="x"), Done().table[:1], "dev has 2"),
+        (Done(keys="xyy"), Done().table[:1], "dev has 2"),
+    ],
+)
+def test_a_training_that_loses_something_is_refused(done, before, words):
+    recipe = train.recipes.cai2021("full", epochs=2)
+    if not words:
+        rehearse._check(recipe, ThreeRows(), done, before)
+        return
+    with pytest.raises(RehearsalError, match=words):
+        rehearse._check(recipe, ThreeRows(), done, before)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_is_killed_and_goes_on(tmp_path, monkeypatch, write_chapter):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    path = write_chapter("""
+    # %% tags=["parameters"]
+    profile = "full"
+
+    # %%
+    from serlib import recipes
+    from serlib.sweep import sweep
+    sweep(recipes.cai2021(profile, alpha=0.1).vary(seed=[0, 1]))
+    """)
+    stage = rehearse.Stage(steps=2, utterances=60, device="cpu", layers=1, width=32)
+    table = rehearse.run([path], stage)
+    (row,) = table.to_dict("records")
+    assert row["chapters"] == "01" and row["steps"] >= 2 and row["killed"] >= 1
+    assert row["train"] > 0 and row["evaluate"] > 0 and row["peak_gb"] is None
+    assert machine.rates(machine.device_name("cpu")) == {}  # not at full size
+
+
+def test_samples_are_whole():
+    samples = speech.durations(50) * audio.SAMPLE_RATE
+    assert np.array_equal(samples, samples.round())
