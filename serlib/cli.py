@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
-from serlib import manifest_cli
+from serlib import claims_cli, manifest_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _demo_parsers(commands, add)
 
     manifest_cli.parsers(commands, add)
+    claims_cli.parsers(commands, add)
     return parser
 
 

@@ -44,9 +44,14 @@ DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are co
 
 def record(recipe: Recipe) -> records.Run:
     """The run folder of a recipe, finished or not."""
-    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
-    key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
+    key, config = identity(recipe)
     return records.Run.open(records.home() / "runs", config, key=key)
+
+
+def identity(recipe: Recipe) -> tuple[str, dict]:
+    """The name of a recipe's run folder, and its config; nothing is written."""
+    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
+    return f"{recipe.system}-{records.digest([config, _sources(recipe)])}", config
 
 
 def _nameless(recipe: Recipe | None) -> dict | None:
@@ -100,10 +105,7 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
 
 
 def encode(recipe: Recipe, name: str) -> None:
-    """Compute and store the frames of one frozen expert of a fusion, for whoever trains with them.
-
-    `sweep.encode` does this for several experts at a time; a training makes what it does not find.
-    """
+    """Store one frozen expert's frames; `sweep.encode` does several, a training what it lacks."""
     data = load(recipe, progress=False)
     expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
     streams.inputs(expert, data, streams.transcripts(recipe, data), progress=False)

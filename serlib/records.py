@@ -35,8 +35,9 @@ import platformdirs
 # Modules that decide no result. Every other one is in the name of each run, comments too: the price
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
-    "__init__ chapters claims cli fusionplots inference layerplots lossplots manifest_cli "
-    "notebooks plots publish records sweep taskplots verdicts".split()
+    "__init__ chapters claimledger claimpages claimproofs claimrules claimruns claims claims_cli "
+    "cli fusionplots inference layerplots lossplots manifest_cli notebooks plots publish records "
+    "sweep taskplots verdicts".split()
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
