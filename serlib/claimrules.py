@@ -33,7 +33,7 @@ METRICS = frozenset(
 )
 LOWER = frozenset({"wer", "cer", "rmse"})  # metrics of which less is better
 NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
-NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?"
+NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 Bounds = tuple[Fraction, Fraction]
 
 

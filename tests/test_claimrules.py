@@ -50,7 +50,21 @@ def test_a_printed_number_is_an_interval():
     assert bounds("78.15") == (Fraction(78145, 1000), Fraction(78155, 1000))
     assert bounds("3") == (Fraction(5, 2), Fraction(7, 2))
     assert bounds("-0.22") == (Fraction(-225, 1000), Fraction(-215, 1000))
-    for odd in ("", "1e3", "nan", "inf", "٣", "1,2", "0x1", "--1", "1.", ".5", "9" * 40, 3.22, True):
+    for odd in (
+        "",
+        "1e3",
+        "nan",
+        "inf",
+        "٣",
+        "1,2",
+        "0x1",
+        "--1",
+        "1.",
+        ".5",
+        "9" * 40,
+        3.22,
+        True,
+    ):
         with pytest.raises(RuleError):
             bounds(odd)
 
