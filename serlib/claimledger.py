@@ -178,7 +178,7 @@ def _plain(text: str) -> Any:
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value]
             for key, _ in node.value:
-                if not isinstance(key, yaml.ScalarNode) or keys.count(key.value) > 1:
+                if key.tag != "tag:yaml.org,2002:str" or keys.count(key.value) > 1:
                     raise ClaimError(
                         f"line {line}: the key {key.value!r} is no text, or there twice"
                     )
@@ -188,45 +188,38 @@ def _plain(text: str) -> Any:
     return yaml.load(text, loader)  # noqa: S506 (safe loaders both)
 
 
-def _keys(data: Any, where: str, needed: set[str], allowed: set[str], kind: type = str) -> dict:
-    """A mapping with the right keys, whose values are texts unless `kind` says else."""
+def _keys(
+    data: Any, where: str, needed: set[str], allowed: set[str] | None = None, kind: Any = str
+) -> dict:
+    """A mapping with the right keys (None: any), whose values are texts unless `kind` says else."""
     if not isinstance(data, dict):
         raise ClaimError(f"{where} is {type(data).__name__}, not keys and values")
-    if odd := set(data) - needed - allowed:
+    if odd := set() if allowed is None else set(data) - needed - allowed:
         raise ClaimError(f"{where}: unknown {', '.join(sorted(odd))}")
     if lacking := needed - set(data):
         raise ClaimError(f"{where}: lacks {', '.join(sorted(lacking))}")
     for key, value in data.items():
         if not isinstance(value, kind):
-            raise ClaimError(f"{where}, {key}: {value!r} is not {kind.__name__}; put it in quotes")
+            hint = "; put it in quotes" if kind is str else ""
+            raise ClaimError(f"{where}, {key}: {value!r} is not {kind.__name__}{hint}")
     return data
 
 
 def _ledger(data: Any) -> Ledger:
     top = _keys(data, "the ledger", {"papers", "systems", "groups", "unsaid"}, set(), object)
-    papers = {
-        name: _keys(about, f"paper {name}", {"title", "cite", "read"}, set())
-        for name, about in _keys(top["papers"], "papers", set(), set(top["papers"]), dict).items()
-    }
-    systems = _keys(top["systems"], "systems", set(), set(top["systems"]), dict)
+    papers = _keys(top["papers"], "papers", set(), kind=dict)
+    for name, about in papers.items():
+        _keys(about, f"paper {name}", {"title", "cite", "read"}, set())
+    systems = _keys(top["systems"], "systems", set(), kind=dict)
     for name, made in systems.items():
-        _keys(made, f"system {name}", {"recipe"}, {"with", "at"}, (str, dict))
-        if made["recipe"] not in RECIPES:
+        _keys(made, f"system {name}", {"recipe"}, {"with", "at"}, object)
+        if not isinstance(made["recipe"], str) or made["recipe"] not in RECIPES:
             raise ClaimError(f"system {name}: no recipe {made['recipe']!r}")
+        _keys(made.get("with", {}), f"system {name}, with", set(), kind=object)
         _keys(made.get("at", {}), f"system {name}, at", set(), set(recipes.PROFILES), dict)
-    names = {f.name for f in fields(Claim)}
-    claims = []
-    for group in top["groups"] if isinstance(top["groups"], list) else [None]:
-        shared = _keys(group, "a group", {"id", "claims"}, names, (str, list))
-        where = f"group {shared['id']}"
-        for row in shared["claims"] if isinstance(shared["claims"], list) else [None]:
-            common = {k: v for k, v in shared.items() if k not in ("id", "claims")}
-            own = _keys(row, f"{where}, a claim", {"id"}, names - {"id", "paper"})
-            whole = common | own | {"id": f"{shared['id']}.{own['id']}"}
-            needed = {"id", "paper", "where", "says", "chapter", "corpus", "protocol", "rule"}
-            claims.append(
-                _check(Claim(**_keys(whole, whole["id"], needed, names)), papers, systems)
-            )
+    claims = [
+        _check(claim, papers, systems) for group in _list(top["groups"]) for claim in _group(group)
+    ]
     if repeated := [id for id, n in Counter(c.id for c in claims).items() if n > 1]:
         raise ClaimError(f"the id {repeated[0]} is there twice")
     ledger = Ledger(papers, systems, tuple(claims), _unsaid(top["unsaid"], papers, systems))
@@ -236,6 +229,27 @@ def _ledger(data: Any) -> Ledger:
         except RuleError as error:
             raise ClaimError(f"{claim.id}: {error}") from error
     return ledger
+
+
+def _list(value: Any) -> list:
+    """A list, or one that is refused where its entries are looked at."""
+    return value if isinstance(value, list) else [value]
+
+
+def _group(group: Any) -> list[Claim]:
+    """The claims of a group, with what they share."""
+    names = {f.name for f in fields(Claim)}
+    needed = {"id", "paper", "where", "says", "chapter", "corpus", "protocol", "rule"}
+    group = dict(_keys(group, "a group", {"id", "claims"}, names, object))
+    rows = _list(group.pop("claims"))
+    where = f"group {group['id']}"
+    _keys(group, where, set(), names)
+    found = []
+    for row in rows:
+        own = _keys(row, f"{where}, a claim", {"id"}, names - {"id", "paper"})
+        whole = group | own | {"id": f"{group['id']}.{own['id']}"}
+        found.append(Claim(**_keys(whole, whole["id"], needed, names)))
+    return found
 
 
 def _check(claim: Claim, papers: Mapping, systems: Mapping) -> Claim:
@@ -270,7 +284,7 @@ def _unsaid(rows: Any, papers: Mapping, systems: Mapping) -> tuple[Open, ...]:
     """The choices that papers left open."""
     found, names = [], {f.name for f in fields(Open)}
     needed = {"id", "paper", "open", "ours", "chapter"}
-    for row in rows if isinstance(rows, list) else [None]:
+    for row in _list(rows):
         given = _keys(row, "a choice left open", needed, names)
         wanted = tuple(given.get("metrics", "").split())
         entry = Open(**given | {"metrics": wanted})

@@ -192,6 +192,7 @@ def decide(
     seeds: Iterable[int] = (0, 1),
     roots: Mapping[str, str] | None = None,
     progress: bool = True,
+    workers: int | None = None,
 ) -> None:
     """Run what a rule needs and is not there yet, and score on other corpora what it asks so.
 
@@ -201,6 +202,7 @@ def decide(
         seeds: At least these seeds of every system; those that are finished are only read.
         roots: Folder of each other corpus, by name.
         progress: Progress bars.
+        workers: As in `sweep`.
 
     Raises:
         RecipeError: A corpus has no root.
@@ -217,7 +219,7 @@ def decide(
         there = finished.seeds(recipe)
         asked |= {(name, s): recipe.change(seed=s) for s in seeds if s not in there}
     if asked:
-        sweep(asked.values(), progress=progress)
+        sweep(asked.values(), progress=progress, workers=workers)
     finished = Finished()
     for step in steps:
         for name in step.systems if step.role != "test" else ():

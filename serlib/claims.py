@@ -262,6 +262,7 @@ def decide(
     seeds: Iterable[int] = (0, 1),
     roots: Mapping[str, str] | None = None,
     progress: bool = True,
+    workers: int | None = None,
     ledger: Ledger | None = None,
 ) -> Finding:
     """Run the least that decides one claim, and judge it.
@@ -272,6 +273,7 @@ def decide(
         seeds: Of every system that the rule names; finished runs are only read.
         roots: In full: the folder of each corpus, such as {"iemocap": "/data/IEMOCAP"}.
         progress: Progress bars.
+        workers: As in `sweep`.
         ledger: None reads the book's.
 
     Raises:
@@ -286,5 +288,5 @@ def decide(
         return first
     if claim.steps:
         build = lambda name: ledger.recipe(name, profile, roots)  # noqa: E731
-        claimruns.decide(claim.steps, build, seeds, roots, progress)
+        claimruns.decide(claim.steps, build, seeds, roots, progress, workers)
     return judge(ledger, claim, profile, Finished())

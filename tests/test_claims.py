@@ -192,13 +192,18 @@ def test_a_small_ledger_is_read(small):
         ("title: \"A paper\"", "title: !!python/name:os.system", "YAML"),
         ("title: \"A paper\"", "title: !!python/object/apply:os.system ['true']", "YAML"),
         ("  a: {recipe", "  ? [x, y]\n  : {recipe: cai2021}\n  a: {recipe", "no text"),
-        ("  a: {recipe", "  1: {recipe: cai2021}\n  a: {recipe", None),
+        ("  a: {recipe", "  1: {recipe: cai2021}\n  a: {recipe", "no text"),
+        ("  a: {recipe", "  yes: {recipe: cai2021}\n  a: {recipe", "no text"),
+        ("{recipe: cai2021, with: {alpha: 0.0}}", "{recipe: [cai2021]}", "no recipe"),
+        ("with: {alpha: 0.0}", "with: alpha", "keys and values"),
+        ("    claims:", "    claims: many\n    x:", "unknown x"),
+        ('where: "Table 1"', "where: [Table, 1]", "is not str"),
         ("papers:", "- papers:", "YAML"),
         (SMALL, "", "not keys and values"),
         (SMALL, "[]", "not keys and values"),
         (SMALL, "papers: {}\nsystems: {}\ngroups: 5\nunsaid: []", "a group is"),
         (SMALL, "papers: {}\nsystems: 5\ngroups: []\nunsaid: []", "systems is"),
-        (SMALL, "[" * 3000 + "]" * 3000, "YAML"),
+        (SMALL, "[" * 3000 + "]" * 3000, "YAML|keys and values"),
     ],
 )  # fmt: skip
 def test_hostile_ledgers(tmp_path, old, new, message):
@@ -277,6 +282,8 @@ def place(tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(experiments, "identity", identity)
+    where = {"device": "CPU", "python": "3", "packages": {"torch": "2"}}
+    monkeypatch.setattr(records, "environment", lambda: where)
     return tmp_path
 
 
@@ -449,7 +456,7 @@ def test_what_papers_left_open(small, place):
 def test_decide_runs_the_least(small, place, monkeypatch):
     asked = []
 
-    def sweep(recipes, progress):
+    def sweep(recipes, **_):
         asked.extend((r.loss.alpha, r.seed) for r in recipes)
         for r in recipes:
             make(r, 0.5, words=(["X"] * 80, ["X"] * 80))
