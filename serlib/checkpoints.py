@@ -60,11 +60,13 @@ class Pretrained(nn.Module):
         width: D.
         n_layers: L.
         freeze: What is not trained, "cnn", "all" or "none".
+        freeze_layers: With "cnn", how many of the lowest layers are not trained either.
         facts: What was loaded, and how; plain values.
     """
 
     modality = "speech"
     pre_norm = False
+    freeze_layers = 0
 
     def __init__(self, model: nn.Module, freeze: str) -> None:
         """Wrap a transformers model, and freeze all of it if so asked."""

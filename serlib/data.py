@@ -34,30 +34,75 @@ class Data:
 
 def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
     """The manifest of a recipe's corpus and the folder its paths start from."""
-    path, root = _place(recipe)
+    path, root = _place(recipe.corpus, recipe.data_root)
     df, _ = _manifest(path, path.stat().st_mtime_ns)
     return df.copy(), demo_corpus.make(df) if root is None else root
 
 
 def digest(recipe: Recipe) -> str:
     """The digest of a recipe's manifest, whose content decides a result."""
-    path, _ = _place(recipe)
+    path, _ = _place(recipe.corpus, recipe.data_root)
     return _manifest(path, path.stat().st_mtime_ns)[1]
 
 
-def _place(recipe: Recipe) -> tuple[Path, Path | None]:
-    """Where a recipe's manifest is, and its root (None: the demo corpus's, in the cache)."""
-    if recipe.corpus == "demo":
+def taught(
+    corpus: str, data_root: str, classes: tuple[str, ...], merge: tuple[tuple[str, str], ...] = ()
+) -> tuple[str, ...]:
+    """Those of the classes that a corpus can teach, in their order.
+
+    A class without an utterance to train on is none that a model can know, and no score should
+    wait for it: IEMOCAP, for one, has no contempt. What is left out is printed, once. Where train
+    is released as such, it decides; else all utterances do, as each is trained on in some fold:
+    then all folds have the same classes, even if a rare one is not in every fold's train.
+
+    Args:
+        corpus: See `Recipe`. A manifest that is not there yet teaches all: `locate` refuses it.
+        data_root: See `Recipe`.
+        classes: See `Recipe`.
+        merge: See `Recipe`.
+
+    Raises:
+        RecipeError: If fewer than two classes are left.
+    """
+    try:
+        path, root = _place(corpus, data_root)
+    except RecipeError:
+        return classes
+    return classes if root is None else _taught(path, path.stat().st_mtime_ns, classes, merge)
+
+
+@functools.lru_cache(maxsize=32)
+def _taught(path: Path, stamp: int, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
+    df, _ = _manifest(path, stamp)
+    if manifest.usual(df) in ("official", "dev_as_test"):
+        df = df[df["split"] == "train"]
+    found = set(manifest.label_ids(df, classes, dict(merge)))
+    kept = tuple(name for i, name in enumerate(classes) if i in found)
+    if len(kept) < 2:
+        there = ", ".join(sorted(df["emotion"].dropna().unique())) or "none"
+        raise RecipeError(
+            f"{path.name} has {', '.join(kept) or 'nothing'} to train on, of {', '.join(classes)}; "
+            f"its emotions are {there}: two classes are needed, check the map of its labels"
+        )
+    if kept != classes:
+        lost = ", ".join(name for name in classes if name not in kept)
+        print(f"{path.stem}: no {lost} to train on; the classes are {', '.join(kept)}")
+    return kept
+
+
+def _place(corpus: str, data_root: str) -> tuple[Path, Path | None]:
+    """Where a corpus's manifest is, and its root (None: the demo corpus's, in the cache)."""
+    if corpus == "demo":
         return demo_corpus.MANIFEST, None
-    if not recipe.data_root:
-        raise RecipeError("profile='full' needs data_root, the folder of the corpus")
-    path = Path(recipe.corpus)
+    if not data_root:
+        raise RecipeError(f"corpus={corpus!r} needs data_root, the folder of the corpus")
+    path = Path(corpus)
     if path.suffix not in (".csv", ".jsonl"):
-        path = Path(recipe.data_root) / f"{recipe.corpus}.csv"
+        path = Path(data_root) / f"{corpus}.csv"
     if not path.exists():
-        make = f"serlib manifest build {path.stem} --root {recipe.data_root} --out {path}"
+        make = f"serlib manifest build {path.stem} --root {data_root} --out {path}"
         raise RecipeError(f"no manifest {path}; make it ({make}) or name another one")
-    return path, Path(recipe.data_root)
+    return path, Path(data_root)
 
 
 @functools.lru_cache(maxsize=2)

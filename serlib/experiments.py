@@ -280,28 +280,30 @@ def inputs(
 ) -> tuple[batching.Clips, int]:
     """Clips to batch, and the quantum their lengths are padded to.
 
-    What is frozen gives the same numbers in every epoch: the CNN's frames, or with a wholly frozen
-    encoder all its hidden states. If they fit they are computed once, each clip alone, and stored.
-    Otherwise the encoder gets waves. So does Whisper unless it is frozen as a whole: what its
-    convolutions make of 30 s is large, and cheap to make.
+    What is frozen gives the same numbers in every epoch: the CNN's frames, the states of the lowest
+    layers, or with a wholly frozen encoder all its hidden states. If they fit they are computed
+    once, each clip alone, and stored. Otherwise the encoder gets waves. So does Whisper unless it
+    is frozen as a whole: what its convolutions make of 30 s is large, and cheap to make.
     """
     if encoder.modality != "speech":
         raise ValueError(f"{recipe.model.encoder} reads texts: use it in system='fusion'.")
     label, keys = data.table["label"].to_numpy(), data.table["key"].tolist()
     frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
-    states = encoder.n_layers + 1
+    lower = encoder.freeze_layers
+    states = (lower or encoder.n_layers) + 1
     kind, numbers, dtype = {
         "none": ("waves", np.inf, "float32"),
         "cnn": ("cnn", getattr(encoder, "cnn_width", np.inf), "float32"),
+        "lower": ("lower", states * encoder.width, "float16"),
         "all": ("layers", states * encoder.width, "float16"),
-    }[recipe.model.freeze]
-    seen = kind == "layers" and not recipe.model.masked_encoder  # the padding must be
+    }["lower" if lower else recipe.model.freeze]
+    seen = kind in ("lower", "layers") and not recipe.model.masked_encoder  # the padding must be
     x, prepare, quantum = data.store, encoder.prepare, audio.SAMPLE_RATE // 4
     if not seen and frames * numbers * np.dtype(dtype).itemsize <= STORE_GB * 1e9:
         x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=progress)
         prepare, quantum = None, 4
-        if kind == "layers":
-            prepare = lambda row: row.view(len(row), states, -1)  # noqa: E731 (T, L + 1, D)
+        if kind in ("lower", "layers"):
+            prepare = lambda row: row.view(len(row), states, -1)  # noqa: E731 (T, K, D)
     clips = batching.Clips(
         x, keys, data.store.durations, emotion=label, extra=targets, prepare=prepare
     )
@@ -342,8 +344,9 @@ def functionals(data: Data) -> np.ndarray:
 
 
 def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
-    """Mean over time of the frozen encoder's output, (U, D)."""
+    """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
     m = recipe.model
-    encoder = encoders.load(m.encoder, freeze="all", random_init=m.random_init, seed=recipe.seed)
+    drawn = {"random_init": m.random_init, "seed": recipe.seed}
+    encoder = encoders.load(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
     means = features.cache(encoder, data.store, kind="output_mean")
     return np.stack([np.asarray(means[i])[0] for i in range(len(means))])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -22,9 +22,10 @@ from tqdm.auto import tqdm
 
 from serlib import records
 
-KINDS = ("cnn", "frames", "layers", "layers_mean", "output_mean")
+KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 # The source that decides features, and is in their names.
-SOURCES = ("audio", "checkpoints", "encoders", "features", "roberta", "stores", "whisper")
+SOURCES = tuple("audio checkpoints encoders features roberta stores wav2vec2 wavlm whisper".split())
+CHUNK = 64  # clips whose features wait in memory to be written
 
 
 class FeatureStore(Sequence):
@@ -117,7 +118,8 @@ def cache(
         store: The clips, a ``batching.WaveStore``, or for a text encoder a ``batching.TextStore``.
         root: Folder of the files; None takes $SERLIB_HOME/features.
         key: Anything else the features depend on.
-        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "frames",
+        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "lower",
+            the states that ``freeze_layers`` = K - 1 fixes, side by side: (T, K D). "frames",
             the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
             "layers_mean", each averaged over time: (L + 1, D). "output_mean", the output averaged
             over time: (1, D).
@@ -130,34 +132,38 @@ def cache(
     """
     if kind not in KINDS or dtype not in ("float32", "float16"):
         raise ValueError(f"{kind=}: one of {', '.join(KINDS)}; {dtype=}: float32 or float16")
-    if encoder.freeze not in (("all", "cnn") if kind == "cnn" else ("all",)):
+    lower = ("cnn",) if getattr(encoder, "freeze_layers", 0) else ()
+    if encoder.freeze not in {"cnn": ("all", "cnn"), "lower": lower}.get(kind, ("all",)):
         raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
     if kind == "cnn" and not hasattr(encoder, "extract"):
         raise ValueError(f"{kind=}: {encoder.family} has no CNN to store; take kind='frames'")
     weights = encoder.digest("cnn" if kind == "cnn" else "all")
     source = records.source_digest(SOURCES)
-    name = records.digest([weights, store.digest(), source, key, kind, dtype], 24)
+    what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
+    name = records.digest([weights, store.digest(), source, key, what, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if (stored := read(path)) is None:
-            clips = (_alone(encoder, item, kind) for item in store)
+            clips = _each(encoder, store, kind)
             bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
-            with _one_thread():
-                write(path, bar, dtype=dtype)
+            write(path, bar, dtype=dtype)
             stored = read(path)
     if stored is None:
         raise OSError(f"{path} does not read back as written. Check the disk.")
     return stored
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Inside, torch computes on one thread."""
-    before = torch.get_num_threads()
+def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.ndarray]:
+    """Features of every clip in order; on a CPU, as many clips at a time as torch has threads."""
+    on_cpu = next(encoder.parameters()).device.type == "cpu"
+    workers, before = torch.get_num_threads() if on_cpu else 1, torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for start in range(0, len(store), CHUNK):  # a map over all would hold all results
+                rows = range(start, min(start + CHUNK, len(store)))
+                yield from pool.map(lambda i: _alone(encoder, store[i], kind), rows)
     finally:
         torch.set_num_threads(before)
 
@@ -172,7 +178,9 @@ def _alone(encoder: torch.nn.Module, item: np.ndarray | str, kind: str) -> np.nd
     if kind != "cnn":
         encode = getattr(encoder, "contextualize", encoder)
         encoded = encode(x, lengths)
-        if kind == "layers":
+        if kind == "lower":
+            x = torch.cat(encoded.layers[: encoder.freeze_layers + 1], -1)  # (1, T, K D)
+        elif kind == "layers":
             x = torch.cat(encoded.layers, -1)  # (1, T, (L + 1) D)
         elif kind == "layers_mean":
             x = torch.stack(encoded.layers, 1).mean(2)  # (1, L + 1, D)

@@ -52,6 +52,7 @@ class ModelConfig:
         co_attention: "concat" or "sum" lets the emotion's hidden layer attend to those of the other
             tasks, see ``heads.CoAttention``; "none" keeps the heads apart.
         freeze: What stays as pre-trained: "cnn", "all" or "none".
+        freeze_layers: With "cnn", also so many of the lowest transformer layers.
         encoder_dropout: One value for every dropout of the encoder; None keeps the checkpoint's.
         spec_augment: Share of frames hidden from the transformer in training, in spans; 0 is off.
         n_layers: Keep the first so many transformer layers; None keeps all.
@@ -77,6 +78,7 @@ class ModelConfig:
     input_dropout: float = 0.0
     co_attention: str = "none"
     freeze: str = "cnn"
+    freeze_layers: int = 0
     encoder_dropout: float | None = None
     spec_augment: float = 0.0
     n_layers: int | None = None
@@ -139,14 +141,12 @@ class SER(nn.Module):
         if "speaker" in config.tasks and n_speakers < 2:
             raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
         self.config, self.n_speakers = config, n_speakers
+        same = "freeze freeze_layers spec_augment n_layers random_init".split()
         self.encoder = encoder or encoders.load(
             config.encoder,
-            freeze=config.freeze,
             dropout=config.encoder_dropout,
-            spec_augment=config.spec_augment,
-            n_layers=config.n_layers,
-            random_init=config.random_init,
             seed=seed,
+            **{name: getattr(config, name) for name in same},
         )
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
             raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")

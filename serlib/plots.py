@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,8 +28,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NOTE = "#555555"
 
 
-def style(profile: str) -> None:
-    """Set the book's look once per chapter; `profile` goes on every figure's passport."""
+def style(profile: str, corpus: str = "") -> None:
+    """Set the book's look once per chapter; profile and corpus go on every figure's passport."""
     sns.set_theme(context="notebook", style="whitegrid", palette=list(PALETTE))
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "figure.facecolor": "white", "axes.titlesize": 12,
@@ -38,13 +39,18 @@ def style(profile: str) -> None:
         "axes.axisbelow": True,
     })  # fmt: skip
     style.profile = profile
+    if corpus not in ("", "demo"):
+        style.source = f"corpus {Path(corpus).stem}"
+    else:
+        human = profile == "full" and not corpus
+        style.source = "human speech" if human else "synthetic speech"
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
         plt.switch_backend(plt.get_backend())  # starts it: it would register its own writer later
         shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
 
 
-style.profile = "demo"
+style.profile, style.source = "demo", "synthetic speech"
 
 
 def _png(figure: Figure) -> bytes:
@@ -60,8 +66,7 @@ def passport(ax: Axes, text: str = "", *, source: str = "") -> Axes:
 
     `source` says what a figure shows if it is not the tier's speech, such as published counts.
     """
-    source = source or ("human speech" if style.profile == "full" else "synthetic speech")
-    note = f"{style.profile} tier: {source}" + (f"; {text}" if text else "")
+    note = f"{style.profile} tier: {source or style.source}" + (f"; {text}" if text else "")
     for earlier in [t for t in ax.figure.texts if t.get_gid() == "passport"]:
         earlier.remove()  # one per figure, the last one, however many panels it has
     ax.figure.text(

@@ -104,7 +104,8 @@ class AttentiveStatistics(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             weights = self._attend(frames, mask)
             mean = (weights * frames).sum(dim=1)  # (B, D)
-            variance = (weights * (frames - mean[:, None]) ** 2).sum(dim=1)
+            # The gradient through this mean is 2 Σ α (h - μ) = 0, so it need not be computed.
+            variance = (weights * (frames - mean[:, None].detach()) ** 2).sum(dim=1)
             return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
 
     def attention(self, frames: Tensor, lengths: Tensor) -> Tensor:

@@ -104,8 +104,9 @@ class Recipe:
     def change(self, **changes) -> Recipe:
         """A copy with other values; names of `model`, `loss` and `train` reach inside them.
 
-        What a recipe shares with its `start` is changed there as well: the data, the seed, and the
-        model's settings but for its tasks and for what is fine-tuned.
+        The model has as many classes as the labels, unless `n_classes` is given. What a recipe
+        shares with its `start` is changed there as well: the data, the seed, and the model's
+        settings but for its tasks and for what is fine-tuned.
 
         >>> from serlib.recipes import cai2021
         >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
@@ -113,6 +114,8 @@ class Recipe:
         """
         parts = {k: {f.name for f in fields(getattr(self, k))} for k in ("model", "loss", "train")}
         new: dict = {}
+        if "classes" in changes:
+            changes = {"n_classes": len(changes["classes"])} | changes
         for name, value in changes.items():
             inside = [p for p, names in parts.items() if name in names]
             if name in {f.name for f in fields(self)}:

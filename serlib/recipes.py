@@ -7,6 +7,9 @@ silent. A profile changes the data, the encoder and the scale, never the method:
 - demo: the demo corpus and encoders, learning rates and epochs fit for a million parameters;
 - smoke: as demo, on a slice of the corpus and for one epoch.
 
+In every profile `corpus` and `data_root` name a corpus of the reader's own; its classes are those
+of the recipe that it can teach.
+
 `serlib.experiments` runs a recipe.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from serlib import manifest
+from serlib import data, manifest
 from serlib.fusion import FusionConfig
 from serlib.model import ModelConfig
 from serlib.recipe import PROFILES, SYSTEMS, Recipe, RecipeError
@@ -24,16 +27,24 @@ from serlib.training import TrainConfig
 __all__ = ["PROFILES", "SYSTEMS", "Recipe", "RecipeError"]
 
 DEMO_LAYERS = 3  # of the demo encoders' five: the lower layers know as much (see their cards)
+DEMO_FROZEN = 2  # of these; their states are stored, which makes a training four times as fast
 PHASES = ("multitask", "emotion", "attributes")  # of Zgórzyński 2025
 IEMOCAP_MERGE = (("excitement", "happiness"),)  # the usual four classes, e.g. Cai 2021
 
 
-def _corpus(profile: str, corpus: str, full_default: str) -> str:
-    if profile == "full":
-        return corpus or full_default
-    if corpus not in ("", "demo"):
-        raise RecipeError(f"corpus={corpus!r} needs profile='full'; {profile} uses the demo corpus")
-    return "demo"
+def _data(
+    profile: str, corpus: str, data_root: str, papers: str, classes: tuple[str, ...], merge=()
+) -> dict:
+    """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
+    corpus = corpus or (papers if profile == "full" else "demo")
+    return dict(
+        profile=profile,
+        corpus=corpus,
+        data_root=data_root,
+        protocol="official" if corpus == "demo" else "usual",  # "usual" on IEMOCAP: one session
+        classes=data.taught(corpus, data_root, classes, merge),
+        merge=merge,
+    )
 
 
 def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
@@ -41,7 +52,7 @@ def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
     if profile == "full":
         return full
     small = dict(
-        epochs=4, lr_encoder=1e-3, lr_head=2e-3, warmup=0.1, schedule="linear", clip=1.0,
+        epochs=4, lr_encoder=2e-3, lr_head=2e-3, warmup=0.1, schedule="linear", clip=1.0,
         budget_seconds=24.0, weight_decay=0.01, select=full.select,
     )  # fmt: skip
     small.update(demo)
@@ -71,26 +82,26 @@ def cai2021(
     """
     full = profile == "full"
     rate = 1e-5 if alpha == 0 else 5e-5
+    if full or corpus not in ("", "demo"):  # the paper's four; the demo corpus has eight to show
+        about = _data(profile, corpus, data_root, "iemocap", manifest.CLASSES_4, IEMOCAP_MERGE)
+    else:
+        about = _data(profile, corpus, data_root, "iemocap", manifest.CLASSES_8)
     recipe = Recipe(
         name=f"Cai 2021, α = {alpha:g}",
-        profile=profile,
-        corpus=_corpus(profile, corpus, "iemocap"),
-        data_root=data_root,
-        protocol="usual" if full else "official",  # IEMOCAP: one session
-        classes=manifest.CLASSES_4 if full else manifest.CLASSES_8,
-        merge=IEMOCAP_MERGE if full else (),
+        **about,
         max_clips=2 if full else None,  # code: 2 clips x 4 steps; paper: 8 in all
         loss=LossConfig(alpha=alpha, ctc="sum" if full else "clips"),
         model=ModelConfig(
             encoder="facebook/wav2vec2-base" if full else "demo-wav2vec2",
-            n_classes=4 if full else 8,
+            n_classes=len(about["classes"]),
             tasks=("emotion", "asr"),
             pooling="mean",
             layers="last",
             head="linear",
             freeze="none" if full else "cnn",  # demo: so that CNN outputs can be stored
-            spec_augment=0.05,  # the library's default, which the code leaves on
+            spec_augment=0.05 if full else 0.0,  # the library's default, which the code leaves on
             n_layers=None if full else DEMO_LAYERS,
+            freeze_layers=0 if full else DEMO_FROZEN,
         ),
         train=_scale(
             profile,
@@ -147,25 +158,23 @@ def wang2025_baseline(
     here. The epoch is chosen by macro-F1 on dev, the challenge's metric.
     """
     full = profile == "full"
+    about = _data(profile, corpus, data_root, "msp-podcast", manifest.CLASSES_8)
     recipe = Recipe(
         name="Wang 2025, baseline",
-        profile=profile,
-        corpus=_corpus(profile, corpus, "msp-podcast"),
-        data_root=data_root,
-        protocol="usual" if full else "official",
-        classes=manifest.CLASSES_8,
+        **about,
         max_clips=16 if full else None,
         model=ModelConfig(
             encoder="microsoft/wavlm-large" if full else "demo-wavlm",
-            n_classes=8,
+            n_classes=len(about["classes"]),
             pooling="attentive",
             layers="last",
             head="mlp",
             hidden=1024 if full else 144,
             dropout=0.1,
             freeze="cnn",
-            spec_augment=0.05,  # unstated; as above
+            spec_augment=0.05 if full else 0.0,  # unstated; as above
             n_layers=None if full else DEMO_LAYERS,
+            freeze_layers=0 if full else DEMO_FROZEN,
         ),
         train=_scale(
             profile,
@@ -283,19 +292,16 @@ def zgorzynski2025(
         epochs=20, lr_head=1e-3, lr_encoder=1e-5, weight_decay=0.01, select="both",
         budget_seconds=400.0,
     )  # fmt: skip
+    about = _data(profile, corpus, data_root, "msp-podcast", manifest.CLASSES_8)
     recipe = Recipe(
         name="Zgórzyński 2025, phase 1",
-        profile=profile,
-        corpus=_corpus(profile, corpus, "msp-podcast"),
-        data_root=data_root,
-        protocol="usual" if full else "official",
-        classes=manifest.CLASSES_8,
+        **about,
         max_clips=32 if full else None,
         max_seconds=30.0 if full else None,
         system="fusion",
         model=FusionConfig(
             experts=published if full else shipped,
-            n_classes=8,
+            n_classes=len(about["classes"]),
             width=width,
             hidden=width,
             bottleneck=128 if full else 32,

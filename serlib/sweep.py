@@ -12,9 +12,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from serlib import attributes, experiments, metrics, recipes, records, tasks
+from serlib import attributes, experiments, floors, metrics, recipes, records, tasks
 
-TRAINED = ("fine-tune", "fusion")
 METRICS: dict[str, Callable] = {"wa": metrics.wa, "ua": metrics.ua, "macro_f1": metrics.macro_f1}
 
 
@@ -47,6 +46,26 @@ class Runs:
         if not at:
             raise KeyError(f"no run is named {name!r}; there are {', '.join(self.names())}")
         return Runs(tuple(self.recipes[i] for i in at), tuple(self.runs[i] for i in at))
+
+    def together(self, *names: str) -> Runs:
+        """The runs of several names, name by name, with only the seeds that all of them have.
+
+        So they can be compared in pairs: where one name ran with more seeds, the others are left
+        out.
+
+        Raises:
+            KeyError: If no run has one of the names.
+            ValueError: If the names have no seed in common, or none is given.
+        """
+        groups = [self.named(name) for name in dict.fromkeys(names)]
+        seeds = {group.names()[0]: {r.seed for r in group.recipes} for group in groups}
+        common = set.intersection(*seeds.values()) if seeds else set()
+        if not common:
+            found = "; ".join(f"{name}: {sorted(s)}" for name, s in seeds.items())
+            raise ValueError(f"no seed that all names have: {found or 'no names were given'}")
+        pairs = [p for g in groups for p in zip(g.recipes, g.runs, strict=True)]
+        kept = [(recipe, run) for recipe, run in pairs if recipe.seed in common]
+        return Runs(*(tuple(column) for column in zip(*kept, strict=True)))
 
     def names(self) -> list[str]:
         """The names, each once, in order."""
@@ -139,8 +158,8 @@ def sweep(
 ) -> Runs:
     """Run recipes; finished ones are read, so a killed sweep goes on where it was.
 
-    Small models do not keep several processor cores busy, so without a GPU as many fine-tunings
-    run side by side as there are cores, each on one thread.
+    Small models do not keep several processor cores busy, so without a GPU as many runs go side by
+    side as there are cores, each on one thread.
 
     Args:
         asked: What to run.
@@ -189,8 +208,8 @@ def encode(asked: Iterable[recipes.Recipe], *, workers: int | None = None) -> No
 
 
 def _missing(asked: Iterable[recipes.Recipe]) -> list[recipes.Recipe]:
-    """Those that are yet to be trained, or predicted with, one for each run."""
-    found = {experiments.record(r): r for r in asked if r.system in TRAINED}
+    """Those that are yet to be fitted, or predicted with, one per run; a guess costs nothing."""
+    found = {experiments.record(r): r for r in asked if r.system not in floors.GUESSERS}
     return [recipe for run, recipe in found.items() if not run.done]
 
 

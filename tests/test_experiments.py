@@ -23,7 +23,7 @@ from serlib.losses import IGNORE
 from serlib.model import SER
 from serlib.sweep import Runs, sweep
 
-TINY = dict(epochs=1, n_layers=1)
+TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
 
 @pytest.fixture
@@ -70,11 +70,14 @@ def test_four_classes_merge_excitement_into_happiness():
     assert set(table["emotion"]) == {*manifest.CLASSES_4, "excitement"}
 
 
-def test_full_needs_a_root_and_a_manifest(tmp_path):
-    with pytest.raises(recipes.RecipeError, match="needs data_root"):
-        experiments.locate(recipes.cai2021("full"))
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_a_corpus_needs_a_root_and_a_manifest(profile, tmp_path):
+    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
+        experiments.locate(recipes.cai2021(profile, "iemocap"))
     with pytest.raises(recipes.RecipeError, match=r"no manifest .*iemocap\.csv"):
-        experiments.locate(recipes.cai2021("full", data_root=str(tmp_path)))
+        experiments.locate(recipes.cai2021(profile, "iemocap", str(tmp_path)))
+    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
+        experiments.locate(recipes.cai2021("full"))
 
 
 def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
@@ -87,7 +90,7 @@ def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
     manifest.write(few.reset_index(drop=True), root / "mine.csv")
     folder = str(encoders.DEMO / "demo-wavlm")
     recipe = recipes.wang2025_baseline("full", "mine", str(root)).change(
-        encoder=folder, hidden=16, epochs=1, n_layers=1, lr_head=1e-3
+        encoder=folder, hidden=16, epochs=1, n_layers=1, freeze_layers=0, lr_head=1e-3
     )
     record = experiments.run(recipe, progress=False)
     assert record.done and record.summary["test"]["n"] > 20
@@ -269,7 +272,11 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(home, tmp_path):
 
     make_whisper(tmp_path / "whisper")
     recipe = recipes.cai2021("smoke").change(
-        encoder=str(tmp_path / "whisper"), n_layers=1, tasks=("emotion",), spec_augment=0.0
+        encoder=str(tmp_path / "whisper"),
+        n_layers=1,
+        freeze_layers=0,
+        tasks=("emotion",),
+        spec_augment=0.0,
     )
     data, tables = experiments.load(recipe), []
     rows = data.rows("test")[:6]

@@ -99,6 +99,21 @@ def test_all_layers_side_by_side_and_the_mean_of_the_output(tmp_path):
         np.testing.assert_allclose(means[i][0], (2 * cnn).mean(0), rtol=1e-5)
 
 
+def test_the_states_of_frozen_lower_layers(tmp_path):
+    store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
+    encoder = Toy()
+    with pytest.raises(ValueError, match="changes in training"):
+        features.cache(encoder, store, kind="lower", **options)
+    encoder.freeze = "cnn"
+    for frozen in (1, 2):
+        encoder.freeze_layers = frozen
+        lower = features.cache(encoder, store, kind="lower", **options)
+        for i in range(4):
+            cnn = expected_cnn(store, i)
+            beside = np.concatenate([cnn, cnn + 1, cnn * 2][: frozen + 1], 1)
+            np.testing.assert_allclose(lower[i], beside, rtol=1e-5)
+
+
 def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
     store = WaveStore(waves_of(LENGTHS))
     options = {"root": tmp_path, "progress": False}

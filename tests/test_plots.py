@@ -70,6 +70,15 @@ def test_only_the_full_tier_claims_human_speech(profile, speech):
     assert passports(FIGURES["curves"]().figure) == [f"{profile} tier: {speech} speech"]
 
 
+def test_a_readers_own_corpus_is_named():
+    plots.style("demo", "/data/emodb/emodb.csv")
+    assert passports(FIGURES["curves"]().figure) == ["demo tier: corpus emodb"]
+    plots.style("full", "demo")
+    assert passports(FIGURES["curves"]().figure) == ["full tier: synthetic speech"]
+    plots.style("demo")
+    assert passports(FIGURES["curves"]().figure) == ["demo tier: synthetic speech"]
+
+
 @pytest.mark.parametrize("draw", [plots.curves, plots.dots])
 def test_what_is_not_the_tiers_speech_is_not_called_human(draw):
     plots.style("full")

@@ -4,7 +4,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from serlib import recipes
+from serlib import experiments, manifest, recipes
+from serlib.demo import corpus
 
 
 def test_the_papers_values():
@@ -81,7 +82,6 @@ def test_vary_is_the_whole_grid():
     ("wrong", "message"),
     [
         (dict(profile="fast"), "'fast' is not one of smoke, demo, full"),
-        (dict(profile="demo", corpus="iemocap"), "needs profile='full'"),
         (dict(system="forest"), "'forest' is not one of"),
         (dict(weights="sqrt"), "weights='sqrt', expected one of"),
         (dict(speaker_labels="faces"), "'faces' is not one of true, prefix, shuffled"),
@@ -170,3 +170,100 @@ def test_parts_of_a_fusion_that_do_not_go_together_are_refused(wrong, message):
         recipes.cai2021().change(transcript="none")
     with pytest.raises(recipes.RecipeError, match="with a ModelConfig"):
         recipes.cai2021().change(system="fusion")
+
+
+# ------------------------------------------------------------------- a corpus of the reader's own
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A function that writes some rows as a reader's manifest and returns a recipe's arguments."""
+
+    def write(df, name="own"):
+        manifest.write(df[::2].reset_index(drop=True), tmp_path / f"{name}.csv")
+        return dict(corpus=name, data_root=str(tmp_path))
+
+    return write
+
+
+def renamed(df, **emotions):
+    return df.assign(emotion=df["emotion"].replace(emotions))
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_a_corpus_is_taken_in_every_profile(profile, own):
+    at = own(corpus.load())
+    for make in (recipes.cai2021, recipes.wang2025, recipes.challenge_baseline,
+                 recipes.mtlser2025, recipes.zgorzynski2025):  # fmt: skip
+        recipe = make(profile, **at)
+        assert (recipe.corpus, recipe.protocol) == ("own", "usual")
+        assert recipe.model.n_classes == len(recipe.classes)
+        assert experiments.locate(recipe)[1] == experiments.locate(make("full", **at))[1]
+    assert recipes.cai2021(profile, **at).classes == manifest.CLASSES_4
+    assert recipes.cai2021(profile, **at).merge == recipes.IEMOCAP_MERGE
+    assert recipes.wang2025(profile, **at).classes == manifest.CLASSES_8
+    assert recipes.floor("svm", profile, **at).classes == manifest.CLASSES_8
+    path = str(own(corpus.load(), "other")["data_root"]) + "/other.csv"
+    assert recipes.cai2021(profile, path, at["data_root"]).corpus == path
+
+
+def test_the_demo_corpus_by_name_is_the_demo_corpus():
+    for make in (recipes.cai2021, recipes.wang2025_baseline, recipes.zgorzynski2025):
+        assert make("demo", "demo") == make("demo") and make("demo").protocol == "official"
+
+
+@pytest.mark.parametrize("profile", recipes.PROFILES)
+def test_a_class_that_cannot_be_learned_is_left_out_and_named_once(profile, own, capsys):
+    at = own(renamed(corpus.load(), contempt="frustration"), f"without-{profile}")
+    recipe = recipes.wang2025_baseline(profile, **at)
+    seven = tuple(c for c in manifest.CLASSES_8 if c != "contempt")
+    assert recipe.classes == seven and recipe.model.n_classes == 7
+    assert recipes.wang2025(profile, **at).change(seed=1).classes == seven
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        f"without-{profile}: no contempt to train on; the classes are {', '.join(seven)}"
+    ]
+    table = experiments.assign(recipe, experiments.locate(recipe)[0])
+    assert set(table["label"]) == set(range(7)) or profile == "smoke"  # its slice is small
+    with_it = recipes.wang2025_baseline(profile, **own(corpus.load(), "with"))
+    assert with_it.classes == manifest.CLASSES_8
+
+
+def test_a_class_of_test_alone_is_none_to_learn(own):
+    df = corpus.load()
+    only_test = df["emotion"].mask((df["emotion"] == "fear") & (df["split"] != "test"))
+    recipe = recipes.wang2025_baseline("demo", **own(df.assign(emotion=only_test), "fearless"))
+    assert "fear" not in recipe.classes and len(recipe.classes) == 7
+    # Folds of the corpus's own train on each utterance once: a rare class is one in all of them.
+    folds = df.assign(emotion=only_test, split=None)
+    assert "fear" in recipes.wang2025_baseline("demo", **own(folds, "folds")).classes
+
+
+def test_a_corpus_without_two_classes_is_refused(own):
+    df = corpus.load().assign(emotion="anger")
+    with pytest.raises(recipes.RecipeError, match="has anger to train on, of .*two classes"):
+        recipes.wang2025_baseline("smoke", **own(df, "angry"))
+    with pytest.raises(recipes.RecipeError, match="its emotions are boredom"):
+        recipes.wang2025_baseline("smoke", **own(df.assign(emotion="boredom"), "bored"))
+
+
+def test_the_model_follows_the_classes():
+    recipe = recipes.wang2025_baseline("demo").change(classes=manifest.CLASSES_4)
+    assert recipe.model.n_classes == 4
+    fused = recipes.zgorzynski2025(phase="emotion").change(classes=manifest.CLASSES_4)
+    assert fused.model.n_classes == fused.start.model.n_classes == 4
+    assert recipe.change(classes=manifest.CLASSES_8, n_classes=9).model.n_classes == 9
+
+
+@pytest.mark.parametrize("name", sorted(manifest.PROTOCOLS))
+def test_a_slice_has_all_roles_with_every_protocol(name):
+    df = corpus.load()
+    if name == "prefix":
+        df = df.assign(utt_id=df["utt_id"].str.replace("-", "_"))
+    if name == "speaker":  # the demo corpus's groups are pairs of speakers
+        df = df.assign(group=df["speaker"])
+    recipe = recipes.wang2025_baseline("smoke").change(
+        protocol=name, allow_leaks=name in manifest.LEAKY
+    )
+    counts = experiments.assign(recipe, df)["role"].value_counts()
+    assert all(20 <= counts[role] <= n for role, n in experiments.SMOKE.items()), counts
