@@ -117,10 +117,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 
 
 def restore(run: records.Run) -> SER | fusion.Fusion:
-    """The model of a finished fine-tuning or fusion, in eval mode, from its folder alone.
-
-    Frozen experts are no part of a fusion; it takes their frames.
-    """
+    """A finished run's model in eval mode, from its folder alone; frozen experts are no part of it."""
     about = records.read_json(run.path / "model.json")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
     if "widths" in about:
