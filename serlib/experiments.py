@@ -117,7 +117,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 
 
 def restore(run: records.Run) -> SER | fusion.Fusion:
-    """A finished run's model in eval mode, from its folder alone; frozen experts are no part of it."""
+    """A finished run's model in eval mode, from its folder alone; frozen experts are not in it."""
     about = records.read_json(run.path / "model.json")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
     if "widths" in about:
