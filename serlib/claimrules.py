@@ -165,6 +165,8 @@ def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
         used.append(match[1])
         return f"_{len(used) - 1}"
 
+    if re.search(r"\b_\d", expression):
+        raise RuleError(f"{expression!r}: no names that begin with _")
     source = re.sub(rf"\[({NAME})\]", number, expression)
     try:
         tree = ast.parse(source, mode="eval").body
