@@ -24,11 +24,26 @@ from serlib.recipe import Recipe
 LEDGER = BOOK / "claims.yaml"
 UNITS = {"percent": 0.01, "fraction": 1.0}  # of printed numbers
 PLANTED = ("yes", "no", "open")
+
+
+def zgorzynski2025_alone(
+    profile: str, corpus: str = "", data_root: str = "", *, phase: str, **changes
+) -> Recipe:
+    """One phase of Zgórzyński et al. from fresh weights, with as many epochs as both phases have.
+
+    What their ablation compares, at equal budgets, as in chapter 07.
+    """
+    make = recipes.zgorzynski2025
+    first, second = make(profile).train, make(profile, phase="emotion").train
+    budget = {"epochs": first.epochs + second.epochs, "lr_head": first.lr_head}
+    return make(profile, corpus, data_root, phase=phase, **changes).change(start=None, **budget)
+
+
 RECIPES = {
     f.__name__: f
     for f in (
         recipes.cai2021, recipes.mtlser2025, recipes.wang2025_baseline, recipes.wang2025,
-        recipes.challenge_baseline, recipes.zgorzynski2025, recipes.floor,
+        recipes.challenge_baseline, recipes.zgorzynski2025, recipes.floor, zgorzynski2025_alone,
     )
 }  # fmt: skip
 
