@@ -48,9 +48,14 @@ DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are co
 
 def record(recipe: Recipe) -> records.Run:
     """The run folder of a recipe, finished or not."""
-    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
-    key = f"{recipe.system}-{records.digest([config, _sources(recipe)])}"
+    key, config = identity(recipe)
     return records.Run.open(records.home() / "runs", config, key=key)
+
+
+def identity(recipe: Recipe) -> tuple[str, dict]:
+    """The name of a recipe's run folder, and its config; nothing is written."""
+    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
+    return f"{recipe.system}-{records.digest([config, _sources(recipe)])}", config
 
 
 def _nameless(recipe: Recipe | None) -> dict | None:
@@ -131,10 +136,7 @@ def _work(recipe: Recipe, found: records.Run, progress: bool) -> None:
 
 
 def encode(recipe: Recipe, name: str) -> None:
-    """Compute and store the frames of one frozen expert of a fusion, for whoever trains with them.
-
-    `sweep.encode` does this for several experts at a time; a training makes what it does not find.
-    """
+    """Store one frozen expert's frames; `sweep.encode` does several, a training what it lacks."""
     data = load(recipe, progress=False)
     expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
     streams.inputs(expert, data, streams.transcripts(recipe, data), progress=False)
@@ -146,10 +148,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 
 
 def restore(run: records.Run) -> SER | fusion.Fusion:
-    """The model of a finished fine-tuning or fusion, in eval mode, from its folder alone.
-
-    Frozen experts are no part of a fusion; it takes their frames.
-    """
+    """A finished run's model in eval mode, from its folder alone; frozen experts are not in it."""
     about = records.read_json(run.path / "model.json")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
     if "widths" in about:
