@@ -117,7 +117,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 def restore(run: records.Run) -> SER | fusion.Fusion:
     """The model of a finished fine-tuning or fusion, in eval mode, from its folder alone.
 
-    Frozen experts are no part of a fusion; it takes their frames.
+    Frozen experts are no part of a fusion; it takes their frames. Nothing gets compiled.
     """
     about = records.read_json(run.path / "model.json")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
@@ -126,8 +126,7 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
         tuned = fusion.load(config, names=config.tuned)
         model = fusion.Fusion(config, about["widths"], tuned=tuned)
     else:
-        settings["compile"] = False  # whoever predicts may have no compiler
-        model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
+        model = SER(ModelConfig(**settings | {"compile": False}), n_speakers=len(about["speakers"]))
     model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()
 

@@ -158,12 +158,7 @@ class SER(nn.Module):
             seed=seed,
             **{name: getattr(config, name) for name in same},
         )
-        if config.lora:
-            tuning.add_lora(self.encoder, config.lora, seed=seed)
-        if config.checkpoint_layers:
-            tuning.checkpoint_layers(self.encoder)
-        if config.compile:
-            tuning.compile_layers(self.encoder)
+        tuning.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
             raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width
