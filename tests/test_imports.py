@@ -40,6 +40,11 @@ TIERS = (
     {"publish", "demo.card", "demo.whisper", "demo.roberta", "manifest_cli"},
     {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
+    {"bench.architectures", "bench.machine", "bench.speech"},
+    {"bench.asked", "bench.contenders"},
+    {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses"},
+    {"plan"},
+    {"bench_cli"},
     {"cli"},
 )
 # Who alone may import a library.
