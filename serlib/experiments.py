@@ -148,7 +148,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 
 
 def restore(run: records.Run) -> SER | fusion.Fusion:
-    """A finished run's model in eval mode, from its folder alone; frozen experts are not in it."""
+    """A finished run's model in eval mode, not compiled, from its folder; no frozen experts."""
     about = records.read_json(run.path / "model.json")
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
     if "widths" in about:
@@ -156,8 +156,7 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
         tuned = fusion.load(config, names=config.tuned)
         model = fusion.Fusion(config, about["widths"], tuned=tuned)
     else:
-        settings["compile"] = False  # whoever predicts may have no compiler
-        model = SER(ModelConfig(**settings), n_speakers=len(about["speakers"]))
+        model = SER(ModelConfig(**settings | {"compile": False}), n_speakers=len(about["speakers"]))
     model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
     return model.eval()
 

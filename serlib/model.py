@@ -151,7 +151,14 @@ class SER(nn.Module):
         if "speaker" in config.tasks and n_speakers < 2:
             raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
         self.config, self.n_speakers = config, n_speakers
-        self.encoder = encoder or make_encoder(config, seed)
+        same = "freeze freeze_layers spec_augment n_layers random_init".split()
+        self.encoder = encoder or encoders.load(
+            config.encoder,
+            dropout=config.encoder_dropout,
+            seed=seed,
+            **{name: getattr(config, name) for name in same},
+        )
+        tuning.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
             raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width
@@ -256,24 +263,6 @@ class SER(nn.Module):
         """All others: layer weights, pooling, heads."""
         names = ((name.split(".")[0], p) for name, p in self.named_parameters())
         return (parameter for part, parameter in names if part != "encoder")
-
-
-def make_encoder(config: ModelConfig, seed: int) -> encoders.Encoder:
-    """The encoder that a configuration asks for, with its adapters."""
-    same = "freeze freeze_layers spec_augment n_layers random_init".split()
-    encoder = encoders.load(
-        config.encoder,
-        dropout=config.encoder_dropout,
-        seed=seed,
-        **{name: getattr(config, name) for name in same},
-    )
-    if config.lora:
-        tuning.add_lora(encoder, config.lora, seed=seed)
-    if config.checkpoint_layers:
-        tuning.checkpoint_layers(encoder)
-    if config.compile:
-        tuning.compile_layers(encoder)
-    return encoder
 
 
 def make_head(config: ModelConfig, width: int, n_classes: int) -> nn.Module:

@@ -21,6 +21,16 @@ def stack(encoder: Pretrained) -> nn.ModuleList:
     return inner.layer if hasattr(inner, "layer") else inner.layers
 
 
+def apply(encoder: Pretrained, lora: int, checkpoint: bool, compiled: bool, seed: int) -> None:
+    """Change an encoder as the settings of a recognizer say; 0 and False change nothing."""
+    if lora:
+        add_lora(encoder, lora, seed=seed)
+    if checkpoint:
+        checkpoint_layers(encoder)
+    if compiled:
+        compile_layers(encoder)
+
+
 def add_lora(encoder: Pretrained, rank: int, *, seed: int = 0) -> None:
     """Freeze an encoder, and train a correction of low rank beside its projections instead.
 

@@ -270,6 +270,7 @@ def test_new_sizes_compile_nothing_new(folder, family):
     assert seen[-1] == seen[1] <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++ on a CPU")
 def test_compiled_layers_give_the_same(folder):
     torch._dynamo.reset()
