@@ -420,7 +420,7 @@ pd.DataFrame(marks, columns=["question", "answer"]).style.hide(axis="index")
 # functionals come with decades of knowledge about just that. The rarest classes have fewer than twenty training utterances, and no system here learns them, whatever it weighs.
 #
 # Is it that only one layer was trained? `cai.change(freeze_layers=0)` trains all three, in four times the time. We tried: with seed 0 its WA on test is 0.62 and its UA 0.28, as good as the same. (All layers at half the learning rate, with spans of frames hidden
-# in training, had 0.65 and 0.30; so the rates matter more than the layers.) What is missing is teaching, not room: in chapter 03 the same three layers get transcripts, and gain.
+# in training, had 0.65 and 0.30 over two seeds.) What is missing is teaching, not room: in chapter 03 the same three layers get transcripts, and gain.
 
 # %% [markdown]
 # ## What the papers did not say
