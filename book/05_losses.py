@@ -38,7 +38,7 @@ profile = "demo"
 corpus = ""
 data_root = ""
 seeds = [0, 1]
-tuned_seeds = [0, 1, 2]
+tuned_seeds = [0, 1]
 epochs = 6
 betas = [1.0, 10.0, 30.0]
 sigmas = [0.5, 1.0, 2.0]
@@ -576,25 +576,26 @@ bold(
 # A frozen encoder gives the term little to shape. Here it is fine-tuned, once with each loss. The term now acts where the paper puts it, on the "global representation output from the SSL model", which is the pooled embedding. Batches are those of the recipe, about as small as Wang's.
 
 # %%
-tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(name="CE, fine-tuned")
-contrasted = tuned_base.change(name="SWFC, fine-tuned", swfc=beta, swfc_on="embedding")
-tuned = sweep(
-    (r for row in (contrasted, tuned_base) for r in row.vary(seed=tuned_seeds)), workers=workers
-)
-by_seed = {s: sweep(row.change(seed=s) for row in (tuned_base, contrasted)) for s in tuned_seeds}
+tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(name="CE")
+contrasted = {f"SWFC, β = {b:g}": {"swfc": b, "swfc_on": "embedding"} for b in (beta, 10 * beta)}
+tuned_rows = [tuned_base, *(tuned_base.change(name=n, **c) for n, c in contrasted.items())]
+tuned = sweep((r for row in tuned_rows for r in row.vary(seed=tuned_seeds)), workers=workers)
+by_seed = {s: sweep(row.change(seed=s) for row in tuned_rows) for s in tuned_seeds}
 check = pd.DataFrame(
     {
-        m: {
-            "SWFC − CE, fine-tuned": tuned.difference(tuned_base.name, contrasted.name, m),
-            **{
-                f"seed {s}": pair.difference(tuned_base.name, contrasted.name, m)
-                for s, pair in by_seed.items()
-            },
+        m: {f"{name} − CE": tuned.difference("CE", name, m) for name in contrasted}
+        | {
+            f"{name} − CE, seed {s}": pair.difference("CE", name, m)
+            for name in contrasted
+            for s, pair in by_seed.items()
         }
         for m in ("macro_f1", "ua", "wa")
     }
 )
-bold(check, "Paired differences on test; bold where zero is outside. One seed alone: talkers only")
+bold(
+    check,
+    "Fine-tuned: paired differences on test; bold where zero is outside. One seed: talkers only",
+)
 
 # %% [markdown]
 # Fine-tuned, SWFC is 0.023 above cross-entropy in macro-F1 and 0.025 in UA, and both intervals exclude zero. **Is that the effect?** It is one seed, so the interval knows talkers and not luck; and chapter 04 shows that rounding alone moves such a difference by 0.02. It is a hint that the term has something to shape in an encoder that can move. The next step would be five seeds.
