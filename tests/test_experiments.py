@@ -23,7 +23,7 @@ from serlib.losses import IGNORE
 from serlib.model import SER
 from serlib.sweep import Runs, sweep
 
-TINY = dict(epochs=1, n_layers=1)
+TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
     manifest.write(few.reset_index(drop=True), root / "mine.csv")
     folder = str(encoders.DEMO / "demo-wavlm")
     recipe = recipes.wang2025_baseline("full", "mine", str(root)).change(
-        encoder=folder, hidden=16, epochs=1, n_layers=1, lr_head=1e-3
+        encoder=folder, hidden=16, epochs=1, n_layers=1, freeze_layers=0, lr_head=1e-3
     )
     record = experiments.run(recipe, progress=False)
     assert record.done and record.summary["test"]["n"] > 20
@@ -272,7 +272,11 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(home, tmp_path):
 
     make_whisper(tmp_path / "whisper")
     recipe = recipes.cai2021("smoke").change(
-        encoder=str(tmp_path / "whisper"), n_layers=1, tasks=("emotion",), spec_augment=0.0
+        encoder=str(tmp_path / "whisper"),
+        n_layers=1,
+        freeze_layers=0,
+        tasks=("emotion",),
+        spec_augment=0.0,
     )
     data, tables = experiments.load(recipe), []
     rows = data.rows("test")[:6]

@@ -14,7 +14,7 @@ from serlib import audio, cli, experiments, inference, recipes, records, text
 from serlib.demo import corpus
 from serlib.inference import InferenceError
 
-TINY = dict(epochs=1, n_layers=1)
+TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
 
 @pytest.fixture(scope="module")
