@@ -73,7 +73,7 @@ def run(
             futures[future] = names[key]
         bar = tqdm(total=len(futures), desc="train", unit="run", disable=not progress)
         failed = {}
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             if future.status != "finished":
                 failed[futures[future]] = future.exception() or future.status
             bar.set_postfix_str(f"{len(client.ncores())} workers, {len(failed)} failed")

@@ -16,7 +16,7 @@ from serlib.sweep import sweep
 
 distributed = pytest.importorskip("distributed")
 # Epochs enough to be killed in the middle of them.
-SMALL = recipes.cai2021("smoke").change(n_layers=1, epochs=3, name="small")
+SMALL = recipes.cai2021("smoke").change(n_layers=1, freeze_layers=0, epochs=3, name="small")
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_a_worker_that_is_killed_loses_nothing(home, two_workers, monkeypatch, t
     runs = [experiments.record(r) for r in asked]
     killed: dict = {}
     with distributed.Client(two_workers, set_as_default=False) as watching:
-        killer = threading.Thread(target=kill_in_the_middle, args=(runs[0], watching, killed))
+        arguments = (runs[0], watching, killed)
+        killer = threading.Thread(target=kill_in_the_middle, args=arguments, daemon=True)
         killer.start()
         found = sweep(asked, two_workers.scheduler_address, progress=False)
         killer.join()

@@ -213,7 +213,7 @@ def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkey
     made = corpus.make(progress=False)
     command = ["train", "cai2021", "--profile", "smoke", "--set", "n_layers=1", "--set",
                "encoder_dropout=0.0", "--set", "dropout=0.0", "--set", "tasks=('emotion', 'asr')",
-               "--set", "alpha=0.1", "--set", "spec_augment=0.0"]  # fmt: skip
+               "--set", "alpha=0.1", "--set", "freeze_layers=0"]  # fmt: skip
     for home in (tmp_path / "one", tmp_path / "two"):
         (home / "demo").mkdir(parents=True)
         (home / "demo" / made.name).symlink_to(made)
