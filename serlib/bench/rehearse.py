@@ -124,9 +124,9 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """Train one recipe, kill it, continue it, and check what came of it.
 
     Returns:
-        ``steps``, ``utterances`` (of all roles), ``killed`` after so many epochs, ``train`` and
-        ``evaluate``, both audio seconds per second, ``encode``, the same of the frozen experts of a
-        fusion one after the other, ``peak_gb``, of GPU memory.
+        ``steps``; ``utterances`` of all roles; ``epochs``; ``killed``, after so many; ``train`` and
+        ``evaluate``, both audio seconds per second; ``encode``, the same of the frozen experts of a
+        fusion one after the other; ``peak_gb``, of GPU memory.
 
     Raises:
         RehearsalError: What must hold does not.
@@ -145,10 +145,12 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
         history = done.history()
     measured = history.iloc[len(before) :]  # by this process, whose first epoch warms up
     measured = measured.iloc[1:] if len(measured) > 1 else measured
+    measured = history if measured.empty else measured  # the kill came too late
     dev = data.store.durations[data.rows("dev")].sum()
     return {
         "steps": int(history["steps"].sum()),
         "utterances": len(data.table),
+        "epochs": len(history),
         "killed": len(before),
         "train": float(np.median(measured["audio_seconds"] / measured["train_seconds"])),
         "evaluate": float(np.median(dev / (measured["seconds"] - measured["train_seconds"]))),
