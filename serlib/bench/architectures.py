@@ -167,7 +167,7 @@ def write(name: str, *, layers: int | None = None, width: int | None = None) -> 
             shutil.copy(DEMO / "demo-roberta" / file, folder / file)
     weights = {k: x.contiguous() for k, x in model.state_dict().items()}
     records.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
-    records.write_json(folder / CONFIG, made.to_dict() | {"architectures": [type(model).__name__]})
+    records.atomic_write(folder / CONFIG, made.to_json_string(use_diff=False))
     return folder
 
 

@@ -41,7 +41,6 @@ class Contender:
         epoch: Train once on all clips; returns the seconds.
         plan: The batches of an epoch, as places of clips.
         quantum: What their lengths are padded to.
-        note: What the table's reader must know.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Contender:
     epoch: Callable[[], float]
     plan: Callable[[], Sequence[Sequence[int]]]
     quantum: int = 1
-    note: str = ""
 
     def padding(self) -> float:
         """Share of padding in all that an epoch computes."""
@@ -85,7 +83,6 @@ def ours(
     name: str = "this loop",
     quantum: int = QUANTUM,
     buckets: bool = True,
-    note: str = "",
 ) -> Contender:
     """`training.fit` for one epoch, with the batches of `batching`.
 
@@ -97,7 +94,6 @@ def ours(
         name: For the table.
         quantum: Samples (or frames, of stored features) that lengths are padded to.
         buckets: False draws the clips of a batch at random, as many as in a bucket on average.
-        note: For the table.
     """
     sampler = batching.DurationBatchSampler(clips.durations, budget_seconds=config.budget_seconds)
     size = max(1, round(len(clips) / len(sampler.epoch(0))))
@@ -114,7 +110,7 @@ def ours(
             )
         return float(history["train_seconds"].sum())
 
-    return Contender(name, model, clips, run, plan, quantum, note)
+    return Contender(name, model, clips, run, plan, quantum)
 
 
 def random_plan(n: int, size: int, epoch: int = 0) -> list[list[int]]:
@@ -132,7 +128,6 @@ def plain(
     name: str = "plain loop",
     size: int = 16,
     epochs: int = 1,
-    note: str = "",
 ) -> Contender:
     """The loop of most published code: random batches, float32, AdamW, `loss.item()` every step."""
     first = iter(range(0, 10**9, epochs))
@@ -158,7 +153,7 @@ def plain(
             loss.item()
         return time.perf_counter() - started
 
-    return Contender(name, model, clips, run, lambda: random_plan(len(clips), size), 1, note)
+    return Contender(name, model, clips, run, lambda: random_plan(len(clips), size))
 
 
 class ForTrainer(nn.Module):
@@ -208,7 +203,6 @@ def trainer(
     *,
     name: str = "Trainer, defaults",
     epochs: int = 1,
-    note: str = "",
     **settings,
 ) -> Contender:
     """Hugging Face's Trainer, with its defaults but for `settings`.
@@ -224,7 +218,6 @@ def trainer(
         device: "cpu" or "cuda".
         name: For the table.
         epochs: How many a call trains.
-        note: For the table.
         **settings: See transformers' TrainingArguments.
     """
     from transformers import PrinterCallback, Trainer, TrainingArguments
@@ -264,7 +257,7 @@ def trainer(
         order = get_length_grouped_indices(lengths, size, generator=generator)
         return [order[i : i + size] for i in range(0, len(order), size)]
 
-    return Contender(name, model, clips, run, plan, 1, note)
+    return Contender(name, model, clips, run, plan)
 
 
 def _optimizers(model: nn.Module, config: TrainConfig, steps: int):

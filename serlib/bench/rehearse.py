@@ -10,8 +10,10 @@ is kept for `serlib plan`.
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
@@ -122,16 +124,15 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """Train one recipe, kill it, continue it, and check what came of it.
 
     Returns:
-        ``steps``, ``utterances`` (of all roles), ``killed`` after so many epochs, ``train`` and
-        ``evaluate``, both audio seconds per second, ``encode``, the same of the frozen experts of a
-        fusion one after the other, ``peak_gb``, of GPU memory.
+        ``steps``; ``utterances`` of all roles; ``epochs``; ``killed``, after so many; ``train`` and
+        ``evaluate``, both audio seconds per second; ``encode``, the same of the frozen experts of a
+        fusion one after the other; ``peak_gb``, of GPU memory.
 
     Raises:
         RehearsalError: What must hold does not.
     """
     recipe = stage.localized(recipe)
-    # Stored features of a small tree would make it fast; at a corpus's size they are not stored.
-    with mock.patch.object(experiments, "STORE_GB", 0), contenders.on_device(stage.device):
+    with _apart(stage.device):
         data = experiments.load(recipe, progress=False)
         if recipe.start is not None:
             experiments.run(recipe.start, progress=False)
@@ -140,14 +141,16 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
         if torch.device(stage.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         done = experiments.run(recipe, progress=False)
-    history = done.history()
-    _check(recipe, data, done, before)
+        _check(recipe, data, done, before)
+        history = done.history()
     measured = history.iloc[len(before) :]  # by this process, whose first epoch warms up
     measured = measured.iloc[1:] if len(measured) > 1 else measured
+    measured = history if measured.empty else measured  # the kill came too late
     dev = data.store.durations[data.rows("dev")].sum()
     return {
         "steps": int(history["steps"].sum()),
         "utterances": len(data.table),
+        "epochs": len(history),
         "killed": len(before),
         "train": float(np.median(measured["audio_seconds"] / measured["train_seconds"])),
         "evaluate": float(np.median(dev / (measured["seconds"] - measured["train_seconds"]))),
@@ -156,6 +159,24 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
         if torch.device(stage.device).type == "cuda"
         else None,
     }
+
+
+@contextmanager
+def _apart(device: str) -> Iterator[None]:
+    """Inside, nothing was stored before, and what is made is gone afterwards.
+
+    Nor are features stored of an encoder that is trained: those of a small tree would fit, and make
+    it fast, which at a corpus's size they do not.
+    """
+    folder = records.home() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as home,
+        mock.patch.dict("os.environ", SERLIB_HOME=home),
+        mock.patch.object(experiments, "STORE_GB", 0),
+        contenders.on_device(device),
+    ):
+        yield
 
 
 def _encode(recipe: Recipe, data: experiments.Data) -> float | None:
@@ -171,8 +192,6 @@ def _encode(recipe: Recipe, data: experiments.Data) -> float | None:
 def _killed(recipe: Recipe, device: str) -> pd.DataFrame:
     """Train in another process and kill it once an epoch is complete; the history up to there."""
     found = experiments.record(recipe)
-    if found.done:
-        raise RehearsalError(f"{found.path} is finished already: delete it to rehearse again")
     child = multiprocessing.get_context("spawn").Process(target=_train, args=(recipe, device))
     child.start()
     try:
