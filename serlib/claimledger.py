@@ -26,6 +26,16 @@ UNITS = {"percent": 0.01, "fraction": 1.0}  # of printed numbers
 PLANTED = ("yes", "no", "open")
 
 
+def cai2021_other_rate(profile: str, corpus: str = "", data_root: str = "") -> Recipe:
+    """Cai et al. without the second task at another learning rate: full at that of α > 0.
+
+    The demo, which has one for all, takes a fifth. So chapter 03 has it.
+    """
+    recipe, factor = recipes.cai2021(profile, corpus, data_root), 5 if profile == "full" else 1 / 5
+    rates = {k: factor * getattr(recipe.train, k) for k in ("lr_encoder", "lr_head")}
+    return recipe.change(**rates)
+
+
 def zgorzynski2025_alone(
     profile: str, corpus: str = "", data_root: str = "", *, phase: str, **changes
 ) -> Recipe:
@@ -44,6 +54,7 @@ RECIPES = {
     for f in (
         recipes.cai2021, recipes.mtlser2025, recipes.wang2025_baseline, recipes.wang2025,
         recipes.challenge_baseline, recipes.zgorzynski2025, recipes.floor, zgorzynski2025_alone,
+        cai2021_other_rate,
     )
 }  # fmt: skip
 

@@ -244,9 +244,8 @@ def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> pd.DataFrame:
                 choice.base, choice.instead, systems, choice.metrics, finished
             )
             lacking = [m.lacks for m in found.values() if m.lacks]
-            effect = lacking[0] if lacking else "; ".join(
-                f"{name} {m.interval}" for name, m in found.items()
-            )  # fmt: skip
+            told = "; ".join(f"{name} {m.interval}" for name, m in found.items() if not m.lacks)
+            effect = "; ".join(filter(None, (lacking[0] if lacking else told, choice.note)))
             seeds, instead = max(m.seeds for m in found.values()) or "", choice.alternative
         rows[choice.id] = {
             "paper": choice.paper, "left open": choice.open, "ours": choice.ours,
