@@ -426,7 +426,6 @@ effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
 # A number on human speech can only be tested on human speech: in the full tier, with a licensed corpus. What the demo tier can test is whether the
 # code and the reasoning hold on data whose right answers are known. The printed values, and what can be said of them without any data at all:
 
-
 # %%
 def attainable(percent: float, n: int) -> bool:
     """Whether some k of n utterances rounds to this percentage at two decimals."""

@@ -121,7 +121,6 @@ print(inspect.getsource(losses.swfc))
 # Move the *positive* first, then a *negative*. For which of the two forms will the two curves of slopes differ?
 # ```
 
-
 # %% mystnb={"image": {"alt": "Three panels against cosine similarity. Left: loss when the positive moves. Middle: its slope. Right: slope when a negative moves instead. The cited form pulls the positive and pushes the negative; the printed form has the same slope for both"}, "figure": {"caption": "One anchor, 15 others, temperature 0.8. Left: loss against the cosine of the positive. Middle: its slope. Right: the slope when a negative moves instead. The curve of the printed form is the same in both.", "name": "fig-05-forms"}}
 def anchor_loss(
     s: torch.Tensor, positives: torch.Tensor, gamma: float, form: str, tau: float = 0.8
@@ -180,7 +179,6 @@ for ax, (title, (which, part)) in zip(axes, shown.items(), strict=True):
 # :class: important
 # The classes start at 0.88 within and −0.04 between. Where do the two forms take them?
 # ```
-
 
 # %%
 def toy(form: str, gamma: float, steps: int = 150) -> pd.DataFrame:
@@ -332,7 +330,6 @@ pd.Series(
 #
 # One setting at a time, first seed; differences to plain cross-entropy with the same seed. An interval over talkers does not know about luck in training.
 
-
 # %%
 def swfc(name: str, **changes) -> recipes.Recipe:
     """Plain cross-entropy plus the contrastive term."""
@@ -459,7 +456,6 @@ ax = plots.recalls(
 # A contrastive loss acts on the features, so look there. *Before* is the frozen encoder's mean over time; the other three are the 144 units that the last linear layer takes, of models with the first seed. The units are outputs of a ReLU: no cosine can be below 0, so "apart" means orthogonal here, not opposite.
 #
 # Four numbers on test: the mean cosine within and between classes, the silhouette (with cosine distance; 0 is no clusters, 1 perfect ones), and the UA of a vote of the 15 nearest training utterances.
-
 
 # %%
 def vectors(recipe: recipes.Recipe, output: str = "features") -> dict[str, np.ndarray]:
@@ -969,7 +965,6 @@ pd.DataFrame(
 # ## Against what was expected
 #
 # The rules were given above, before the runs. *Expected* is from the arithmetic or from what is planted.
-
 
 # %%
 def gaps(name: str) -> list[float]:

@@ -247,7 +247,6 @@ def layer_means(encoder: encoders.Encoder) -> np.ndarray:
 
 means = {"pre-trained": layer_means(encoder), "random": layer_means(random_encoder)}
 
-
 # %%
 def parts(role: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of train, dev and test that have a label; of train not more than `probe_rows`."""
@@ -472,7 +471,6 @@ ax = axes[0]
 #
 # A rule, fixed before the runs: rank the layers by weight and by the score of their probe. If Spearman's rank correlation $\rho$ is positive with $p < 0.05$, the answer is *yes*; if negative with
 # $p < 0.05$, *the opposite*; otherwise *cannot tell*. With six states only $|\rho| > 0.88$ passes; 25 states would need about 0.4. If all layers score alike there is no order to agree with.
-
 
 # %%
 def agreement(w: np.ndarray, score: np.ndarray) -> str:
@@ -734,7 +732,6 @@ for ax, (title, found) in zip(axes, shown.items(), strict=True):
 
 # %% [markdown]
 # And how far could they have moved? The reach is the sum of all learning rates of the training times `layer_speed`. What was used of it is half the distance between the logits that rose and fell most.
-
 
 # %%
 def reach(recipe: recipes.Recipe, history: pd.DataFrame) -> float:
