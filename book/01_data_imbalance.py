@@ -1115,8 +1115,12 @@ tier(
 # `speaker`. **A leak pays only whoever can perceive what leaks.** A fine-tuned encoder hears voices *and* words, so it
 # is open to both.
 #
+# In the demo run all of this is found. The probe gains 3.7 points of UA under `prefix` and 8.7 under `random`, and nothing
+# under `speaker`. The counter of words gains 2.4 under `random`; under `speaker` about one point of WA and of macro-F1 is
+# above zero, in UA it cannot be told from chance; under `prefix` it gains nothing.
+#
 # UA has the widest intervals. It gives a few dozen utterances of fear and disgust a quarter of the say. And see how
-# small the gains are beside what an honest recognizer knows: a few points. That is just what makes leaks dangerous.
+# small most gains are beside what an honest recognizer knows: a few points. That is just what makes leaks dangerous.
 # **The gains that papers report for a second task are of the same size.**
 #
 # ### How much could a leak be worth?

@@ -15,7 +15,7 @@ import papermill
 import pytest
 from jupytext.config import load_jupytext_config
 
-from serlib import chapters, experiments, notebooks, publish, records
+from serlib import chapters, experiments, manifest, notebooks, publish, recipes, records
 from serlib.bench import asked
 from serlib.notebooks import BOOK, ChapterError
 
@@ -209,13 +209,65 @@ def test_outputs_can_be_published(path, smoke):
                 assert private not in text, cell.source
 
 
+LAYOUTS = (
+    "msp-podcast",
+    "iemocap",
+)  # chapters take turns: 02 and 04 on the first, 01 and 03 on the other
+
+
+@pytest.fixture(scope="session")
+def trees(corpus, tmp_path_factory):
+    """A function that lays the demo corpus out as another one, with a manifest; gives its root."""
+    from serlib import cli
+
+    roots = {}
+
+    def make(layout: str) -> Path:
+        if layout not in roots:
+            root = tmp_path_factory.mktemp("trees") / layout
+            assert cli.main(["demo", "tree", layout, "--to", str(root), "--utterances", "420"]) == 0
+            build = ["manifest", "build", layout, "--root", str(root), "--quiet"]
+            assert cli.main([*build, "--out", str(root / f"{layout}.csv")]) == 0
+            roots[layout] = root
+        return roots[layout]
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_system_gets_its_data_from_a_readers_tree(layout, trees):
+    """From a raw tree to a scored run, as in the full profile but for the encoders."""
+    at = dict(profile="smoke", corpus=layout, data_root=str(trees(layout)))
+    eight = tuple(c for c in manifest.CLASSES_8 if c != "contempt" or layout == "msp-podcast")
+    wanted = {
+        recipes.cai2021: manifest.CLASSES_4, recipes.mtlser2025: manifest.CLASSES_4,
+        recipes.wang2025: eight, recipes.zgorzynski2025: eight,
+    }  # fmt: skip
+    for make, classes in wanted.items():
+        recipe = make(**at)
+        assert recipe.classes == classes and recipe.model.n_classes == len(classes)
+        data = experiments.load(recipe, progress=False)
+        assert len(data.store) == len(data.table) and set(data.table["role"]) == {
+            "train", "dev", "test"
+        }  # fmt: skip
+        assert len(data.counts) == len(classes) and data.counts.sum() == len(data.rows("train"))
+    run = experiments.run(recipes.floor("prior", **at), progress=False)
+    assert run.done and run.summary["test"]["n"] == len(data.rows("test"))
+
+
 @pytest.mark.slow
 @each_chapter
-def test_stock_papermill(path, corpus, tmp_path):
-    before = digest(BOOK)
+def test_stock_papermill_and_a_readers_tree(path, corpus, trees, tmp_path):
+    """Papermill itself runs the notebooks; all but the first on a corpus in another's layout."""
+    before, number = digest(BOOK), int(path.stem[:2])
+    parameters = ["-p", "profile", "smoke"]
+    if number:
+        layout = LAYOUTS[number % 2]
+        parameters += ["-p", "corpus", layout, "-p", "data_root", str(trees(layout))]
     command = [sys.executable, "-m", "papermill", f"book/{path.stem}.ipynb", tmp_path / "out.ipynb"]
     done = subprocess.run(
-        [*command, "-p", "profile", "smoke", "--no-progress-bar"],
+        [*command, *parameters, "--no-progress-bar"],
         cwd=BOOK.parent, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -146,9 +148,27 @@ def test_wheel_holds_the_package_and_its_data(tmp_path):
     for path in (ROOT / "serlib").rglob("*"):
         if path.suffix in (".py", ".json", ".safetensors"):
             assert path.relative_to(ROOT).as_posix() in names
+    for path in (ROOT / "data_manifests").iterdir():  # one copy in the repository
+        assert f"serlib/data_manifests/{path.name}" in names
     roots = {name.split("/")[0] for name in names}
     assert all(root.startswith("serlib") for root in roots), roots
     assert any(name.endswith("LICENSE-prose") for name in names)
+
+
+def test_an_installed_package_has_its_cards_and_its_demo_corpus(tmp_path):
+    """What a wheel is unpacked to, away from the checkout."""
+    shutil.copytree(ROOT / "serlib", tmp_path / "serlib", ignore=lambda *_: ["weights"])
+    shutil.copytree(ROOT / "data_manifests", tmp_path / "serlib" / "data_manifests")
+    code = "from serlib.corpora import cards; from serlib.demo import corpus; import serlib; "
+    code += "print(serlib.__file__); print(cards.read('emodb').title); print(len(corpus.load()))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    where, title, utterances = run.stdout.splitlines()
+    assert where == str(tmp_path / "serlib" / "__init__.py")
+    assert (title, utterances) == ("EmoDB, Berlin Database of Emotional Speech", "3200")
 
 
 def test_double_click_opens_a_chapter_as_notebook():

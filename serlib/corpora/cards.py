@@ -28,9 +28,10 @@ from typing import Any
 
 import yaml
 
+from serlib import DATA
 from serlib.tables import EMOTIONS, ManifestError
 
-FOLDER = Path(__file__).parents[2] / "data_manifests"
+FOLDER = DATA
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import pandas as pd
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from serlib import audio, manifest, records
+from serlib import DATA, audio, manifest, records
 from serlib.demo import oracle, plan, speech
 
-MANIFEST = Path(__file__).parents[2] / "data_manifests" / "demo.csv"
+MANIFEST = DATA / "demo.csv"
 PAIRS, FOLDS, DIALOGUES = 20, 5, 10
 SPLITS = {"train": range(1, 11), "dev": range(11, 14), "test": range(14, 21)}
 PER_TALKER = 80
