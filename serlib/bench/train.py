@@ -59,11 +59,12 @@ class Setup:
         """The model, with the same weights each time; `stock` takes the library's attention."""
         config, _ = self.recipe()
         settings = dict(
-            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers,
-            attention="stock" if stock else "fused",
-        )  # fmt: skip
+            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers
+        )
+        wavlm = "wav2vec2" not in self.model  # its stock attention is a module of its own
+        settings |= {"attention": "stock"} if stock and wavlm else {}
         encoder = encoders.load(config.encoder, **settings | options)
-        if stock and encoder.family != "wavlm":  # whose stock attention is eager as it is
+        if stock and not wavlm:
             encoder.model.set_attn_implementation("eager")
         config = replace(config, freeze=options.get("freeze", config.freeze))
         return SER(config, encoder=encoder)
