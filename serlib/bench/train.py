@@ -44,6 +44,11 @@ class Setup:
     layers: int | None = None
     width: int | None = None
 
+    @property
+    def is_wavlm(self) -> bool:
+        """Whether the attention is replaced by ours unless it is asked for as it is."""
+        return "wav2vec2" not in self.model
+
     def recipe(self) -> tuple[ModelConfig, TrainConfig]:
         """The baseline of Wang et al. with this encoder, as many clips as the budget holds."""
         folder = architectures.write(
@@ -59,12 +64,11 @@ class Setup:
         """The model, with the same weights each time; `stock` takes the library's attention."""
         config, _ = self.recipe()
         settings = dict(
-            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers,
-            attention="stock" if stock else "fused",
-        )  # fmt: skip
+            freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers
+        )
+        # Stock wav2vec 2.0 has torch's fused attention as it is; its eager one takes other masks.
+        settings |= {"attention": "stock"} if stock and self.is_wavlm else {}
         encoder = encoders.load(config.encoder, **settings | options)
-        if stock and encoder.family != "wavlm":  # whose stock attention is eager as it is
-            encoder.model.set_attn_implementation("eager")
         config = replace(config, freeze=options.get("freeze", config.freeze))
         return SER(config, encoder=encoder)
 
@@ -119,7 +123,8 @@ def switches(setup: Setup) -> Iterable[tuple[str, Callable[[], Contender]]]:
         yield "float32", lambda: loop("float32", replace(config, precision="fp32"))
     else:
         yield "with bf16", lambda: loop("with bf16", replace(config, precision="bf16"))
-    yield "stock attention", lambda: loop("stock attention", stock=True)
+    if setup.is_wavlm:
+        yield "stock attention", lambda: loop("stock attention", stock=True)
     if any(isinstance(m, torch.nn.GroupNorm) for m in setup.make().modules()):
         unmasked = {"masked_group_norm": False}
         yield "stock group norm", lambda: loop("stock group norm", **unmasked)
