@@ -212,8 +212,8 @@ def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkey
     """The whole way, from the command line to the run's folder: same steps, same predictions."""
     made = corpus.make(progress=False)
     command = ["train", "cai2021", "--profile", "smoke", "--set", "n_layers=1", "--set",
-               "encoder_dropout=0.0", "--set", "dropout=0.0", "--set", "tasks=('emotion', 'asr')",
-               "--set", "alpha=0.1", "--set", "freeze_layers=0"]  # fmt: skip
+               "encoder_dropout=0.0", "--set", "dropout=0.0", "--set", "tasks=('emotion',)",
+               "--set", "freeze_layers=0"]  # fmt: skip
     for home in (tmp_path / "one", tmp_path / "two"):
         (home / "demo").mkdir(parents=True)
         (home / "demo" / made.name).symlink_to(made)
@@ -227,12 +227,11 @@ def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkey
     for role in ("dev", "test"):
         expected, found = one.predictions(role), two.predictions(role)
         assert found.index.tolist() == expected.index.tolist()
-        assert found["hypothesis"].tolist() == expected["hypothesis"].tolist()
         for column in (c for c in expected if c.startswith("p_")):
-            np.testing.assert_allclose(found[column], expected[column], atol=1e-4)
+            np.testing.assert_allclose(found[column], expected[column], rtol=0, atol=1e-5)
         assert two.summary[role]["n"] == one.summary[role]["n"] == len(found)
     for column in ("loss", "steps", "clips", "gradient_norm"):
-        np.testing.assert_allclose(two.history()[column], one.history()[column], rtol=1e-4)
+        np.testing.assert_allclose(two.history()[column], one.history()[column], rtol=1e-5)
 
 
 if __name__ == "__main__":
