@@ -126,6 +126,9 @@ def report(finding: Finding, ledger: Ledger) -> str:
     if claim.derive:
         lines.append(f"- Arithmetic: `{claim.derive}`")
     if claim.planted and finding.profile != "full":
+        lines.append(
+            f"- Measured at profile {finding.profile}, on the demo corpus and its own split"
+        )
         lines.append(f"- Planted in the demo corpus: {claim.planted} (synthetic speech)")
     lines.append(f"- Chapter: {claim.chapter}")
     if finding.measured:
