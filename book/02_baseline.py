@@ -157,7 +157,6 @@ contours.iloc[[0, 1, 2, 5, 6, 7, -2, -1]].to_frame("first test utterance").round
 # A *self-supervised* encoder has been pre-trained to fill gaps in speech, without any label. Freeze it, average its output frames over time,
 # and train one linear layer on top. If that works, the encoder knew something about emotion that a straight line can read off. To see what
 # pre-training itself contributes, do the same with an encoder whose weights are random: the **control**.
-
 #
 # The next cell fits these floors and, beside them, the fine-tuned systems of the sections below, so that no processor core waits for another.
 # Runs that exist are read: an experiment is known by a hash of its recipe, data and code.
