@@ -222,6 +222,11 @@ ax = plots.curves(
 # %%
 data = experiments.load(proposed)
 classes = list(proposed.classes)
+for task, column in (("asr", "text"), ("gender", "gender"), ("speaker", "speaker")):
+    if data.table.loc[data.table["role"] == "train", column].isna().all():
+        print(
+            f"No {column} is known of any training utterance: the task {task} learns nothing here."
+        )
 alone = recipes.wang2025_baseline(profile, corpus, data_root).change(
     name="emotion alone", layers="weighted"
 )
