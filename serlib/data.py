@@ -35,8 +35,8 @@ class Data:
 def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
     """The manifest of a recipe's corpus and the folder its paths start from."""
     path, root = _place(recipe.corpus, recipe.data_root)
-    df, _ = _manifest(path, path.stat().st_mtime_ns)
-    return df.copy(), demo_corpus.make(df) if root is None else root
+    df, name = _manifest(path, path.stat().st_mtime_ns)
+    return df.copy(), demo_corpus.make(df, digest=name) if root is None else root
 
 
 def digest(recipe: Recipe) -> str:

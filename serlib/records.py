@@ -154,16 +154,23 @@ def environment() -> dict[str, Any]:
     """What a reader needs to explain a different number: versions, platform, device."""
     import torch  # here, so that importing records stays quick
 
-    installed = {d.metadata["Name"]: d.version for d in metadata.distributions()}
+    installed = {name: _version(name) for name in PACKAGES}
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "python": platform.python_version(),
-        "packages": {name: installed.get(name) for name in PACKAGES},
+        "packages": installed,
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": ", ".join(gpus) or "CPU",
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:
