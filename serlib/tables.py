@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -155,11 +156,31 @@ def _parse_csv(text: str) -> pd.DataFrame:
             f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
             "around texts with commas"
         )
-    if not header:
-        return pd.DataFrame()
-    return pd.read_csv(
-        io.StringIO(text, newline=""), dtype=object, keep_default_na=False, index_col=False
-    )
+    return _cells(text, header) if header else pd.DataFrame()
+
+
+def _cells(text: str, header: list[str]) -> pd.DataFrame:
+    """The cells as texts; columns of numbers as such, if pandas takes each cell for one, as we do.
+
+    If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
+    """
+    plain = dict(keep_default_na=False, index_col=False)
+    numbers = {name: KINDS[name] for name in header if KINDS.get(name) in ("int", "float")}
+    words = any(word in text for word in ("True", "TRUE", "true", "False", "FALSE", "false"))
+    if not (words and re.search(r'(?i)(^|[,"\n])(true|false)([,"\n\r]|$)', text)):  # 1.0 for pandas
+        kinds = {name: "float64" if name in numbers else object for name in header}
+        empty = {name: [""] for name in numbers}
+        try:
+            df = pd.read_csv(io.StringIO(text, newline=""), dtype=kinds, na_values=empty, **plain)
+        except ValueError:
+            pass
+        else:
+            values = df[list(numbers)]
+            whole = df[[name for name, kind in numbers.items() if kind == "int"]]
+            if not np.isinf(values).any(axis=None) and not (whole % 1 > 0).any(axis=None):
+                if not (whole.abs() > 2**53).any(axis=None):
+                    return df
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
 
 
 def _parse_jsonl(text: str) -> pd.DataFrame:
@@ -190,10 +211,12 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     def cells(name: str) -> pd.Series:
         if name not in raw:
             return nothing
-        given, na = raw[name].astype(object).tolist(), pd.NA
-        # c != c: NaN and NaT alone are not equal to themselves.
-        full = [None if c is None or c is na or c != c or c == "" else c for c in given]
-        return pd.Series(full, dtype=object)
+        if raw[name].dtype == np.float64 and KINDS.get(name) in ("int", "float"):
+            return raw[name].reset_index(drop=True)
+        given = raw[name].to_numpy(dtype=object, copy=True)
+        given[pd.isna(given)] = None
+        given[given == ""] = None
+        return pd.Series(given, dtype=object)
 
     every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
     df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
@@ -237,20 +260,27 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    values, make = cells.tolist(), {}  # most cells are alike: each text is parsed once, then copied
-    for text in dict.fromkeys(c for c in values if type(c) is str):
-        try:
-            parsed = json.loads(text)
-        except ValueError:
-            parsed = None
-        if parsed is None:
-            row = values.index(text) + 1
-            raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-        make[text] = getattr(parsed, "copy", lambda parsed=parsed: parsed)
-    values = [make[c]() if type(c) is str else c for c in values]
+    texts = np.array([type(c) is str for c in cells], dtype=bool)
+    numbers, different = pd.factorize(cells.where(texts, None))  # most are alike: parsed once
+    parsed = np.empty(len(different) + 1, dtype=object)  # the last one is taken by number -1: None
+    parsed[:-1] = pd.Series([_loads(text) for text in different], dtype=object)
+    if wrong := [i for i, value in enumerate(parsed[:-1]) if value is None]:
+        text = different[wrong[0]]
+        row = int((numbers == wrong[0]).argmax()) + 1
+        raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
+    values = parsed[numbers] if texts.all() else np.where(texts, parsed[numbers], cells)
+    # Each row gets a list or dict of its own: rows are changed one at a time.
+    values = [c.copy() if type(c) in (list, dict) else c for c in values]
     if name == "flags":
         values = [[] if c is None else c for c in values]
     return pd.Series(values, dtype=object)
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _extra(name: str, cells: pd.Series) -> pd.Series:
