@@ -7,6 +7,7 @@ mean; use the functions here through it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -40,6 +41,7 @@ EMOTIONS = tuple(
     "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
     "boredom other no_agreement".split()
 )
+_TRUTH = re.compile(r'(^|[,"\n])(true|false)([,"\n\r]|$)')  # pandas takes it for 1 and 0
 _PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
 _EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
@@ -140,8 +142,7 @@ def _replace(path: str | os.PathLike, text: str) -> None:
 
 
 def _parse_csv(text: str) -> pd.DataFrame:
-    # Twice over the text: pandas is fast but completes rows that are too short, as in a file
-    # whose end is lost.
+    # Twice over the text: pandas fills up rows that are too short, as where a file's end is lost.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -165,21 +166,17 @@ def _cells(text: str, header: list[str]) -> pd.DataFrame:
     If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
     """
     plain = dict(keep_default_na=False, index_col=False)
-    numbers = {name: KINDS[name] for name in header if KINDS.get(name) in ("int", "float")}
-    words = any(word in text for word in ("True", "TRUE", "true", "False", "FALSE", "false"))
-    if not (words and re.search(r'(?i)(^|[,"\n])(true|false)([,"\n\r]|$)', text)):  # 1.0 for pandas
-        kinds = {name: "float64" if name in numbers else object for name in header}
-        empty = {name: [""] for name in numbers}
-        try:
+    numbers = [name for name in header if KINDS.get(name) in ("int", "float")]
+    kinds = dict.fromkeys(header, object) | dict.fromkeys(numbers, "float64")
+    lower = text.lower()
+    if not (("true" in lower or "false" in lower) and _TRUTH.search(lower)):
+        with contextlib.suppress(ValueError):
+            empty = dict.fromkeys(numbers, [""])
             df = pd.read_csv(io.StringIO(text, newline=""), dtype=kinds, na_values=empty, **plain)
-        except ValueError:
-            pass
-        else:
-            values = df[list(numbers)]
-            whole = df[[name for name, kind in numbers.items() if kind == "int"]]
-            if not np.isinf(values).any(axis=None) and not (whole % 1 > 0).any(axis=None):
-                if not (whole.abs() > 2**53).any(axis=None):
-                    return df
+            whole = df[[name for name in numbers if KINDS[name] == "int"]].to_numpy()
+            odd = (whole % 1 > 0) | (np.abs(whole) > 2**53)
+            if not (odd.any() or np.isinf(df[numbers].to_numpy()).any()):
+                return df
     return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
 
 
@@ -255,32 +252,27 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
     if wrong.any():
         row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
-        raise ManifestError(f"row {row + 1}, column {name}: {cells[row]!r} is no {kind} number")
+        cell = cells.astype(object)[row]
+        raise ManifestError(f"row {row + 1}, column {name}: {cell!r} is no {kind} number")
     return values.astype("Int64") if KINDS[name] == "int" else values
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
     texts = np.array([type(c) is str for c in cells], dtype=bool)
     numbers, different = pd.factorize(cells.where(texts, None))  # most are alike: parsed once
-    parsed = np.empty(len(different) + 1, dtype=object)  # the last one is taken by number -1: None
-    parsed[:-1] = pd.Series([_loads(text) for text in different], dtype=object)
-    if wrong := [i for i, value in enumerate(parsed[:-1]) if value is None]:
-        text = different[wrong[0]]
-        row = int((numbers == wrong[0]).argmax()) + 1
-        raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-    values = parsed[numbers] if texts.all() else np.where(texts, parsed[numbers], cells)
+    parsed = np.empty(len(different) + 1, dtype=object)  # the last one, number -1, is for no text
+    for i, text in enumerate(different):
+        with contextlib.suppress(ValueError):
+            parsed[i] = json.loads(text)
+        if parsed[i] is None:
+            row = int((numbers == i).argmax()) + 1
+            raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
+    values = np.where(texts, parsed[numbers], cells)
     # Each row gets a list or dict of its own: rows are changed one at a time.
     values = [c.copy() if type(c) in (list, dict) else c for c in values]
     if name == "flags":
         values = [[] if c is None else c for c in values]
     return pd.Series(values, dtype=object)
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None
 
 
 def _extra(name: str, cells: pd.Series) -> pd.Series:
