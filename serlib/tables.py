@@ -7,11 +7,13 @@ mean; use the functions here through it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +41,7 @@ EMOTIONS = tuple(
     "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
     "boredom other no_agreement".split()
 )
+_TRUTH = re.compile(r'(^|[,"\n])(true|false)([,"\n\r]|$)')  # pandas takes it for 1 and 0
 _PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
 _EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
@@ -139,8 +142,7 @@ def _replace(path: str | os.PathLike, text: str) -> None:
 
 
 def _parse_csv(text: str) -> pd.DataFrame:
-    # Twice over the text: pandas is fast but completes rows that are too short, as in a file
-    # whose end is lost.
+    # Twice over the text: pandas fills up rows that are too short, as where a file's end is lost.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -155,11 +157,27 @@ def _parse_csv(text: str) -> pd.DataFrame:
             f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
             "around texts with commas"
         )
-    if not header:
-        return pd.DataFrame()
-    return pd.read_csv(
-        io.StringIO(text, newline=""), dtype=object, keep_default_na=False, index_col=False
-    )
+    return _cells(text, header) if header else pd.DataFrame()
+
+
+def _cells(text: str, header: list[str]) -> pd.DataFrame:
+    """The cells as texts; columns of numbers as such, if pandas takes each cell for one, as we do.
+
+    If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
+    """
+    plain = dict(keep_default_na=False, index_col=False)
+    numbers = [name for name in header if KINDS.get(name) in ("int", "float")]
+    kinds = dict.fromkeys(header, object) | dict.fromkeys(numbers, "float64")
+    lower = text.lower()
+    if not (("true" in lower or "false" in lower) and _TRUTH.search(lower)):
+        with contextlib.suppress(ValueError):
+            empty = dict.fromkeys(numbers, [""])
+            df = pd.read_csv(io.StringIO(text, newline=""), dtype=kinds, na_values=empty, **plain)
+            whole = df[[name for name in numbers if KINDS[name] == "int"]].to_numpy()
+            odd = (whole % 1 > 0) | (np.abs(whole) > 2**53)
+            if not (odd.any() or np.isinf(df[numbers].to_numpy()).any()):
+                return df
+    return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
 
 
 def _parse_jsonl(text: str) -> pd.DataFrame:
@@ -190,10 +208,12 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     def cells(name: str) -> pd.Series:
         if name not in raw:
             return nothing
-        given, na = raw[name].astype(object).tolist(), pd.NA
-        # c != c: NaN and NaT alone are not equal to themselves.
-        full = [None if c is None or c is na or c != c or c == "" else c for c in given]
-        return pd.Series(full, dtype=object)
+        if raw[name].dtype == np.float64 and KINDS.get(name) in ("int", "float"):
+            return raw[name].reset_index(drop=True)
+        given = raw[name].to_numpy(dtype=object, copy=True)
+        given[pd.isna(given)] = None
+        given[given == ""] = None
+        return pd.Series(given, dtype=object)
 
     every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
     df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
@@ -232,22 +252,24 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
     if wrong.any():
         row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
-        raise ManifestError(f"row {row + 1}, column {name}: {cells[row]!r} is no {kind} number")
+        cell = cells.astype(object)[row]
+        raise ManifestError(f"row {row + 1}, column {name}: {cell!r} is no {kind} number")
     return values.astype("Int64") if KINDS[name] == "int" else values
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    values, make = cells.tolist(), {}  # most cells are alike: each text is parsed once, then copied
-    for text in dict.fromkeys(c for c in values if type(c) is str):
-        try:
-            parsed = json.loads(text)
-        except ValueError:
-            parsed = None
-        if parsed is None:
-            row = values.index(text) + 1
+    texts = np.array([type(c) is str for c in cells], dtype=bool)
+    numbers, different = pd.factorize(cells.where(texts, None))  # most are alike: parsed once
+    parsed = np.empty(len(different) + 1, dtype=object)  # the last one, number -1, is for no text
+    for i, text in enumerate(different):
+        with contextlib.suppress(ValueError):
+            parsed[i] = json.loads(text)
+        if parsed[i] is None:
+            row = int((numbers == i).argmax()) + 1
             raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-        make[text] = getattr(parsed, "copy", lambda parsed=parsed: parsed)
-    values = [make[c]() if type(c) is str else c for c in values]
+    values = np.where(texts, parsed[numbers], cells)
+    # Each row gets a list or dict of its own: rows are changed one at a time.
+    values = [c.copy() if type(c) in (list, dict) else c for c in values]
     if name == "flags":
         values = [[] if c is None else c for c in values]
     return pd.Series(values, dtype=object)

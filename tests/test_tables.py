@@ -174,7 +174,12 @@ GOOD = "d-1,d,1,a.wav,1,anger,s,g"
         (f'{HEADER}\nd-1,d,1,a.wav,"3,58",anger,s,g\n', "column length: '3,58' is no finite"),
         (f"{HEADER},fold\n{GOOD},1.5\n", "row 1, column fold: '1.5' is no whole number"),
         (f"{HEADER},fold\n{GOOD},1e300\n", "column fold: '1e300' is no whole number"),
+        (f"{HEADER},fold\n{GOOD},True\n", "column fold: 'True' is no whole number"),
+        (f"{HEADER},fold\n{GOOD},FALSE\n", "column fold: 'FALSE' is no whole number"),
+        (f"{HEADER},fold,turn\n{GOOD},2,x\n", "row 1, column turn: 'x' is no whole number"),
+        (f"{HEADER},fold\n{GOOD},0x1A\n", "column fold: '0x1A' is no whole number"),
         (f"{HEADER},flags\n{GOOD},stereo\n", "row 1, column flags: 'stereo' is no JSON"),
+        (f"{HEADER},flags\n{GOOD},null\n", "row 1, column flags: 'null' is no JSON"),
         (f"{HEADER}\n{GOOD}\0\n", "null bytes"),
     ],
 )
@@ -231,6 +236,15 @@ def test_write_refuses_what_read_would_and_keeps_the_old_file(tmp_path):
     with pytest.raises(ManifestError, match="no rows"):
         manifest.write(manifest.read(path).iloc[:0], path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.csv"]
+
+
+def test_truth_in_a_text_is_no_number_and_numbers_are_exact(tmp_path):
+    values = [0.1, 1 / 3, 2**-40, 123456.789, 5e-7]
+    rows = [line(i, length=x, text="It is true.", fold=i) for i, x in enumerate(values)]
+    manifest.write(pd.DataFrame(rows), tmp_path / "m.csv")
+    df = manifest.read(tmp_path / "m.csv")
+    assert df["length"].tolist() == values and df["fold"].tolist() == list(range(5))
+    assert df["fold"].dtype == "Int64" and df["turn"].isna().all() and df["turn"].dtype == "Int64"
 
 
 def test_cells_of_a_table_are_not_shared(tmp_path):
