@@ -41,8 +41,8 @@ seeds = [0]
 import pandas as pd
 from IPython.display import Markdown, display
 
-from serlib import claimpages, claimrules, claims, plots, publish
-from serlib.claims import of_number
+from serlib import claims, plots, publish
+from serlib.claims import of_number, pages, rules
 from serlib.metrics import Interval
 
 plots.style(profile)
@@ -116,7 +116,7 @@ pd.DataFrame(
 printed = ledger.printed()
 for said in ("2.91", "2.92", "2.93", "3.22"):
     terms = "[wang2025.t1.msp.proposed.wa] - [wang2025.t1.msp.baseline.wa]"
-    found = claimrules.derive(terms, said, printed)
+    found = rules.derive(terms, said, printed)
     print(f"{found.text:40s} {'can be' if found.possible else 'cannot be'}")
 
 # %%
@@ -141,7 +141,7 @@ shares = {n: attainable(n) for n in (547, 5531)}
 rows = [("78.15", 5531), ("82.63", 547), ("82.63", 5531)]
 pd.DataFrame(
     [
-        (f"{p} %", f"{n:,}", claimrules.derive(f"share([p], {n})", "", {"p": p}).text, shares[n])
+        (f"{p} %", f"{n:,}", rules.derive(f"share([p], {n})", "", {"p": p}).text, shares[n])
         for p, n in rows
     ],
     columns=["printed", "n", "arithmetic", "share of all percentages that pass"],
@@ -156,7 +156,7 @@ pd.DataFrame(
 # Choose a paper, a chapter, a kind, a verdict, or type a word. (Where scripts are off the table is whole.)
 
 # %%
-claimpages.page(found)
+pages.page(found)
 
 # %%
 claims.counts(found)
@@ -202,7 +202,7 @@ if profile != "full":
     )
 else:
     one = claims.findings(decided, profile, ledger)[0]
-display(Markdown(claimpages.report(one, ledger).replace("# ", "#### ", 1)))
+display(Markdown(pages.report(one, ledger).replace("# ", "#### ", 1)))
 
 # %% [markdown]
 # With one seed the interval knows talkers, and nothing of luck in training. `--seeds 0 1 2` asks for more.
@@ -238,7 +238,7 @@ claims.unsaid(profile, ledger).rename(columns={"effect": "effect (instead − ou
 
 # %% tags=["solution", "hide-input"]
 near = [f"2.{d}" for d in range(86, 97)]
-print([x for x in near if claimrules.derive("[a] - [b]", x, {"a": "36.75", "b": "33.84"}).possible])
+print([x for x in near if rules.derive("[a] - [b]", x, {"a": "36.75", "b": "33.84"}).possible])
 
 # %% [markdown]
 # **Check 2.** A test set has 200 utterances. A paper prints 71.3 %. Is that possible? And 71.3 % of 1,000?
@@ -249,7 +249,7 @@ print([x for x in near if claimrules.derive("[a] - [b]", x, {"a": "36.75", "b": 
 
 # %% tags=["solution", "hide-input"]
 for n in (200, 1000):
-    print(claimrules.derive(f"share([p], {n})", "", {"p": "71.3"}).text)
+    print(rules.derive(f"share([p], {n})", "", {"p": "71.3"}).text)
 
 # %% [markdown]
 # **Explore.** All directions here are judged at 95 %. If none of them had any effect, how many would look decided by chance, in either direction? And how many are decided?

@@ -28,20 +28,22 @@ def parsers(commands, add) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from serlib import claimpages, claims
+    from serlib import claims
+    from serlib.claims import pages
 
     found = claims.findings(arguments.of, arguments.profile)
     if arguments.json:
         from serlib import records
 
-        rows = records.plain([claimpages.plain(f) for f in found])
+        rows = records.plain([pages.plain(f) for f in found])
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
-        print(claimpages.lines(found))
+        print(pages.lines(found))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from serlib import claimpages, claims, records
+    from serlib import claims, records
+    from serlib.claims import pages
 
     roots = {}
     for pair in arguments.root:
@@ -53,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
     found = claims.decide(
         arguments.id, arguments.tier, seeds=arguments.seeds, roots=roots, ledger=ledger
     )
-    page = claimpages.report(found, ledger)
+    page = pages.report(found, ledger)
     out = arguments.out or records.home() / "claims" / f"{arguments.id}.{arguments.tier}.md"
     records.atomic_write(out, page)
     print(page)

@@ -35,10 +35,9 @@ import platformdirs
 # Modules that decide no result. Every other one is in the name of each run, comments too: the price
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
-    "__init__ bench_cli chapters claimledger claimpages claimproofs claimrules claimruns "
-    "claims claims_cli cli cluster fusionplots inference layerplots lossplots "
-    "manifest_cli notebooks plan plots publish records sweep taskplots throughput "
-    "trackers train_cli verdicts".split()
+    "__init__ bench_cli chapters claims_cli cli cluster fusionplots inference layerplots lossplots "
+    "manifest_cli notebooks plan plots publish records sweep taskplots throughput trackers "
+    "train_cli verdicts".split()
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
@@ -129,7 +128,8 @@ def source_digest(modules: Iterable[str] | None = None, *, package: Path | None 
 
     `modules` are names inside the package, dotted for submodules; a folder stands for all modules
     in it. None takes the top-level modules that are no `BYSTANDERS`; the subpackages make
-    manifests and weights, which have digests of their own. `package` is the package's folder.
+    manifests and weights, which have digests of their own, or only read results. `package` is the
+    package's folder.
     """
     if isinstance(modules, str):
         raise TypeError(f"modules is a string: pass a tuple, ({modules!r},)")

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from serlib import claimledger, claimpages, claimruns, claims, cli, experiments, records
-from serlib.claims import ClaimError, of_number
+from serlib import claims, cli, experiments, records
+from serlib.claims import ClaimError, of_number, pages
+from serlib.claims import runs as claim_runs
 from serlib.metrics import Interval
 
 BOOK = claims.read()
@@ -76,7 +77,7 @@ def test_every_system_is_used_and_can_be_made_at_every_profile():
     used |= {n for x in BOOK.unsaid for n in (x.base, x.instead) if n}
     assert used == set(BOOK.systems)
     for profile in ("smoke", "demo", "full"):
-        keys = {n: claimruns._key(records.plain(BOOK.recipe(n, profile))) for n in BOOK.systems}
+        keys = {n: claim_runs._key(records.plain(BOOK.recipe(n, profile))) for n in BOOK.systems}
         for claim in BOOK.claims:
             for step in claim.steps:
                 assert len({keys[n] for n in step.systems}) == len(step.systems), claim.id
@@ -277,7 +278,7 @@ def place(tmp_path, monkeypatch):
 
     def identity(recipe):
         return (
-            f"{recipe.system}-{records.digest(claimruns._key(records.plain(recipe)))}{recipe.seed}",
+            f"{recipe.system}-{records.digest(claim_runs._key(records.plain(recipe)))}{recipe.seed}",
             {},
         )
 
@@ -308,7 +309,7 @@ def make(recipe, right, *, talkers=8, words=(), history=(), stale=False):
 
 
 def judged(ledger, id, profile="full"):
-    return claims.judge(ledger, ledger[id], profile, claimruns.Finished())
+    return claims.judge(ledger, ledger[id], profile, claim_runs.Finished())
 
 
 def test_without_runs_nothing_is_claimed(small, place):
@@ -422,11 +423,11 @@ def test_dynamics_by_hand(small, place, monkeypatch):
     a, b = (small.recipe(name, "demo") for name in "ab")
     make(a, 0.5, history=curves([0.4] * 6, [1.0] * 6))
     make(b, 0.5, history=curves([0.3, 0.3, 0.3, 0.5, 0.5, 0.5], [0.9, 0.6, 0.3, 0.3, 0.3, 0.3]))
-    runs, seeds = claimruns.Finished().runs({"a": a, "b": b})
-    assert claimruns.dynamics(runs, "a", "b", "wa")[0] == "yes" and seeds == [0]
+    runs, seeds = claim_runs.Finished().runs({"a": a, "b": b})
+    assert claim_runs.dynamics(runs, "a", "b", "wa")[0] == "yes" and seeds == [0]
     # Turned around: faster at first, behind at last.
-    runs, _ = claimruns.Finished().runs({"b": b, "a": a})
-    answer, gap = claimruns.dynamics(runs, "b", "a", "wa")
+    runs, _ = claim_runs.Finished().runs({"b": b, "a": a})
+    answer, gap = claim_runs.dynamics(runs, "b", "a", "wa")
     assert answer == "no" and gap.value == pytest.approx(-0.1)
     # The WER still moves at the last epoch: one cannot tell.
     make(
@@ -434,9 +435,9 @@ def test_dynamics_by_hand(small, place, monkeypatch):
     )
     make(a.change(seed=1), 0.5, history=curves([0.4] * 6, [1.0] * 6))
     asked = {"a": a, "b": b}
-    runs, _ = claimruns.Finished().runs(asked)
-    only = claimruns.Runs(runs.recipes[1::2], runs.runs[1::2])  # seed 1
-    assert claimruns.dynamics(only, "a", "b", "wa")[0] == "cannot tell"
+    runs, _ = claim_runs.Finished().runs(asked)
+    only = claim_runs.Runs(runs.recipes[1::2], runs.runs[1::2])  # seed 1
+    assert claim_runs.dynamics(only, "a", "b", "wa")[0] == "cannot tell"
 
 
 def test_what_papers_left_open(small, place):
@@ -461,7 +462,7 @@ def test_decide_runs_the_least(small, place, monkeypatch):
         for r in recipes:
             make(r, 0.5, words=(["X"] * 80, ["X"] * 80))
 
-    monkeypatch.setattr(claimruns, "sweep", sweep)
+    monkeypatch.setattr(claim_runs, "sweep", sweep)
     make(small.recipe("a", "demo"), 0.5, words=(["X"] * 80, ["X"] * 80))
     found = claims.decide("p.t.more", ledger=small)
     assert asked == [(0.0, 1), (0.1, 0), (0.1, 1)]  # seed 0 of a was there
@@ -474,15 +475,15 @@ def test_decide_runs_the_least(small, place, monkeypatch):
 
 
 def test_another_corpus_needs_its_root(small, place):
-    step = claims.claimruns.Step("value", ("a",), "wa", "meiju2025")
+    step = claim_runs.Step("value", ("a",), "wa", "meiju2025")
     with pytest.raises(ValueError, match="--root meiju2025=DIR"):
-        claimruns.decide([step], lambda name: small.recipe(name, "full"))
+        claim_runs.decide([step], lambda name: small.recipe(name, "full"))
 
 
 def test_a_class_that_is_not_there_is_not_answered():
     p = pd.DataFrame({"p_0": [0.2, 0.0], "p_1": [0.5, 0.9], "p_2": [0.3, 0.1]})
-    assert claimruns.known_classes(p, np.array([True, False, True])).tolist() == [2, 2]
-    assert claimruns.known_classes(p, np.ones(3, bool)).tolist() == [1, 1]
+    assert claim_runs.known_classes(p, np.array([True, False, True])).tolist() == [2, 2]
+    assert claim_runs.known_classes(p, np.ones(3, bool)).tolist() == [1, 1]
 
 
 # ------------------------------------------------------------------------------- pages and commands
@@ -516,20 +517,20 @@ def test_the_page_escapes_and_holds_every_claim(small, place):
     ledger = small
     bad = ledger["p.t.rank"]
     found = [claims.Finding(bad, "demo", claims.UNTESTED, why='<script>"x"</script>')]
-    html = claimpages.page(found).data
+    html = pages.page(found).data
     assert "<script>&quot;" not in html and "&lt;script&gt;" in html
-    whole = claimpages.page(claims.findings(profile="demo")).data
+    whole = pages.page(claims.findings(profile="demo")).data
     assert whole.count("<tr data-paper=") == len(BOOK.claims)
     assert "http" not in whole and str(records.home()) not in whole
-    assert whole.count("<label>") == len(claimpages.FILTERS) + 1
-    assert claimpages.page([]).data.count("<tr data-") == 0
+    assert whole.count("<label>") == len(pages.FILTERS) + 1
+    assert pages.page([]).data.count("<tr data-") == 0
 
 
 def test_the_report_of_a_claim(small, place):
     words = ["X Y"] * 80
     for name, right in (("a", 0.5), ("b", 0.7)):
         make(small.recipe(name, "demo"), right, words=(words, words))
-    page = claimpages.report(judged(small, "p.t.more", "demo"), small)
+    page = pages.report(judged(small, "p.t.more", "demo"), small)
     for part in (
         "Verdict: within seed noise",
         "more(a, b, wa)",
@@ -569,6 +570,6 @@ def test_command_run(place, capsys):
 
 
 def test_the_ledger_names_nothing_that_is_not_there():
-    assert claimledger.LEDGER.is_file()
+    assert claims.LEDGER.is_file()
     for choice in BOOK.unsaid:
         assert choice.base or choice.note

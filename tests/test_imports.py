@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
 # the modules of a subpackage.
 TIERS = (
-    {"intervals", "pooling", "regression"},
+    {"intervals", "pooling", "regression", "demo", "bench"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
@@ -39,10 +39,10 @@ TIERS = (
     {"experiments"},
     {"cluster"},
     {"sweep", "inference"},
-    {"plots", "chapters", "demo.pretrain", "verdicts", "claimrules", "claimproofs"},
-    {"claimledger", "claimruns"},
+    {"plots", "chapters", "demo.pretrain", "verdicts", "claims.rules", "claims.proofs"},
+    {"claims.ledger", "claims.runs"},
     {"claims"},
-    {"claimpages"},
+    {"claims.pages"},
     {
         "publish",
         "demo.card",
@@ -100,9 +100,9 @@ NEVER = {
     "training": {"transformers"},
 }
 MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__init__.py"
+    if path != PACKAGE / "__init__.py"
 }
 
 
@@ -114,7 +114,7 @@ def tier(module: str) -> int:
 
 
 def imports(source: str, module: str = "") -> set[str]:
-    """Dotted names of all modules that a source imports, at its top or inside a function."""
+    """Dotted names of all that a source imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -122,14 +122,15 @@ def imports(source: str, module: str = "") -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             package = ["serlib", *module.split(".")][: -node.level] if node.level else []
             base = ".".join([*package, *filter(None, [node.module])])
-            found |= {f"{base}.{alias.name}" for alias in node.names} | {base}
+            found |= {f"{base}.{alias.name}" for alias in node.names}
     return found
 
 
 def siblings(source: str, module: str = "") -> set[str]:
     """The modules of this package among the imports."""
     names = {name.removeprefix("serlib.") for name in imports(source, module)}
-    return {name for name in names if name in MODULES}
+    # What is no module is a name inside one; a subpackage is imported where its own names are.
+    return {n if n in MODULES else n.rpartition(".")[0] for n in names} & set(MODULES)
 
 
 def test_the_reader_of_imports_sees_every_form():
@@ -139,6 +140,8 @@ def test_the_reader_of_imports_sees_every_form():
     )
     assert siblings(source, "model") == {"audio", "heads", "demo.corpus", "metrics", "records"}
     assert {"os.path"} <= imports(source, "model")
+    assert siblings("from serlib.claims import pages", "cli") == {"claims.pages"}
+    assert siblings("from serlib.claims import pages, of", "cli") == {"claims", "claims.pages"}
     assert siblings("from . import plan\nfrom .. import audio", "demo.corpus") == {
         "demo.plan",
         "audio",

@@ -1,7 +1,7 @@
 """The file of the claims ledger, `book/claims.yaml`, read strictly.
 
 Every claim has an id that stays, what is said where, what is printed, and the rule of its verdict,
-fixed before any run; see `serlib.claimrules`. `serlib.claims` judges.
+fixed before any run; see `serlib.claims.rules`. `serlib.claims` judges.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 
 import yaml
 
-from serlib import claimproofs, claimrules, recipes
-from serlib.claimrules import NAME, Derived, RuleError, Step
+from serlib import recipes
+from serlib.claims import rules
+from serlib.claims.proofs import PROOFS
+from serlib.claims.rules import NAME, Derived, RuleError, Step
 from serlib.notebooks import BOOK
 from serlib.recipe import Recipe
 
@@ -86,7 +88,7 @@ class Claim:
     @property
     def steps(self) -> tuple[Step, ...]:
         """The rule's comparisons."""
-        return claimrules.parse(self.rule)
+        return rules.parse(self.rule)
 
     @property
     def kind(self) -> str:
@@ -166,7 +168,7 @@ class Ledger:
         if not claim.derive:
             return None
         own = {k: v for k, v in self.printed().items() if k.split(".")[0] == claim.paper}
-        return claimrules.derive(claim.derive, claim.printed, own)
+        return rules.derive(claim.derive, claim.printed, own)
 
 
 def read(path: str | Path = LEDGER) -> Ledger:
@@ -283,7 +285,7 @@ def _check(claim: Claim, papers: Mapping, systems: Mapping) -> Claim:
     try:
         steps = claim.steps
         if claim.printed:
-            claimrules.bounds(claim.printed)
+            rules.bounds(claim.printed)
     except RuleError as error:
         raise ClaimError(f"{claim.id}: {error}") from error
     named = [name for step in steps for name in step.systems]
@@ -295,7 +297,7 @@ def _check(claim: Claim, papers: Mapping, systems: Mapping) -> Claim:
         (not re.fullmatch("0[0-8]", claim.chapter), f"no chapter {claim.chapter!r}"),
         (claim.unit not in UNITS, f"unit {claim.unit!r}: {', '.join(UNITS)}"),
         (set(named) - set(systems), f"unknown systems in {claim.rule}"),
-        (set(proofs) - set(claimproofs.PROOFS), f"no proof {proofs}"),
+        (set(proofs) - set(PROOFS), f"no proof {proofs}"),
         (claim.kind == "number" and not claim.printed, "a number needs what is printed"),
         (not steps and not claim.why, "the rule 'none' needs a why"),
         ((claim.kind == "direction") != (claim.planted in PLANTED),
@@ -319,7 +321,7 @@ def _unsaid(rows: Any, papers: Mapping, systems: Mapping) -> tuple[Open, ...]:
             (entry.id in {x.id for x in found}, "the id is there twice"),
             (entry.paper not in papers, f"no paper {entry.paper!r}"),
             (pair - set(systems), f"unknown systems {pair}"),
-            (set(wanted) - claimrules.METRICS, f"unknown metrics {wanted}"),
+            (set(wanted) - rules.METRICS, f"unknown metrics {wanted}"),
             (len(pair) == 1 or bool(pair) != bool(wanted), "base, instead and metrics go together"),
             (not pair and not entry.note, "say in a note where it is measured, or why not"),
         ):

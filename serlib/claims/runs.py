@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from serlib import batching, evaluation, experiments, manifest, records, tasks, verdicts
-from serlib.claimrules import Step
+from serlib.claims.rules import Step
 from serlib.data import Data
 from serlib.metrics import Interval
 from serlib.recipe import Recipe, RecipeError
@@ -128,7 +128,7 @@ def measure(step: Step, systems: Mapping[str, Recipe], finished: Finished) -> Me
     wanted = {name: systems[name] for name in step.systems}
     runs, seeds = finished.runs(wanted)
     label = str(step)
-    metric = {"micro_f1": "wa"}.get(step.metric, step.metric)  # one number, see claimproofs
+    metric = {"micro_f1": "wa"}.get(step.metric, step.metric)  # one number, see `proofs`
     if not seeds:
         missing = [name for name, r in wanted.items() if not finished.seeds(r)] or list(wanted)
         return Measured(label, lacks=f"not run: {', '.join(missing)}")

@@ -1,8 +1,7 @@
 """Verdicts on the papers' claims, from finished runs.
 
-`book/claims.yaml` holds every claim with its rule, fixed before any run (`serlib.claimledger`);
-`serlib.claimruns` finds the runs and measures. `of` gives a chapter its claims, with verdicts, each
-one of `VERDICTS`:
+`book/claims.yaml` holds every claim with its rule, fixed before any run (`ledger`); `runs` finds
+the runs and measures. `of` gives a chapter its claims, with verdicts, each one of `VERDICTS`:
 
 - contradicted by the paper itself: no numbers that round to the printed ones fulfill the statement;
 - of a number, from the interval of the measured minus the printed one: "reproduced" if the two are
@@ -24,9 +23,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from serlib import claimproofs, claimruns, verdicts
-from serlib.claimledger import LEDGER, UNITS, Claim, ClaimError, Ledger, read
-from serlib.claimruns import Finished, Measured
+from serlib import verdicts
+from serlib.claims import proofs, runs
+from serlib.claims.ledger import LEDGER, UNITS, Claim, ClaimError, Ledger, read
+from serlib.claims.runs import Finished, Measured
 from serlib.metrics import Interval
 
 __all__ = ["LEDGER", "Claim", "ClaimError", "Ledger", "read"]
@@ -76,7 +76,7 @@ def of_number(found: Interval, printed: float, better: int = 1) -> str:
     >>> of_number(Interval(0.79, 0.77, 0.81, 0.95), 0.7815)
     'reproduced'
     """
-    if claimruns.undefined(found):
+    if runs.undefined(found):
         raise ValueError(f"{found} has no bounds")
     off = Interval(*(x - printed for x in (found.value, found.low, found.high)), found.level)
     reach = max(found.high - found.value, found.value - found.low)
@@ -108,18 +108,18 @@ def judge(ledger: Ledger, claim: Claim, profile: str, finished: Finished) -> Fin
     if not steps:
         return untested(claim.why)
     if claim.kind == "formula":
-        holds, text = claimproofs.proved(steps[0].metric)
-        own = CONTRADICTED if steps[0].metric in claimproofs.OF_THE_PAPER else NOT
+        holds, text = proofs.proved(steps[0].metric)
+        own = CONTRADICTED if steps[0].metric in proofs.OF_THE_PAPER else NOT
         return Finding(claim, profile, REPRODUCED if holds else own, text)
     if claim.kind == "number" and profile != "full":
         return untested("a number on human speech: needs profile='full'")
     names = dict.fromkeys(name for step in steps for name in step.systems)
     systems = {name: ledger.recipe(name, profile) for name in names}
-    found = tuple(claimruns.measure(step, systems, finished) for step in steps)
+    found = tuple(runs.measure(step, systems, finished) for step in steps)
     lacks = "; ".join(dict.fromkeys(m.lacks for m in found if m.lacks))
     if claim.kind == "number":
         (one,) = found
-        if lacks or claimruns.undefined(one.interval):
+        if lacks or runs.undefined(one.interval):
             return untested(lacks or "fewer than two talkers: no interval", found)
         printed = float(claim.printed) * UNITS[claim.unit]
         verdict = of_number(one.interval, printed, steps[0].better)
@@ -139,7 +139,7 @@ def _answer(step, measured: Measured) -> str:
         return ""
     if measured.answer:
         return measured.answer
-    return "" if claimruns.undefined(measured.interval) else verdicts.verdict(
+    return "" if runs.undefined(measured.interval) else verdicts.verdict(
         measured.interval, step.better
     )  # fmt: skip
 
@@ -240,9 +240,7 @@ def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> pd.DataFrame:
         effect, seeds, instead = choice.note, "", ""
         if choice.base:
             systems = {n: ledger.recipe(n, profile) for n in (choice.base, choice.instead)}
-            found = claimruns.differences(
-                choice.base, choice.instead, systems, choice.metrics, finished
-            )
+            found = runs.differences(choice.base, choice.instead, systems, choice.metrics, finished)
             lacking = [m.lacks for m in found.values() if m.lacks]
             told = "; ".join(f"{name} {m.interval}" for name, m in found.items() if not m.lacks)
             effect = "; ".join(filter(None, (lacking[0] if lacking else told, choice.note)))
@@ -287,5 +285,5 @@ def decide(
         return first
     if claim.steps:
         build = lambda name: ledger.recipe(name, profile, roots)  # noqa: E731
-        claimruns.decide(claim.steps, build, seeds, roots, progress, workers)
+        runs.decide(claim.steps, build, seeds, roots, progress, workers)
     return judge(ledger, claim, profile, Finished())

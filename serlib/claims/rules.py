@@ -7,7 +7,7 @@ another corpus that a trained system is scored on::
     gain(A, B, METRIC)           metric(B) - metric(A), against the printed number
     more(A, B, METRIC)           B is above A; `less` is below; several are joined by " and "
     dynamics(A, B, METRIC)       B learns more slowly at first and is ahead at last
-    prove(NAME)                  a function of `serlib.claimproofs`
+    prove(NAME)                  a function of `serlib.claims.proofs`
     none                         no run can decide it
 
     METRIC                       wa, or wa@emotiw2018

@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 from model_toys import RATE, tiny_folders, tone
-from serlib import claimruns, manifest, recipes, records
+from serlib import manifest, recipes, records
+from serlib.claims import runs
 from serlib.model import SER
 from serlib.recipe import RecipeError
 from serlib.sweep import Runs
@@ -54,7 +55,7 @@ def test_another_corpus_with_fewer_classes(trained, tmp_path):
     recipe, run = trained
     emotions = ["anger", "sadness", "boredom", "anger", "neutral", "no_agreement"]
     root = corpus(tmp_path / "other", emotions, ["a", None, "a", "b", None, "b"])
-    claimruns.elsewhere(recipe, run, "other", root, progress=False)
+    runs.elsewhere(recipe, run, "other", root, progress=False)
     table = run.predictions("other")
     assert table.index.tolist() == ["other-0", "other-1", "other-3", "other-4"]
     names = [manifest.CLASSES_8[i] for i in table["truth"]]
@@ -67,7 +68,7 @@ def test_another_corpus_with_fewer_classes(trained, tmp_path):
     assert interval.value == np.mean(table["truth"] == table["prediction"])
 
     before = (run.path / "predictions_other.csv").read_bytes()
-    claimruns.elsewhere(recipe, run, "other", "/nowhere", progress=False)  # it is there
+    runs.elsewhere(recipe, run, "other", "/nowhere", progress=False)  # it is there
     assert (run.path / "predictions_other.csv").read_bytes() == before
 
 
@@ -75,6 +76,6 @@ def test_a_corpus_without_any_of_the_classes(trained, tmp_path):
     recipe, run = trained
     root = corpus(tmp_path / "other", ["boredom"], ["a"])
     with pytest.raises(RecipeError, match="no utterance of the classes"):
-        claimruns.elsewhere(recipe, run, "other", root, progress=False)
+        runs.elsewhere(recipe, run, "other", root, progress=False)
     with pytest.raises(RecipeError, match="no manifest"):
-        claimruns.elsewhere(recipe, run, "third", root, progress=False)
+        runs.elsewhere(recipe, run, "third", root, progress=False)

@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
-from serlib import claimruns, claims
-from serlib.claims import Finding, Ledger
+from serlib import claims
+from serlib.claims import Finding, Ledger, runs
 
 COLUMNS = {
     "id": "claim", "where": "where", "claim": "statement", "printed": "printed",
@@ -142,7 +142,7 @@ def report(finding: Finding, ledger: Ledger) -> str:
         lines += [f"- `{name}`: {json.dumps(ledger.systems[name])}" for name in names]
     if finding.runs:
         lines += ["", "Runs:", "", *(f"- `{name}`" for name in finding.runs)]
-    for place in claimruns.environment(finding.runs):
+    for place in runs.environment(finding.runs):
         packages = ", ".join(f"{k} {v}" for k, v in place.get("packages", {}).items() if v)
         lines += ["", f"Made on {place.get('device')}, Python {place.get('python')}: {packages}."]
     return "\n".join(lines) + "\n"

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from serlib import claimproofs, claimrules
-from serlib.claimrules import RuleError, Step, bounds, derive, parse
+from serlib.claims import proofs, rules
+from serlib.claims.rules import RuleError, Step, bounds, derive, parse
 
 
 def test_every_kind_of_rule():
@@ -133,16 +133,16 @@ def test_what_is_no_expression(expression):
 
 
 def test_proofs():
-    assert not claimproofs.proved("micro_f1_differs")[0]
-    assert not claimproofs.proved("swfc_uses_pairs")[0]
-    assert not claimproofs.proved("swfc_focuses")[0]
-    assert not claimproofs.proved("cnn_upsamples")[0]
-    holds, text = claimproofs.proved("penalty_falls_off")
+    assert not proofs.proved("micro_f1_differs")[0]
+    assert not proofs.proved("swfc_uses_pairs")[0]
+    assert not proofs.proved("swfc_focuses")[0]
+    assert not proofs.proved("cnn_upsamples")[0]
+    holds, text = proofs.proved("penalty_falls_off")
     assert holds and "0.61" in text and "0.10" in text  # as by hand: e^-1/2 and 9 e^-9/2
-    assert claimproofs.OF_THE_PAPER < set(claimproofs.PROOFS)
+    assert proofs.OF_THE_PAPER < set(proofs.PROOFS)
 
 
 def test_the_words_of_a_step():
     assert str(Step("more", ("a", "b"), "wa")) == "wa: b − a"
     assert str(Step("value", ("a",), "wa", "meiju2025")) == "wa on meiju2025: a"
-    assert claimrules.LOWER < claimrules.METRICS
+    assert rules.LOWER < rules.METRICS
