@@ -13,7 +13,9 @@ from serlib.data import Data
 from serlib.recipe import Recipe
 
 
-def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+def fit(
+    recipe: Recipe, data: Data, progress: bool = True
+) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
     """Fit one of `serlib.floors`; scores are stored like a model's probabilities.
 
     Returns:
@@ -25,8 +27,9 @@ def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, 
     if recipe.system in floors.GUESSERS:
         scores = floors.guess(recipe.system, label[part["train"]], len(judged), c, seed=recipe.seed)
     else:
-        x = functionals(data) if recipe.system == "svm" else embeddings(recipe, data)
-        fit = floors.svm if recipe.system == "svm" else floors.linear_probe
+        svm = recipe.system == "svm"
+        x = functionals(data, progress) if svm else embeddings(recipe, data, progress)
+        fit = floors.svm if svm else floors.linear_probe
         train, dev = ((x[part[role]], label[part[role]]) for role in ("train", "dev"))
         scores, facts["penalty"] = fit(train, dev, x[judged], c, select=recipe.train.select)
     table = pd.DataFrame(scores, columns=[f"p_{i}" for i in range(c)])
@@ -37,12 +40,13 @@ def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, 
     return {"dev": table.iloc[:n].copy(), "test": table.iloc[n:].copy()}, facts
 
 
-def functionals(data: Data) -> np.ndarray:
+def functionals(data: Data, progress: bool = True) -> np.ndarray:
     """`audio.functionals` of every clip, (U, F); computed once per corpus."""
     name = records.digest([data.store.digest(), records.source_digest(["audio"])])
     path = records.home() / "features" / f"functionals-{name}.npy"
     if not path.exists():
-        waves = tqdm(range(len(data.store)), desc="functionals", unit="clip")
+        waves = range(len(data.store))
+        waves = tqdm(waves, desc="functionals", unit="clip", disable=not progress)
         buffer = io.BytesIO()
         np.save(buffer, np.stack([audio.functionals(data.store[i]) for i in waves]))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,10 +54,10 @@ def functionals(data: Data) -> np.ndarray:
     return np.load(path)
 
 
-def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
+def embeddings(recipe: Recipe, data: Data, progress: bool = True) -> np.ndarray:
     """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
     m = recipe.model
     drawn = {"random_init": m.random_init, "seed": recipe.seed}
     encoder = encoders.load(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
-    means = features.cache(encoder, data.store, kind="output_mean")
+    means = features.cache(encoder, data.store, kind="output_mean", progress=progress)
     return np.stack([np.asarray(means[i])[0] for i in range(len(means))])

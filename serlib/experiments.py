@@ -119,7 +119,7 @@ def _work(recipe: Recipe, found: records.Run, progress: bool) -> None:
     with processes.one_first() if trains else nullcontext():
         data = load(recipe, progress=progress)
     if not trains:
-        predictions, facts = baselines.fit(recipe, data)
+        predictions, facts = baselines.fit(recipe, data, progress)
     else:
         system = _fine_tune if recipe.transcript == "manifest" else _reread
         predictions, facts = system(recipe, data, found, progress)
