@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 
 
 def parsers(commands, add) -> None:
@@ -103,15 +102,11 @@ def _cpu(arguments: argparse.Namespace) -> None:
     _show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
 
 
-def _losses(arguments: argparse.Namespace) -> int:
-    try:
-        from serlib.bench import losses
-    except ImportError as error:
-        print(f"serlib: bench losses cannot be loaded here: {error}", file=sys.stderr)
-        return 1
+def _losses(arguments: argparse.Namespace) -> None:
+    from serlib.bench import losses
+
     table = losses.run(repeats=arguments.repeats)
     _show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
-    return 0
 
 
 def _rehearse(arguments: argparse.Namespace) -> None:
