@@ -318,7 +318,7 @@ labels = {
     "gender": (pd.Categorical(data.table["gender"], ["female", "male"]).codes.astype(int), role),
     "talker": (pd.Categorical(data.table["speaker"]).codes.astype(int), shared),
 }
-if len(set(labels["gender"][0]) - {-1}) < 2:
+if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
     print("This corpus does not tell women from men: nothing here about gender.")
     del labels["gender"]
 rows_of = {name: parts(roles, y >= 0) for name, (y, roles) in labels.items()}

@@ -83,7 +83,8 @@ def test_needs_come_first(write_chapter):
 def test_unknown_goes_through_what_chapters_do():
     unknown = asked.UNKNOWN
     assert unknown.a.b(1)["c"] + 1 is unknown and -unknown is unknown and 1 / unknown is unknown
-    assert unknown > 0 and unknown and list(unknown) == [] and 3 not in unknown
+    assert unknown > 0 and unknown and list(unknown) == [] and 3 in unknown
+    assert unknown == 3 and 3 == unknown and len({unknown, unknown}) == 1
     assert f"{unknown:.3f}" == "0" and float(unknown) == 1.0
 
     @unknown.no_grad()

@@ -28,7 +28,8 @@ OURS = frozenset("floors manifest recipe recipes".split())
 class Unknown:
     """A value that only a real run has. Whatever one does with it is as unknown.
 
-    It is true, holds nothing when looked through, and leaves a function that it decorates alone.
+    It is true, like anything that it is compared to, holds nothing when looked through, and leaves
+    a function that it decorates alone.
     """
 
     def __getattr__(self, name: str):
@@ -70,9 +71,15 @@ class Unknown:
         """The same everywhere."""
         return "0"
 
+    def __eq__(self, other) -> bool:
+        """Like anything."""
+        return True
+
+    __hash__ = object.__hash__
+
     def __contains__(self, item) -> bool:
-        """Nothing is known to be in it."""
-        return False
+        """Take it to be there, such as a column of the corpus."""
+        return True
 
     def __setitem__(self, key, value) -> None:
         """It stays unknown."""
