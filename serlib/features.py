@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import filelock
@@ -145,9 +146,9 @@ def cache(
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if (stored := read(path)) is None:
-            clips = _each(encoder, store, kind)
-            bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
-            write(path, bar, dtype=dtype)
+            with closing(_each(encoder, store, kind)) as clips:  # threads are as before at once
+                bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
+                write(path, bar, dtype=dtype)
             stored = read(path)
     if stored is None:
         raise OSError(f"{path} does not read back as written. Check the disk.")
