@@ -46,7 +46,7 @@ class Size:
 
 # (utterances, mean seconds, source). The counts are on the cards; no length was read.
 PUBLISHED = {
-    "iemocap": (5531, 4.5, "5,531 utterances, mean 4.5 s (Busso et al. 2008)"),
+    "iemocap": (5531, 4.5, "5,531 utterances, mean 4.5 s (assumed)"),
     "msp-podcast": (66992 + 25258, 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"),
 }
 
