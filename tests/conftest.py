@@ -33,6 +33,27 @@ def home(tmp_path_factory) -> Path:
         os.environ["SERLIB_HOME"] = before
 
 
+@pytest.fixture(scope="session")
+def with_corpus():
+    """A function that makes a folder fit for an empty SERLIB_HOME, the demo corpus in it."""
+    from serlib.demo import corpus
+
+    def link(folder: Path) -> Path:
+        made = corpus.make(progress=False)  # spoken once, in the home of all tests
+        (folder / "demo").mkdir(parents=True)
+        (folder / "demo" / made.name).symlink_to(made)
+        return folder
+
+    return link
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch, with_corpus) -> Path:
+    """An empty home for runs and features, with the demo corpus that is already spoken."""
+    monkeypatch.setenv("SERLIB_HOME", str(with_corpus(tmp_path)))
+    return tmp_path
+
+
 @pytest.fixture
 def write_chapter(tmp_path):
     """A function that writes a small chapter from the body of its cells and returns its path."""

@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 import time
+from unittest import mock
 
 import pandas as pd
 import pytest
 
 from serlib import cluster, experiments, recipes, records
-from serlib.demo import corpus
 from serlib.sweep import sweep
 
 distributed = pytest.importorskip("distributed")
@@ -20,21 +20,12 @@ SMALL = recipes.cai2021("smoke").change(n_layers=1, freeze_layers=0, epochs=3, n
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty home for runs and features, with the demo corpus that is already spoken."""
-    made = corpus.make(progress=False)
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / made.name).symlink_to(made)
-    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    return tmp_path
-
-
-@pytest.fixture
-def two_workers(home):
+def two_workers(own_home):
     """A scheduler here, and two processes with one thread each that come back when killed."""
-    with distributed.LocalCluster(
+    # A nanny sets the numbers of threads of its workers in *this* process and leaves them there.
+    with mock.patch.dict("os.environ"), distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
-        resources={"GPU": 1}, local_directory=str(home / "dask"),
+        resources={"GPU": 1}, local_directory=str(own_home / "dask"),
     ) as found:  # fmt: skip
         yield found
 
@@ -55,7 +46,9 @@ def kill_in_the_middle(run: records.Run, client, killed: dict) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_loses_nothing(home, two_workers, monkeypatch, tmp_path_factory):
+def test_a_worker_that_is_killed_loses_nothing(
+    own_home, two_workers, monkeypatch, tmp_path_factory
+):
     asked = SMALL.vary(seed=[0, 1])
     runs = [experiments.record(r) for r in asked]
     killed: dict = {}
@@ -71,16 +64,16 @@ def test_a_worker_that_is_killed_loses_nothing(home, two_workers, monkeypatch, t
     assert history["epoch"].tolist() == [1, 2, 3]
     # The first epoch is the one from before the kill, not trained again.
     assert history["train_seconds"][0] == killed["epoch"]["train_seconds"]
-    assert not list((home / "cluster").iterdir())
+    assert not list((own_home / "cluster").iterdir())
     # As if nobody had been killed, bit for bit.
     alone = tmp_path_factory.mktemp("alone")
-    (alone / "demo").symlink_to(home / "demo")
-    (alone / "features").symlink_to(home / "features")
+    (alone / "demo").symlink_to(own_home / "demo")
+    (alone / "features").symlink_to(own_home / "features")
     monkeypatch.setenv("SERLIB_HOME", str(alone))
     expected = experiments.run(asked[0], progress=False)
     pd.testing.assert_frame_equal(expected.predictions("test"), runs[0].predictions("test"))
     # Finished runs are read: a cluster that would fail is not even asked.
-    monkeypatch.setenv("SERLIB_HOME", str(home))
+    monkeypatch.setenv("SERLIB_HOME", str(own_home))
     assert sweep(asked, "tcp://127.0.0.1:1", progress=False).runs == found.runs
 
 
@@ -93,20 +86,20 @@ def works(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_keeps_the_others(home, two_workers):
+def test_a_run_that_fails_keeps_the_others(own_home, two_workers):
     jobs = {"bad": (fails, "no such luck"), "good": (works, "good.txt")}
     with pytest.raises(cluster.ClusterError, match=r"1 of 2 runs failed.*\n.*BAD: .*no such luck"):
         cluster.run(jobs, two_workers, names={"bad": "BAD", "good": "GOOD"}, progress=False)
-    assert (home / "good.txt").read_text() == "done"
+    assert (own_home / "good.txt").read_text() == "done"
 
 
 # ------------------------------------------------------------------ clusters that cannot
 
 
-def test_workers_are_checked(home):
-    good = {"home": str(home), "sees": True, "source": records.source_digest()}
+def test_workers_are_checked(own_home):
+    good = {"home": str(own_home), "sees": True, "source": records.source_digest()}
     cluster.check({"tcp://a": good}, {"tcp://a": 1})
-    with pytest.raises(cluster.ClusterError, match=f"b does not see.*/else, here it is {home}"):
+    with pytest.raises(cluster.ClusterError, match=f"b does not see.*/else, here it is {own_home}"):
         cluster.check({"tcp://a": good, "tcp://b": good | {"sees": False, "home": "/else"}}, {})
     with pytest.raises(cluster.ClusterError, match="tcp://a has another serlib"):
         cluster.check({"tcp://a": good | {"source": "x"}}, {})
@@ -114,7 +107,7 @@ def test_workers_are_checked(home):
         cluster.check({"tcp://a": good}, {"tcp://a": 4})
 
 
-def test_a_worker_tells_what_it_sees(home):
-    (home / "cluster").mkdir()
-    (home / "cluster" / "x").touch()
+def test_a_worker_tells_what_it_sees(own_home):
+    (own_home / "cluster").mkdir()
+    (own_home / "cluster" / "x").touch()
     assert cluster.report("cluster/x")["sees"] and not cluster.report("cluster/y")["sees"]

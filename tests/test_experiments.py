@@ -26,17 +26,7 @@ from serlib.sweep import Runs, sweep
 TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty home for runs and features, with the demo corpus that is already spoken."""
-    made = corpus.make(progress=False)
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / made.name).symlink_to(made)
-    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    return tmp_path
-
-
-def test_data_of_a_recipe(home):
+def test_data_of_a_recipe(own_home):
     data = experiments.load(recipes.cai2021("smoke"))
     sizes = data.table["role"].value_counts().to_dict()
     assert sizes == experiments.SMOKE and len(data.store) == sum(sizes.values())
@@ -50,7 +40,7 @@ def test_data_of_a_recipe(home):
     np.testing.assert_allclose(data.store.durations, data.table["length"], atol=1e-3)
 
 
-def test_leaky_protocols_are_refused_unless_allowed(home):
+def test_leaky_protocols_are_refused_unless_allowed(own_home):
     leaky = recipes.cai2021("smoke").change(protocol="random")
     with pytest.raises(manifest.ManifestError):
         experiments.assign(leaky, corpus.load())
@@ -80,7 +70,7 @@ def test_a_corpus_needs_a_root_and_a_manifest(profile, tmp_path):
         experiments.locate(recipes.cai2021("full"))
 
 
-def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
+def test_full_runs_on_a_readers_own_manifest_and_local_encoder(own_home, tmp_path):
     """The full tier's path: manifest and wavs under data_root, an encoder from a folder."""
     source, few = corpus.make(progress=False), corpus.load().groupby("split").head(40)
     root = tmp_path / "mine"
@@ -96,7 +86,7 @@ def test_full_runs_on_a_readers_own_manifest_and_local_encoder(home, tmp_path):
     assert record.done and record.summary["test"]["n"] > 20
 
 
-def test_floors_run_and_are_found_again(home):
+def test_floors_run_and_are_found_again(own_home):
     kinds = ("majority", "prior", "svm", "probe")
     runs = sweep([recipes.floor(kind, "smoke") for kind in kinds], progress=False)
     summary = runs.summary()
@@ -111,7 +101,7 @@ def test_floors_run_and_are_found_again(home):
     assert table["speaker"].tolist() == speakers.loc[table.index].tolist()
 
 
-def test_fine_tuning_end_to_end(home):
+def test_fine_tuning_end_to_end(own_home):
     recipe = recipes.cai2021("smoke").change(**TINY)
     record = experiments.run(recipe, progress=False)
     test = record.predictions("test")
@@ -135,23 +125,20 @@ def test_fine_tuning_end_to_end(home):
         assert alone[f"p_{c}"].iloc[0] == pytest.approx(stored[f"p_{c}"], abs=1e-4)
 
 
-def test_the_same_seed_gives_the_same_run(home, monkeypatch):
+def test_the_same_seed_gives_the_same_run(own_home, monkeypatch):
     recipe = recipes.wang2025_baseline("smoke").change(**TINY)
     first = experiments.run(recipe, progress=False).predictions("test")
-    monkeypatch.setenv("SERLIB_HOME", str(home / "second"))
-    (home / "second").mkdir()
-    (home / "second" / "demo").symlink_to(home / "demo")
+    monkeypatch.setenv("SERLIB_HOME", str(own_home / "second"))
+    (own_home / "second").mkdir()
+    (own_home / "second" / "demo").symlink_to(own_home / "demo")
     second = experiments.run(recipe, progress=False).predictions("test")
     pd.testing.assert_frame_equal(first, second)
 
 
 @pytest.fixture(scope="module")
-def multitask(tmp_path_factory):
+def multitask(tmp_path_factory, with_corpus):
     """One run of four tasks, trained once for the tests below."""
-    made = corpus.make(progress=False)
-    folder = tmp_path_factory.mktemp("multitask")
-    (folder / "demo").mkdir()
-    (folder / "demo" / made.name).symlink_to(made)
+    folder = with_corpus(tmp_path_factory.mktemp("multitask"))
     recipe = recipes.wang2025("smoke").change(**TINY, hidden=16, diagnose=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERLIB_HOME", str(folder))
@@ -244,7 +231,7 @@ def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
         (runs.named("one") + other).difference("one", "two", "wer")
 
 
-def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(home, monkeypatch):
+def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(own_home, monkeypatch):
     recipe = recipes.wang2025("smoke").change(**TINY, freeze="all", hidden=16, spec_augment=0.0)
     data = experiments.load(recipe)
     model = SER(recipe.model, n_speakers=2)
@@ -266,7 +253,7 @@ def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(home, monkeypatch):
     assert clips.inputs is data.store
 
 
-def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(home, tmp_path):
+def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(own_home, tmp_path):
     """Its convolutions are not stored; alone and in batches it gives the same."""
     from encoder_toys import make_roberta, make_whisper
 
@@ -295,7 +282,7 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(home, tmp_path):
         experiments.inputs(recipe, data, reader, progress=False)
 
 
-def test_sweep_compares_in_pairs(home):
+def test_sweep_compares_in_pairs(own_home):
     runs = sweep(
         [recipes.floor("majority", "smoke"), *(recipes.floor("prior", "smoke").vary(seed=[0, 1]))],
         progress=False,
@@ -313,14 +300,14 @@ def test_sweep_compares_in_pairs(home):
     assert len(joined) == 3  # a run that is added again does not count twice
 
 
-def test_data_without_labeled_test_is_refused(home):
+def test_data_without_labeled_test_is_refused(own_home):
     df = corpus.load()
     df.loc[df["split"] == "test", "emotion"] = "no_agreement"
     with pytest.raises(recipes.RecipeError, match="leaves no labeled test"):
         experiments.assign(replace(recipes.cai2021("demo")), df)
 
 
-def test_long_clips_are_cut_to_their_beginning(home):
+def test_long_clips_are_cut_to_their_beginning(own_home):
     whole = experiments.load(recipes.cai2021("smoke")).store
     cut = experiments.load(recipes.cai2021("smoke").change(max_seconds=2.0)).store
     assert whole.durations.max() > 2.0
@@ -329,7 +316,7 @@ def test_long_clips_are_cut_to_their_beginning(home):
     np.testing.assert_array_equal(cut[i], whole[i][: len(cut[i])])
 
 
-def test_attributes_and_the_contrastive_term_end_to_end(home):
+def test_attributes_and_the_contrastive_term_end_to_end(own_home):
     base = recipes.wang2025_baseline("smoke").change(**TINY, freeze="all", hidden=16)
     both = base.change(name="both", tasks=("emotion", "attributes"), alpha=1.0, swfc=0.5)
     alone = base.change(

@@ -26,7 +26,6 @@ from serlib import (
     train_cli,
     training,
 )
-from serlib.demo import corpus
 from serlib.training import fit
 from training_toys import Toy, cross_entropy, lasting, open_run, settings, toy_batch
 
@@ -208,15 +207,13 @@ def test_what_fsdp_shards_is_stored_whole(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkeypatch):
+def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkeypatch, with_corpus):
     """The whole way, from the command line to the run's folder: same steps, same predictions."""
-    made = corpus.make(progress=False)
     command = ["train", "cai2021", "--profile", "smoke", "--set", "n_layers=1", "--set",
                "encoder_dropout=0.0", "--set", "dropout=0.0", "--set", "tasks=('emotion',)",
                "--set", "freeze_layers=0"]  # fmt: skip
-    for home in (tmp_path / "one", tmp_path / "two"):
-        (home / "demo").mkdir(parents=True)
-        (home / "demo" / made.name).symlink_to(made)
+    for home in ("one", "two"):
+        with_corpus(tmp_path / home)
     done = launch("-m", "serlib.cli", *command, SERLIB_HOME=str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "one"))
