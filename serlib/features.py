@@ -138,7 +138,7 @@ def cache(
         raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
     if kind == "cnn" and not hasattr(encoder, "extract"):
         raise ValueError(f"{kind=}: {encoder.family} has no CNN to store; take kind='frames'")
-    weights = encoder.digest("cnn" if kind == "cnn" else "all")
+    weights = encoder.digest(kind if kind in ("cnn", "lower") else "all")
     source = records.source_digest(SOURCES)
     what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
     name = records.digest([weights, store.digest(), source, key, what, dtype], 24)

@@ -244,9 +244,19 @@ class Encoder(Pretrained):
         return f"{self.masked} {self.facts['do_normalize']}"
 
     def digest(self, part: str = "all") -> str:
-        """SHA-256 of the weights and settings that decide the output: of "all", or of the "cnn"."""
+        """SHA-256 of the weights and settings that decide the output of a part.
+
+        Args:
+            part: "all"; the "cnn"; or "lower", all that ``freeze_layers`` keeps as it was: models
+                that were tuned above it share its digest.
+        """
+        if part == "lower" and self.freeze_layers:
+            below = nn.ModuleList(self._frozen())
+            return content_digest(below, self.model.config, self.settings())
         if part == "all":
             return super().digest()
+        if part != "cnn":
+            raise ValueError(f"{part=}: all, cnn, or with frozen layers lower")
         which = re.compile("(conv|feat_extract)_").match
         return content_digest(
             self.model.feature_extractor, self.model.config, self.settings(), which

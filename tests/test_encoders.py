@@ -458,6 +458,26 @@ def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
     assert tuned.digest("cnn") != cnn
 
 
+@pytest.mark.parametrize("name", ["feed_forward.output_dense.bias", "attention.k_proj.weight"])
+def test_digest_of_the_frozen_layers_is_blind_to_those_above(folder, name):
+    path = folder("wavlm", "group", 0)
+    encoder = encoders.load(path, freeze="cnn", freeze_layers=2)
+    lower = encoder.digest("lower")
+    for layer, changes in ((2, False), (1, True), (0, True)):
+        tuned = copy.deepcopy(encoder)
+        with torch.no_grad():
+            tuned.model.encoder.layers[layer].get_parameter(name).flatten()[0] += 1e-3
+        assert (tuned.digest("lower") != lower) is changes
+        assert tuned.digest() != encoder.digest()
+    other = encoders.load(path, freeze="cnn", freeze_layers=2, masked_group_norm=False)
+    assert other.digest("lower") != lower
+    fewer = encoders.load(path, freeze="cnn", freeze_layers=1)
+    assert fewer.digest("lower") != lower
+    bare = encoders.load(path, freeze="cnn")
+    with pytest.raises(ValueError, match="part='lower': all, cnn"):
+        bare.digest("lower")
+
+
 @pytest.mark.parametrize("old_names", [False, True])
 def test_checkpoints_with_heads_half_precision_and_old_names(tmp_path, old_names):
     """What the hub has: saved from a CTC model, in half precision, or before transformers 4.31."""

@@ -112,6 +112,11 @@ def test_the_states_of_frozen_lower_layers(tmp_path):
             cnn = expected_cnn(store, i)
             beside = np.concatenate([cnn, cnn + 1, cnn * 2][: frozen + 1], 1)
             np.testing.assert_allclose(lower[i], beside, rtol=1e-5)
+    encoder.digest = lambda part="all": {"lower": "the same"}.get(part, "tuned above")
+    calls = encoder.calls
+    for _ in range(2):  # the first call makes a file under the new name, the second reads it
+        features.cache(encoder, store, kind="lower", **options)
+    assert encoder.calls == calls + 4
 
 
 def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
