@@ -343,6 +343,7 @@ def swfc(name: str, **changes) -> recipes.Recipe:
 
 
 first = base.change(seed=seeds[0])
+sweep([first], progress=False)  # alone, so that the frozen states are stored with all cores
 by_beta = sweep(
     [first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)], workers=workers
 )
