@@ -52,6 +52,7 @@ import pandas as pd
 from IPython.display import display
 
 from serlib import audio, experiments, floors, heads, inference, metrics, plots, publish, recipes
+from serlib.claims import pages
 from serlib.demo import corpus as corpus_of_demo
 from serlib.demo import oracle
 from serlib.sweep import sweep
@@ -444,54 +445,12 @@ effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
 #
 # ## This chapter's claims
 #
-# A number on human speech can only be tested on human speech: in the full tier, with a licensed corpus. What the demo tier can test is whether the
-# code and the reasoning hold on data whose right answers are known. The printed values, and what can be said of them without any data at all:
-
+# The book keeps one ledger of all claims, each with a rule that was fixed before any run ([chapter 08](08_claims)). Every chapter ends with its slice. The baselines that this chapter builds carry the claims of chapters 03 and 04. What belongs here needs no data at all:
 
 # %%
-def attainable(percent: float, n: int) -> bool:
-    """Whether some k of n utterances rounds to this percentage at two decimals."""
-    return any(round(100 * k / n, 2) == percent for k in range(n + 1))
-
-
-claims = pd.DataFrame(
-    [
-        (
-            "Cai 2021, α table",
-            "accuracy at α = 0",
-            "71.66 %",
-            "IEMOCAP, 5,531 utterances",
-            "attainable as k / 5,531" if attainable(71.66, 5531) else "no k / 5,531 gives it",
-        ),
-        (
-            "Cai 2021, Table 3",
-            "accuracy of the full model",
-            "78.15 %",
-            "IEMOCAP, 5,531 utterances",
-            "attainable as k / 5,531" if attainable(78.15, 5531) else "no k / 5,531 gives it",
-        ),
-        (
-            "Wang 2025, Table 1",
-            "macro-F1 of the baseline",
-            "29.83",
-            "MSP-Podcast test, 3,200 utterances",
-            "not testable here: the test labels are not public",
-        ),
-        (
-            "Wang 2025, Table 1",
-            "F1-micro = accuracy",
-            "33.84 = 33.84",
-            "any single-label data",
-            "true by definition, so one of the columns carries no information",
-        ),
-    ],
-    columns=["paper", "claim", "printed", "measured on", "finding"],
-)
-claims.style.hide(axis="index")
+pages.chapter("02", profile, corpus, data_root)
 
 # %% [markdown]
-# (A mean of ten fold accuracies need not be a whole number of utterances over 5,531; pooled accuracy must be. The papers do not say which one they print.)
-#
 # Why is F1-micro the accuracy? Micro-averaging pools true positives, false positives and false negatives over the classes *before* dividing. With one label and one
 # decision per utterance every error is a false positive of one class and a false negative of another, so both sums are the number of errors $E$ and
 # $\mathrm{F1}_\mathrm{micro} = 2(U-E) / (2(U-E) + E + E) = (U-E)/U$.

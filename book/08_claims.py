@@ -122,7 +122,7 @@ for said in ("2.91", "2.92", "2.93", "3.22"):
 # %%
 found = claims.findings(profile=profile, ledger=ledger)
 contradicted = [f for f in found if f.verdict == claims.CONTRADICTED]
-claims.table(contradicted)[["where", "claim", "printed", "why"]]
+pages.table(contradicted, "Contradicted by the paper itself", ("claim", "printed", "why", "where"))
 
 # %% [markdown]
 # Three kinds are among them. *Sums that do not come out*: the text of Wang et al. has gains of 3.22 and 3.67 points where the table gives 2.91 and 2.67. *Ranges from the wrong rows*: 0.33 and 2.81 are steps of Table 2,
@@ -159,10 +159,10 @@ pd.DataFrame(
 pages.page(found)
 
 # %%
-claims.counts(found)
+claims.counts(found).T
 
 # %%
-claims.counts(found, "tier")
+claims.counts(found, "tier").T
 
 # %% mystnb={"image": {"alt": "One bar per paper, divided into the verdicts on its claims: most of the numbers are not testable at this profile"}, "figure": {"caption": "Verdicts on all claims, by paper. At smoke and demo every number on human speech is not testable; that is not a verdict on the paper.", "name": "fig-08-verdicts"}}
 ax = plots.stacked(
@@ -178,14 +178,14 @@ ax = plots.passport(ax, source="verdicts on the papers' claims")
 
 # %%
 directions = [f for f in found if f.claim.kind == "direction"]
-told = claims.table(directions)[["claim", "measured", "verdict", "planted", "why"]]
-told
+columns = ("claim", "measured", "verdict", "planted", "why")
+pages.table(directions, f"Directions at profile {profile}, and what was planted", columns)
 
 # %%
 agrees = {("reproduced", "yes"): "as planted", ("not reproduced", "no"): "as planted",
           ("reproduced", "no"): "against it", ("not reproduced", "yes"): "against it"}  # fmt: skip
-known = told[(told["planted"] != "open") & (told["planted"] != "")]
-answer = [agrees.get(x, x[0]) for x in zip(known["verdict"], known["planted"], strict=True)]
+known = [(f.verdict, f.planted) for f in directions if f.planted not in ("open", "")]
+answer = [agrees.get(pair, pair[0]) for pair in known]
 pd.Series(answer, dtype=str).value_counts().rename("directions with a planted answer").to_frame()
 
 # %% [markdown]
@@ -212,7 +212,7 @@ display(Markdown(pages.report(one, ledger).replace("# ", "#### ", 1)))
 # Every system here was rebuilt from a description with holes. This table has all of them: the choice, ours, and what another choice does, as a paired difference on test. Chapter numbers say where an effect is measured and discussed.
 
 # %%
-claims.unsaid(profile, ledger).rename(columns={"effect": "effect (instead − ours)"})
+pages.unsaid(profile, ledger)
 
 # %% [markdown]
 # *Not run* means that the chapter did not run this pair at this profile. Compare the sizes with the gains that the papers claim. An unstated choice that moves a score as much as the claimed gain is a rival explanation of it.

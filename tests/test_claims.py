@@ -424,11 +424,14 @@ def test_dynamics_by_hand(small, place, monkeypatch):
     make(a, 0.5, history=curves([0.4] * 6, [1.0] * 6))
     make(b, 0.5, history=curves([0.3, 0.3, 0.3, 0.5, 0.5, 0.5], [0.9, 0.6, 0.3, 0.3, 0.3, 0.3]))
     runs, seeds = claim_runs.Finished().runs({"a": a, "b": b})
-    assert claim_runs.dynamics(runs, "a", "b", "wa")[0] == "yes" and seeds == [0]
+    found = claim_runs.dynamics(runs, "a", "b", "wa")
+    assert found.answer == "yes" and seeds == [0]
+    assert (found.leads, found.settled, found.epochs) == (4, 3, 6)
     # Turned around: faster at first, behind at last.
     runs, _ = claim_runs.Finished().runs({"b": b, "a": a})
-    answer, gap = claim_runs.dynamics(runs, "b", "a", "wa")
-    assert answer == "no" and gap.value == pytest.approx(-0.1)
+    found = claim_runs.dynamics(runs, "b", "a", "wa")
+    assert found.answer == found.ahead == "no" and found.gap.value == pytest.approx(-0.1)
+    assert found.leads == 7  # never for good
     # The WER still moves at the last epoch: one cannot tell.
     make(
         b.change(seed=1), 0.5, history=curves([0.3] * 3 + [0.5] * 3, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
@@ -437,7 +440,8 @@ def test_dynamics_by_hand(small, place, monkeypatch):
     asked = {"a": a, "b": b}
     runs, _ = claim_runs.Finished().runs(asked)
     only = claim_runs.Runs(runs.recipes[1::2], runs.runs[1::2])  # seed 1
-    assert claim_runs.dynamics(only, "a", "b", "wa")[0] == "cannot tell"
+    found = claim_runs.dynamics(only, "a", "b", "wa")
+    assert found.answer == found.waits == "cannot tell" and found.slower == found.ahead == "yes"
 
 
 def test_what_papers_left_open(small, place):

@@ -40,6 +40,7 @@ TIERS = (
     {"cluster"},
     {"sweep", "inference"},
     {"plots", "chapters", "demo.pretrain", "verdicts", "claims.rules", "claims.proofs"},
+    {"claims.dynamics"},
     {"claims.ledger", "claims.runs"},
     {"claims"},
     {"claims.pages"},

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -41,13 +42,18 @@ TOLERANCE, WIDEST = 0.01, 0.05  # a point of a percentage, and five to either si
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its verdict at one profile, why, and what was measured."""
+    """A claim with its verdict at one profile, why, and what was measured.
+
+    Attributes:
+        corpus: What the runs are on, if that is neither the paper's corpus nor the demo's.
+    """
 
     claim: Claim
     profile: str
     verdict: str
     why: str = ""
     measured: tuple[Measured, ...] = ()
+    corpus: str = ""
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -56,10 +62,17 @@ class Finding:
 
     @property
     def tier(self) -> str:
-        """What the verdict rests on: arithmetic, a profile's runs, or nothing."""
+        """What the verdict rests on: arithmetic, a profile's runs and where, or nothing."""
         if self.verdict == CONTRADICTED or self.claim.kind == "formula":
             return "arithmetic"
-        return "none" if self.verdict == UNTESTED else self.profile
+        if self.verdict == UNTESTED:
+            return "none"
+        return f"{self.profile}, {self.corpus}" if self.corpus else self.profile
+
+    @property
+    def planted(self) -> str:
+        """What is true on the demo corpus by construction; "" elsewhere."""
+        return "" if self.profile == "full" or self.corpus else self.claim.planted
 
 
 def of_number(found: Interval, printed: float, better: int = 1) -> str:
@@ -86,7 +99,14 @@ def of_number(found: Interval, printed: float, better: int = 1) -> str:
     return {"yes": BETTER, "no": NOT, "cannot tell": NOISE}[verdicts.verdict(off, better)]
 
 
-def judge(ledger: Ledger, claim: Claim, profile: str, finished: Finished) -> Finding:
+def judge(
+    ledger: Ledger,
+    claim: Claim,
+    profile: str,
+    finished: Finished,
+    corpus: str = "",
+    data_root: str = "",
+) -> Finding:
     """The verdict on a claim by the runs of one profile.
 
     Args:
@@ -94,16 +114,18 @@ def judge(ledger: Ledger, claim: Claim, profile: str, finished: Finished) -> Fin
         claim: The claim.
         profile: smoke, demo or full.
         finished: The runs to look among.
+        corpus: Of the runs, as a chapter is given it; "" is the profile's own. On another one than
+            the claim's, directions are judged all the same, and say so; numbers are not.
+        data_root: Of that corpus.
     """
-    derived, steps = ledger.derived(claim), claim.steps
+    derived, steps, other = ledger.derived(claim), claim.steps, ""
     arithmetic = "" if derived is None else derived.text
     if derived is not None and not derived.possible:
         return Finding(claim, profile, CONTRADICTED, arithmetic)
 
     def untested(why: str, measured: tuple[Measured, ...] = ()) -> Finding:
-        return Finding(
-            claim, profile, UNTESTED, "; ".join(filter(None, (why, arithmetic))), measured
-        )
+        why = "; ".join(filter(None, (why, arithmetic)))
+        return Finding(claim, profile, UNTESTED, why, measured, other)
 
     if not steps:
         return untested(claim.why)
@@ -114,7 +136,12 @@ def judge(ledger: Ledger, claim: Claim, profile: str, finished: Finished) -> Fin
     if claim.kind == "number" and profile != "full":
         return untested("a number on human speech: needs profile='full'")
     names = dict.fromkeys(name for step in steps for name in step.systems)
-    systems = {name: ledger.recipe(name, profile) for name in names}
+    own = {Path(ledger.recipe(name, profile).corpus).stem for name in names}
+    other = Path(corpus).stem if corpus and Path(corpus).stem not in own else ""
+    if claim.kind == "number" and other:
+        return untested(f"a number on {claim.corpus}; these runs are on {other}")
+    place = {"corpus": corpus, "data_root": data_root}
+    systems = {name: ledger.recipe(name, profile, **place) for name in names}
     found = tuple(runs.measure(step, systems, finished) for step in steps)
     lacks = "; ".join(dict.fromkeys(m.lacks for m in found if m.lacks))
     if claim.kind == "number":
@@ -123,14 +150,13 @@ def judge(ledger: Ledger, claim: Claim, profile: str, finished: Finished) -> Fin
             return untested(lacks or "fewer than two talkers: no interval", found)
         printed = float(claim.printed) * UNITS[claim.unit]
         verdict = of_number(one.interval, printed, steps[0].better)
-        return Finding(
-            claim, profile, verdict, "; ".join(filter(None, (claim.why, arithmetic))), found
-        )
+        why = "; ".join(filter(None, (claim.why, arithmetic)))
+        return Finding(claim, profile, verdict, why, found)
     answers = [_answer(step, m) for step, m in zip(steps, found, strict=True)]
     whole = verdicts.all_of(a for a in answers if a)
     if not all(answers) and whole != "no":  # one refuted part refutes the whole
         return untested(lacks or "fewer than two talkers: no interval", found)
-    return Finding(claim, profile, OF_ANSWER[whole], claim.why, found)
+    return Finding(claim, profile, OF_ANSWER[whole], claim.why, found, other)
 
 
 def _answer(step, measured: Measured) -> str:
@@ -145,7 +171,11 @@ def _answer(step, measured: Measured) -> str:
 
 
 def findings(
-    chosen: str = "", profile: str = "demo", ledger: Ledger | None = None
+    chosen: str = "",
+    profile: str = "demo",
+    ledger: Ledger | None = None,
+    corpus: str = "",
+    data_root: str = "",
 ) -> list[Finding]:
     """The verdicts on all claims, on those of a chapter ("04"), or whose id begins so.
 
@@ -153,12 +183,14 @@ def findings(
         chosen: See `Ledger.select`.
         profile: smoke, demo or full; "" takes full where that gives a verdict, else demo.
         ledger: None reads the book's.
+        corpus: See `judge`.
+        data_root: See `judge`.
     """
     ledger = ledger or read()
     finished = Finished()
     found = []
     for claim in ledger.select(chosen):
-        verdict = judge(ledger, claim, profile or "full", finished)
+        verdict = judge(ledger, claim, profile or "full", finished, corpus, data_root)
         if not profile and verdict.verdict == UNTESTED:
             verdict = judge(ledger, claim, "demo", finished)
         found.append(verdict)
@@ -166,7 +198,7 @@ def findings(
 
 
 def of(chosen: str = "", profile: str = "demo") -> pd.DataFrame:
-    """A chapter's slice of the ledger as a table: `claims.of("04", profile)`.
+    """Claims with their verdicts as a table; `pages.chapter` shows a chapter its slice.
 
     Args:
         chosen: A chapter's number, or how the ids begin ("cai2021.alpha"); "" is all.
@@ -189,7 +221,7 @@ def table(found: Iterable[Finding]) -> pd.DataFrame:
             "measured": measured(f),
             "verdict": f.verdict,
             "tier": f.tier,
-            "planted": f.claim.planted if f.profile != "full" else "",
+            "planted": f.planted,
             "why": f.why,
             "runs": ", ".join(f.runs),
         }
@@ -200,7 +232,8 @@ def table(found: Iterable[Finding]) -> pd.DataFrame:
 
 def printed(claim: Claim) -> str:
     """What the paper prints, with its unit."""
-    return f"{claim.printed} %" if claim.printed and claim.unit == "percent" else claim.printed
+    sign = {"percent": " %", "points": " points"}.get(claim.unit, "")
+    return f"{claim.printed}{sign}" if claim.printed else ""
 
 
 def measured(finding: Finding) -> str:
@@ -209,8 +242,8 @@ def measured(finding: Finding) -> str:
     for m in finding.measured:
         if m.interval is not None and not m.lacks:
             label = f"{m.label} " if len(finding.measured) > 1 else ""
-            answer = f" ({m.answer})" if m.answer else ""
-            parts.append(f"{label}{m.interval}{answer}, {m.seeds} seed{'s' * (m.seeds > 1)}")
+            note = f" ({m.note})" if m.note else ""
+            parts.append(f"{label}{m.interval}{note}, {m.seeds} seed{'s' * (m.seeds > 1)}")
     return "; ".join(parts)
 
 

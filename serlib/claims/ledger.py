@@ -24,7 +24,7 @@ from serlib.notebooks import BOOK
 from serlib.recipe import Recipe
 
 LEDGER = BOOK / "claims.yaml"
-UNITS = {"percent": 0.01, "fraction": 1.0}  # of printed numbers
+UNITS = {"percent": 0.01, "points": 0.01, "fraction": 1.0}  # of printed numbers
 PLANTED = ("yes", "no", "open")
 
 
@@ -150,16 +150,27 @@ class Ledger:
         """The printed number of every claim that has one."""
         return {claim.id: claim.printed for claim in self.claims if claim.printed}
 
-    def recipe(self, name: str, profile: str, roots: Mapping[str, str] | None = None) -> Recipe:
-        """The recipe of a system at a profile; in full, with the root of its corpus if given."""
+    def recipe(
+        self,
+        name: str,
+        profile: str,
+        roots: Mapping[str, str] | None = None,
+        corpus: str = "",
+        data_root: str = "",
+    ) -> Recipe:
+        """The recipe of a system at a profile, on its own corpus or on another one.
+
+        Its folder is `data_root`, or what `roots` has for its corpus.
+        """
         made = self.systems[name]
         given = dict(made.get("with", {})) | dict(made.get("at", {}).get(profile, {}))
-        given = {k: _tuples(v) for k, v in given.items()}
+        given = {k: _tuples(v) for k, v in given.items()} | ({"corpus": corpus} if corpus else {})
         make, first = RECIPES[made["recipe"]], [given.pop("system")] if "system" in given else []
         try:
             recipe = make(*first, profile, **given)
-            root = (roots or {}).get(recipe.corpus, "")
-            return recipe.change(data_root=str(root)) if root else recipe
+            root = data_root or (roots or {}).get(recipe.corpus, "")
+            # Made anew: which classes a corpus can teach is known with its folder only.
+            return make(*first, profile, **given, data_root=str(root)) if root else recipe
         except (ValueError, TypeError) as error:
             raise ClaimError(f"system {name} at {profile}: {error}") from error
 

@@ -1,13 +1,14 @@
-"""The claims ledger for readers: a page to filter, and a report of one claim.
+"""The claims ledger for readers: a page to filter, a chapter's slice, and a report of one claim.
 
-The page is one HTML table with a few lines of script and no library. Without the script, as on a
+Pages are plain HTML tables, with a few lines of script and no library. Without the script, as on a
 page that shows notebooks, the whole table stays readable.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -17,21 +18,35 @@ from IPython.display import HTML
 from serlib import claims
 from serlib.claims import Finding, Ledger, runs
 
-COLUMNS = {
-    "id": "claim", "where": "where", "claim": "statement", "printed": "printed",
-    "measured": "measured", "verdict": "verdict", "tier": "tier", "planted": "planted",
-    "why": "why", "runs": "runs",
+COLUMNS = {  # of `claims.table`, in the order that a narrow page shows first what counts
+    "claim": "claim", "printed": "printed", "measured": "measured", "verdict": "verdict",
+    "planted": "planted", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
 }  # fmt: skip
+SLICE = tuple(name for name in COLUMNS if name != "runs")
+WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
+UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
 FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
+# The colors are those of the site's theme, of JupyterLab, or else the browser's own.
 STYLE = """
-#ledger-box {max-height: 36em; overflow: auto}
-#ledger {border-collapse: collapse; font-size: 0.85em}
-#ledger caption {text-align: left}
-#ledger th, #ledger td {text-align: left; vertical-align: top; padding: 0.2em 0.6em}
-#ledger th[scope=row] {font-weight: normal; font-family: monospace}
-#ledger thead th {position: sticky; top: 0; background: Canvas; color: CanvasText}
+.ledger-box {max-height: 36em; overflow: auto; margin-bottom: 1em}
+.ledger-box .ledger {display: table; width: auto; max-width: none; overflow: visible;
+  border-collapse: collapse; font-size: 0.85em}
+.ledger-box .ledger caption {text-align: left; caption-side: top}
+.ledger-box .ledger caption span {display: block; max-width: min(40rem, 80vw)}
+.ledger-box .ledger th, .ledger-box .ledger td {text-align: left; vertical-align: top;
+  padding: 0.3em 0.6em; max-width: 24em; white-space: normal}
+.ledger-box .ledger th[scope=row] {font-weight: normal; min-width: 14em}
+.ledger-box .ledger th code {display: block; font-size: 0.85em; background: none; border: 0;
+  padding: 0; color: inherit; overflow-wrap: anywhere}
+.ledger-box .ledger .wide {min-width: 11em}
+.ledger-box .ledger thead th {position: sticky; top: 0; z-index: 1;
+  background: var(--pst-color-background, var(--jp-layout-color0, Canvas));
+  color: var(--pst-color-text-base, var(--jp-content-font-color1, CanvasText))}
 #ledger-filters label {display: inline-block; margin: 0 0.8em 0.4em 0}
+#ledger-filters select {max-width: 70vw}
+@media print {.ledger-box {max-height: none; overflow: visible}}
 """
+WIDE = ("measured", "why", "effect", "ours", "runs")
 SCRIPT = """
 (function () {
   const box = document.getElementById("ledger-filters");
@@ -58,28 +73,95 @@ SCRIPT = """
 def page(found: Iterable[Finding]) -> HTML:
     """All findings as a table that can be filtered by `FILTERS` and by words."""
     found = list(found)
-    table = claims.table(found).reset_index()
     facts = [
         {"paper": f.claim.paper, "chapter": f.claim.chapter, "kind": f.claim.kind,
          "verdict": f.verdict, "tier": f.tier}
         for f in found
     ]  # fmt: skip
     menus = "".join(_menu(name, sorted({row[name] for row in facts})) for name in FILTERS)
-    head = "".join(f'<th scope="col">{title}</th>' for title in COLUMNS.values())
-    body = "".join(
-        _row(row, said) for row, said in zip(facts, table.to_dict("records"), strict=True)
-    )
     note = "what the runs of this profile say; a number on human speech is judged in full only"
     profiles = ", ".join(sorted({f.profile for f in found})) or "none"
+    caption = f"{len(found)} claims, profile {profiles}: {note}"
     return HTML(
         f"<style>{STYLE}</style>"
         f'<div id="ledger-filters" hidden>{menus}'
         '<label>words <input type="search" name="words"></label>'
         '<output id="ledger-count"></output></div>'
-        '<div id="ledger-box" tabindex="0" role="region" aria-label="claims ledger">'
-        f'<table id="ledger"><caption>{len(found)} claims, profile {profiles}: {note}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div id="ledger">{_box(claims.table(found), COLUMNS, caption, facts)}</div>'
         f"<script>{SCRIPT}</script>"
+    )
+
+
+def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str = "") -> HTML:
+    """A chapter's slice of the ledger, from the runs that are there.
+
+    `pages.chapter("04", profile, corpus, data_root)` is the last word of chapter 04 on its claims.
+    Printed numbers that have no verdict are folded away below the other claims.
+
+    Args:
+        number: The chapter's, two digits.
+        profile: smoke, demo or full.
+        corpus: As the chapter was given it.
+        data_root: As the chapter was given it.
+    """
+    return slice_of(claims.findings(number, profile, corpus=corpus, data_root=data_root), number)
+
+
+def slice_of(found: Iterable[Finding], number: str) -> HTML:
+    """Findings as a chapter shows them; see `chapter`."""
+    found = list(found)
+    waiting = [f for f in found if f.claim.kind == "number" and f.verdict == claims.UNTESTED]
+    shown = [f for f in found if f not in waiting]
+    many = Counter(f.verdict for f in shown)
+    told = ", ".join(f"{many[v]} {v}" for v in claims.VERDICTS if many[v])
+    profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
+    columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
+    caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
+    html = table(shown, caption, columns).data
+    if waiting:
+        title = f"{len(waiting)} printed numbers without a verdict"
+        box = _box(claims.table(waiting), WAITING, f"Chapter {number}, {profile}: {title}")
+        html += f"<details><summary>{title} here, and why</summary>{box}</details>"
+    return HTML(html)
+
+
+def table(found: Iterable[Finding], caption: str, columns: Iterable[str] = SLICE) -> HTML:
+    """Findings as a table that scrolls in its box; `columns` are some of `COLUMNS`."""
+    return HTML(f"<style>{STYLE}</style>{_box(claims.table(found), columns, caption)}")
+
+
+def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
+    """What the papers did not say, see `claims.unsaid`, as a table that scrolls in its box."""
+    caption = f"What the papers left open, profile {profile}; effect: instead − ours"
+    choices = claims.unsaid(profile, ledger)
+    return HTML(f"<style>{STYLE}</style>{_box(choices, UNSAID, caption)}")
+
+
+def _box(
+    rows: pd.DataFrame,
+    columns: Iterable[str],
+    caption: str,
+    facts: Iterable[Mapping[str, str]] | None = None,
+) -> str:
+    """A table in a box that scrolls, by keyboard, too.
+
+    Args:
+        rows: By id, which stands in small print in the first column.
+        columns: Which to show; the first heads its row.
+        caption: What the table is; also the name of the box.
+        facts: Data of each row, for the filters.
+    """
+    columns = list(columns)
+    wide = {name: ' class="wide"' if name in WIDE else "" for name in columns}
+    head = "".join(f'<th scope="col"{wide[c]}>{COLUMNS.get(c, c)}</th>' for c in columns)
+    body = "".join(
+        _row(given, id, [str(row[name]) for name in columns])
+        for given, (id, row) in zip(facts or [{}] * len(rows), rows.iterrows(), strict=True)
+    )
+    return (
+        f'<div class="ledger-box" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table class="ledger"><caption><span>{escape(caption)}</span></caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -89,11 +171,11 @@ def _menu(name: str, values: list[str]) -> str:
     return f'<label>{name} <select name="{name}">{first}{options}</select></label>'
 
 
-def _row(facts: dict[str, str], said: dict[str, str]) -> str:
+def _row(facts: Mapping[str, str], id: str, said: list[str]) -> str:
     data = "".join(f' data-{name}="{escape(value)}"' for name, value in facts.items())
-    first, *others = (escape(str(said[name])) for name in COLUMNS)
+    first, *others = map(escape, said)
     cells = "".join(f"<td>{cell}</td>" for cell in others)
-    return f'<tr{data}><th scope="row">{first}</th>{cells}</tr>'
+    return f'<tr{data}><th scope="row">{first} <code>{escape(id)}</code></th>{cells}</tr>'
 
 
 def plain(finding: Finding) -> dict[str, Any]:
@@ -125,7 +207,7 @@ def report(finding: Finding, ledger: Ledger) -> str:
     ]  # fmt: skip
     if claim.derive:
         lines.append(f"- Arithmetic: `{claim.derive}`")
-    if claim.planted and finding.profile != "full":
+    if finding.planted:
         lines.append(
             f"- Measured at profile {finding.profile}, on the demo corpus and its own split"
         )
@@ -134,7 +216,7 @@ def report(finding: Finding, ledger: Ledger) -> str:
     if finding.measured:
         lines += ["", "| compared | measured, 95 % interval | seeds |", "|:--|:--|--:|"]
         for m in finding.measured:
-            what = m.lacks or f"{m.interval} {m.answer}".strip()
+            what = m.lacks or f"{m.interval}{f' ({m.note})' * bool(m.note)}"
             lines.append(f"| {m.label} | {what} | {m.seeds} |")
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
     if names:
@@ -155,7 +237,7 @@ def lines(found: Iterable[Finding]) -> str:
         said = f"printed {claims.printed(f.claim)}" if f.claim.printed else ""
         seen = claims.measured(f)
         facts = "; ".join(filter(None, (said, f"measured {seen}" if seen else "", f.why)))
-        planted = f"; planted: {f.claim.planted}" if f.claim.planted and f.profile != "full" else ""
+        planted = f"; planted: {f.planted}" if f.planted else ""
         parts.append(f"{f.claim.id}: {f.verdict} ({f.tier}{planted})\n    {f.claim.says}")
         parts += [f"    {facts}"] if facts else []
         parts += [f"    runs: {', '.join(f.runs)}"] if f.runs else []

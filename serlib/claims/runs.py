@@ -8,6 +8,7 @@ only those count that today's code would give again. Nothing here writes but `de
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from serlib import batching, evaluation, experiments, manifest, records, tasks, verdicts
+from serlib import batching, evaluation, experiments, manifest, records, tasks
+from serlib.claims.dynamics import dynamics
 from serlib.claims.rules import Step
 from serlib.data import Data
 from serlib.metrics import Interval
@@ -37,6 +40,7 @@ class Measured:
         runs: Names of the run folders.
         seeds: How many seeds; with one, the interval knows nothing about luck in training.
         answer: "yes", "no" or "cannot tell" if the comparison is no matter of one interval.
+        note: Then what the interval is of, and how the answer comes about.
         lacks: Why nothing was measured; "" if something was.
     """
 
@@ -45,7 +49,22 @@ class Measured:
     runs: tuple[str, ...] = ()
     seeds: int = 0
     answer: str = ""
+    note: str = ""
     lacks: str = ""
+
+
+class Kept(records.Run):
+    """A run whose predictions are read from the disk once, since many claims ask for them."""
+
+    def predictions(self, split: str) -> pd.DataFrame:
+        """As `records.Run.predictions`; the table is shared, do not change it."""
+        path = self.path / f"predictions_{split}.csv"
+        return _predictions(self.path, split, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=32)
+def _predictions(path: Path, split: str, stamp: int) -> pd.DataFrame:
+    return records.Run(path).predictions(split)
 
 
 class Finished:
@@ -55,7 +74,7 @@ class Finished:
         """Look through $SERLIB_HOME/runs; what is no finished run is passed over."""
         self.found: dict[str, list[tuple[str, records.Run, dict]]] = {}
         for path in sorted((records.home() / "runs").glob("*/status.json")):
-            run = records.Run(path.parent)
+            run = Kept(path.parent)
             try:
                 status, config = run.status, run.config
                 asked = config["recipe"]
@@ -72,7 +91,7 @@ class Finished:
         for _, run, asked in sorted(self.found.get(_key(records.plain(recipe)), []), key=_ended):
             theirs = recipe.change(seed=asked["seed"])
             theirs = replace(theirs, diagnose=asked["diagnose"])
-            if recipe.profile == "full":
+            if recipe.corpus != "demo":
                 theirs = theirs.change(corpus=asked["corpus"], data_root=asked["data_root"])
             if self._is_current(theirs, run):
                 newest[asked["seed"]] = theirs, run
@@ -135,8 +154,8 @@ def measure(step: Step, systems: Mapping[str, Recipe], finished: Finished) -> Me
     names = tuple(run.path.name for run in runs.runs)
     try:
         if step.kind == "dynamics":
-            answer, gap = dynamics(runs, *step.systems, metric)
-            return Measured(label, gap, names, len(seeds), answer=answer)
+            curves = dynamics(runs, *step.systems, metric)
+            return Measured(label, curves.gap, names, len(seeds), curves.answer, str(curves))
         if step.kind == "value":
             interval = runs.interval(step.systems[0], metric, step.role)
         else:
@@ -154,36 +173,6 @@ def _short(error: Exception) -> str:
     """An error's message without folders of this machine."""
     text = str(error).replace(f"{records.home()}/", "")
     return text[:160]
-
-
-def dynamics(runs: Runs, a: str, b: str, metric: str) -> tuple[str, Interval]:
-    """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
-
-    Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least
-    one) b is below a, and at the last epoch above, for every seed; and the epoch from which the
-    mean curve stays above is not before the first whose WER is within 0.05 of the last. If that is
-    the last epoch itself, one cannot tell.
-
-    Returns:
-        The answer, and the difference at the last epoch from the lowest to the highest seed.
-    """
-    wide = {n: np.stack([h[f"dev_{metric}"] for h in runs.histories(n)]) for n in (a, b)}
-    gap = wide[b] - wide[a]  # (seeds, epochs)
-    epochs = gap.shape[1]
-    wer = np.mean([h["dev_wer"] for h in runs.histories(b)], axis=0)
-    settled = int(np.flatnonzero(np.abs(wer - wer[-1]) > 0.05).max(initial=-1)) + 2  # from 1 on
-    ahead = int(np.flatnonzero(gap.mean(0) <= 0).max(initial=-1)) + 2
-
-    def signs(x: np.ndarray) -> str:
-        return "yes" if (x > 0).all() else "no" if (x < 0).all() else "cannot tell"
-
-    order = "yes" if settled <= ahead <= epochs else "no"
-    waits = "cannot tell" if settled >= epochs else order
-    parts = [signs(-gap[:, : max(1, epochs // 5)].mean(1)), signs(gap[:, -1]), waits]
-    last = gap[:, -1]
-    return verdicts.all_of(parts), Interval(
-        float(last.mean()), float(last.min()), float(last.max()), 1.0
-    )
 
 
 def decide(
