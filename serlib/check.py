@@ -31,6 +31,9 @@ from typing import Any
 import numpy as np
 
 REQUIRE = "SERLIB_CHECKS"  # environment variable; "require" turns a wrong answer into an error
+SHORT = reprlib.Repr()
+SHORT.maxlist = SHORT.maxtuple = 8
+SHORT.maxstring = SHORT.maxother = 60
 HEADS = {"right": "Right.", "wrong": "Not yet.", "unanswered": "Not answered yet."}
 
 
@@ -292,5 +295,4 @@ def _show(value: Any) -> str:
     array = _numbers(value)
     if array is not None and not isinstance(value, (int, float, dict)):
         value = array.round(4).tolist()
-    short = reprlib.Repr(maxlist=8, maxtuple=8, maxstring=60, maxother=60)
-    return " ".join(short.repr(value).split()).replace("`", "'")
+    return " ".join(SHORT.repr(value).split()).replace("`", "'")

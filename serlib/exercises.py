@@ -223,7 +223,7 @@ def _read_by_checks(cells: list[NotebookNode], chapter: str) -> list[set[str]]:
         owner |= dict.fromkeys(_names(solution, where)[0], number)
         kept = (f"{_indent(code)}pass" if is_solution else code for is_solution, code in pieces)
         bound, read = _names("\n".join(kept), where)
-        for name in read & set(owner):
+        for name in sorted(read & set(owner)):
             is_check = "check" in cell.metadata.get("tags", [])
             if not is_check and owner[name] != number:
                 raise ExerciseError(
