@@ -279,10 +279,19 @@ share.round(3).rename("share without agreement").to_frame()
 #
 # The book keeps a ledger: every printed claim with a verdict. This chapter decides none. It fixes the rules. Numbers on human speech are judged by `full` runs only; `demo` runs answer questions of direction, marked as demo, next
 # to the planted right answer; a claim that no one can test (hidden labels, missing data) is called *not testable here*.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **Check.** What would the recognizer's WA be if it always answered with the most frequent class of test?
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 00 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import numpy as np
+
+from serlib import check
+
+# %% [markdown]
+# **Check 1.** What would the recognizer's WA be if it always answered with the most frequent class of test?
 #
 # ```{dropdown} Solution
 # The share of that class in test.
@@ -290,7 +299,56 @@ share.round(3).rename("share without agreement").to_frame()
 
 # %% tags=["solution", "hide-input"]
 counts = np.bincount(test["truth"])
-print(f"{recipe.classes[counts.argmax()]}: {counts.max() / counts.sum():.3f}")
+wa_of_one_answer = counts.max() / counts.sum()
+print(f"{recipe.classes[counts.argmax()]}: {wa_of_one_answer:.3f}")
+
+# %% tags=["check", "hide-input"]
+check.number(
+    wa_of_one_answer,
+    (test["truth"] == test["truth"].mode()[0]).mean(),
+    {
+        "That is the UA of such a recognizer: one class is found, the others are not.": 1
+        / len(recipe.classes),
+        "That is the recognizer's own WA. Replace its answers by one class.": (
+            test["truth"] == test["prediction"]
+        ).mean(),
+        "That is the share in the whole corpus. Only test counts.": table["emotion"]
+        .value_counts(normalize=True)
+        .max(),
+    },
+    within=0.002,
+    hint="Count how often each value of `test['truth']` occurs.",
+)
+
+# %% [markdown]
+# **Check 2.** How many mel lie between 100 and 200 Hz? And between 4,000 and 4,100 Hz? Use the formula of the section *Look*.
+#
+# ```{dropdown} Solution
+# $m(200) - m(100) = 132.7$ and $m(4100) - m(4000) = 23.8$. The same hundred hertz count more than five times as much at the bottom of the scale.
+# ```
+
+# %% tags=["solution", "hide-input"]
+low_step, high_step = (
+    2595 * (np.log10(1 + (f + 100) / 700) - np.log10(1 + f / 700)) for f in (100, 4000)
+)
+print(f"{low_step:.1f} and {high_step:.1f} mel")
+
+# %% tags=["check", "hide-input"]
+check.number(
+    [low_step, high_step],
+    [2595 * np.log10(900 / 800), 2595 * np.log10(4800 / 4700)],
+    {
+        "That is with the natural logarithm. The formula has the one to base 10.": [
+            2595 * np.log(900 / 800),
+            2595 * np.log(4800 / 4700),
+        ],
+        "Those are the mel of 200 and 4,100 Hz. Take off those of the lower ends.": [
+            2595 * np.log10(900 / 700),
+            2595 * np.log10(4800 / 700),
+        ],
+    },
+    within=0.1,
+)
 
 # %% [markdown]
 # **Explore.** Is the recognizer better on women or on men? Give both WAs with intervals, and say whether you believe the difference.
@@ -313,6 +371,61 @@ for g in sorted(gender.dropna().unique()):
         n_classes=len(recipe.classes),
     )
     print(f"{g:>7}: WA {interval}, {half['speaker'].nunique()} speakers")
+
+# %% [markdown]
+# **Find the bug.** A colleague measures the level of recordings in decibels and averages over a corpus of two. One has twice the amplitude of the other, so one is 6 dB louder. His function says that the corpus is as loud as if both were the loud one, nearly.
+
+
+# %% tags=["bug"]
+def colleagues_level(waves):
+    """Mean level of recordings in dB; 0 dB is a mean square of 1."""
+    together = np.concatenate(waves)
+    return float(10 * np.log10((together**2).mean()))
+
+
+# %%
+short, long = np.full(1_000, 0.25), np.full(9_000, 0.5)
+for name, waves in {
+    "short one": [short],
+    "long one": [long],
+    "both": [short, long],
+    "short one, ten times": [short] * 10,
+}.items():
+    print(f"{name:>21}: {colleagues_level(waves):6.2f} dB")
+
+# %% [markdown]
+# ```{dropdown} Solution
+# He puts the samples together before he averages, so a recording weighs by its length, and loud samples weigh more than quiet ones. The mean *over recordings* takes one level per recording first. The same mistake comes back in each chapter in another dress: an average needs to say over *what*.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_level(waves):
+    """Mean level of recordings in dB, each recording counted once."""
+    ### BEGIN SOLUTION
+    return float(np.mean([10 * np.log10((wave**2).mean()) for wave in waves]))
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def level_by_hand(waves):
+    return sum(20 * np.log10(np.sqrt(np.mean(np.square(w)))) for w in waves) / len(waves)
+
+
+check.function(
+    repaired_level,
+    level_by_hand,
+    [([short, long],), ([long],), ([np.array([0.1, -0.1]), np.array([1.0, 1.0, -1.0])],)],
+    {
+        "Recordings still weigh by their length: the samples are put together before the mean.": (
+            colleagues_level
+        ),
+        "You average the mean squares of the recordings. The question is about their levels in dB.": (
+            lambda waves: 10 * np.log10(np.mean([(w**2).mean() for w in waves]))
+        ),
+    },
+    within=1e-4,
+)
 
 # %% [markdown]
 # **Research.** Change one number of an utterance's recipe, its pitch, say, and speak it again (`serlib.demo.corpus.render` takes a manifest row). At which pitch does the recognizer change its mind?

@@ -1302,86 +1302,228 @@ pd.DataFrame.from_dict(
 # does not say (its equation 4 defines the pooled one). And the last row is a puzzle, not a reproach: with MSP-Podcast's
 # training shares a guesser would beat the baseline in accuracy, so the test part is likely to have other shares. A
 # reader should not have to guess.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# ```{admonition} Exercise 1 (check)
-# A listener ignores the sound and says *happiness* with probability 0.6, *neutral* with probability 0.4. What is its
-# expected UA on MSP-Podcast's mixture of eight classes? And its WA? Answer by hand, then check by simulation.
-# ```
-#
-# ```{admonition} Exercise 2 (check): find the bug
-# A colleague hands you the function below. On a trained system it gives a plausible number. Feed it a listener whose UA
-# you know, and find the bug from the numbers.
-# ```
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong.
+# To work without solutions in sight, make a notebook that has none: `serlib exercises 01 --out FOLDER`.
 
+# %% tags=["hide-input"]
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from serlib import check, metrics
 
 # %%
+eight = msp.reindex(manifest.CLASSES_8)  # utterances per class in MSP-Podcast's train
+
+# %% [markdown]
+# **Check 1.** A listener ignores the sound and says *happiness* with probability 0.6, *neutral* with probability 0.4.
+# What is its expected UA on MSP-Podcast's mixture of eight classes? And its WA? Answer by hand, then check by
+# simulation.
+#
+# ```{dropdown} Solution
+# The recall of a class is the probability of saying it, so UA = (0.6 + 0.4 + 0 + ... + 0) / 8 = 1/8, as for every
+# listener who does not listen. WA is 0.6 times the share of happiness plus 0.4 times the share of neutral.
+# ```
+
+# %% tags=["solution", "hide-input"]
+p = pd.Series({"happiness": 0.6, "neutral": 0.4}).reindex(eight.index, fill_value=0)
+blind_wa, blind_ua = (p * eight).sum() / eight.sum(), 1 / 8
+truth = np.repeat(np.arange(8), eight)
+blindly = np.random.default_rng(0).choice(8, len(truth), p=p)
+simulation = metrics.classification(truth, blindly, 8)
+print(
+    f"by hand WA {blind_wa:.4f}, UA {blind_ua:.4f}; simulated WA {simulation['wa']:.4f}, UA {simulation['ua']:.4f}"
+)
+
+# %% tags=["check", "hide-input"]
+share_said = np.where(eight.index == "happiness", 0.6, np.where(eight.index == "neutral", 0.4, 0.0))
+expected = np.outer(eight, share_said)  # counts: row the truth, column the answer
+check.number(
+    [blind_wa, blind_ua],
+    [float(metrics.wa(expected)), float(metrics.ua(expected))],
+    {
+        "These are swapped: WA is plain accuracy, UA the mean recall.": [
+            float(metrics.ua(expected)),
+            float(metrics.wa(expected)),
+        ],
+        "UA averages over all eight classes. The six that are never said have a recall of 0.": [
+            float(metrics.wa(expected)),
+            0.5,
+        ],
+    },
+    within=0.001,
+    hint="What is the recall of a class that is said with probability 0.6, whatever is heard?",
+)
+
+# %% [markdown]
+# **Check 2.** A class has ten utterances and β = 0.9. What is its effective number? And of a class that grows without
+# end?
+#
+# ```{dropdown} Solution
+# $E_{10} = (1 - 0.9^{10}) / (1 - 0.9) = 6.51$: ten utterances count like six and a half. The limit is
+# $1 / (1 - \beta) = 10$. Each further utterance adds $\beta$ times what the one before has added.
+# ```
+
+# %% tags=["solution", "hide-input"]
+of_ten, of_many = (1 - 0.9**10) / (1 - 0.9), 1 / (1 - 0.9)
+print(f"{of_ten:.3f} and {of_many:.1f}")
+
+# %% tags=["check", "hide-input"]
+check.number(
+    [of_ten, of_many],
+    [sum(0.9**k for k in range(10)), sum(0.9**k for k in range(1000))],
+    {
+        "The first is too small by its first term: the first utterance counts as one.": [
+            sum(0.9**k for k in range(1, 11)),
+            10,
+        ],
+        "The first is β¹⁰. How much has been added up until then?": [0.9**10, 10],
+    },
+    within=0.01,
+)
+
+# %% [markdown]
+# **Find the bug 1.** A colleague hands you the function below. On a trained system it gives a plausible number. Here it
+# scores a listener who always says *neutral*, and whose UA you know. What does it compute?
+
+
+# %% tags=["bug"]
 def colleagues_ua(truth, prediction, n_classes):
     """Mean over classes of right answers over all answers."""
     cm = metrics.confusion(prediction, truth, n_classes)
     return float(np.nanmean(metrics.recalls(cm)))
 
 
-# %% [markdown]
-# ```{admonition} Exercise 3 (explore)
-# You want the rarest class of MSP-Podcast to weigh ten times the most frequent one. Which β does that? And which β
-# would do it for the training part of the corpus at hand?
-# ```
-#
-# ```{admonition} Exercise 4 (explore)
-# `manifest.protocol` knows one more way to divide: `dialogue`, which deals out whole dialogues. Where in the 2 × 2
-# table does it belong? Predict the UA of *talker only* and *dialogue only*, and the price for the probe; then measure.
-# ```
-#
-# ```{admonition} Exercise 5 (research)
-# Under `prefix` the probe profits from a known talker in two ways: it can learn the talker's taste, and it gets used to
-# the voice. Take the first away: weight the training utterances so that no talker has a taste any more. What is left of
-# the price? Is the corpus large enough to tell?
-# ```
-#
-# ```{admonition} Exercise 6 (research)
-# How strong must a confound be to matter? For tastes of strength 0, 0.5, 1 and 2 (the standard deviation of a talker's
-# log preference; 1 is the demo corpus), draw forty talkers and compute what knowing the taste is worth to the ideal
-# listener of the sound.
-# ```
-#
-# ## Solutions
-#
-# ```{admonition} Solution 1
-# :class: dropdown
-# The recall of a class is the probability of saying it, so UA = (0.6 + 0.4 + 0 + ... + 0) / 8 = 1/8, as for every
-# listener who does not listen. WA is 0.6 times the share of happiness plus 0.4 times the share of neutral.
-# ```
-
-# %% tags=["solution", "hide-input"]
-truth = np.repeat(np.arange(8), eight)
-p = pd.Series({"happiness": 0.6, "neutral": 0.4}).reindex(eight.index, fill_value=0)
-blindly = np.random.default_rng(0).choice(8, len(truth), p=p)
-by_hand = {"WA": (p * eight).sum() / eight.sum(), "UA": 1 / 8}
-simulation = metrics.classification(truth, blindly, 8)
-print(
-    f"by hand WA {by_hand['WA']:.4f}, UA {by_hand['UA']:.4f}; simulated WA {simulation['wa']:.4f}, UA {simulation['ua']:.4f}"
-)
-assert abs(simulation["ua"] - 1 / 8) < 0.005 and abs(simulation["wa"] - by_hand["WA"]) < 0.005
+# %%
+every_truth = np.repeat(np.arange(8), eight)
+always = np.full(len(every_truth), list(eight.index).index("neutral"))
+print(f"always neutral: {colleagues_ua(every_truth, always, 8):.3f}")
 
 # %% [markdown]
-# ```{admonition} Solution 2
-# :class: dropdown
+# ```{dropdown} Solution
 # Someone who always says *neutral* must get 1/8. The colleague's function gives the share of neutral instead. Truth and
 # prediction are swapped in the call of `confusion`, so its rows are answers and the function averages *precisions*;
 # classes that were never said are skipped as NaN. For a trained system the two are close enough that nobody notices.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
-always = np.full(len(truth), manifest.CLASSES_8.index("neutral"))
-theirs, right_ua = colleagues_ua(truth, always, 8), metrics.classification(truth, always, 8)["ua"]
-print(f"always neutral, colleague: {theirs:.3f}, right: {right_ua:.3f}")
-assert np.isclose(theirs, eight["neutral"] / eight.sum()) and right_ua == 1 / 8
+def repaired_ua(truth, prediction, n_classes):
+    """Mean recall over the classes that occur in the truth."""
+    ### BEGIN SOLUTION
+    return float(metrics.ua(metrics.confusion(truth, prediction, n_classes)))
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def mean_recall(truth, prediction, n_classes):
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    return np.mean([(prediction[truth == c] == c).mean() for c in np.unique(truth)])
+
+
+check.function(
+    repaired_ua,
+    mean_recall,
+    [
+        ([0, 0, 0, 1], [0, 0, 0, 0], 2),
+        ([0, 0, 1, 1, 2], [0, 1, 1, 1, 2], 3),
+        ([0, 0, 2], [0, 1, 1], 4),
+    ],
+    {
+        "A listener with one answer still gets the share of that class. Are the rows the truth?": (
+            colleagues_ua
+        ),
+        "That is WA: each utterance weighs alike. UA weighs classes alike.": (
+            lambda truth, prediction, n: np.mean(np.equal(truth, prediction))
+        ),
+        "A class that does not occur in the truth has no recall: leave it out, do not count it as 0.": (
+            lambda truth, prediction, n: mean_recall(truth, prediction, n) * len({*truth}) / n
+        ),
+    },
+)
 
 # %% [markdown]
-# ```{admonition} Solution 3
-# :class: dropdown
+# **Find the bug 2.** Another colleague leaves one talker of IEMOCAP out at a time. He takes the talker from the
+# beginning of the key, and finds ten, as the paper says. Then he counts the genders of his "talkers". What is wrong,
+# and what does it do to the score?
+
+
+# %% tags=["bug"]
+def colleagues_talkers(keys):
+    """The talker of each utterance, such as Ses01F."""
+    return [key[:6] for key in keys]
+
+
+# %%
+turns = pd.DataFrame(
+    {
+        "key": [
+            "Ses01F_impro01_F000",
+            "Ses01F_impro01_M000",
+            "Ses01F_impro01_F001",
+            "Ses01M_impro01_F000",
+            "Ses01M_impro01_M000",
+            "Ses02F_script01_1_F000",
+            "Ses02F_script01_1_M000",
+            "Ses02M_script01_1_M000",
+        ],
+        "gender": ["female", "male", "female", "female", "male", "female", "male", "male"],
+    }
+)
+turns["his talker"] = colleagues_talkers(turns["key"])
+pd.crosstab(turns["his talker"], turns["gender"])
+
+# %% [markdown]
+# ```{dropdown} Solution
+# Ses01F is a woman and a man. The beginning names the *recording*: the session, and whose movements were captured in
+# it. The letter before the last number says who speaks, and both people of a session speak in all its recordings. So
+# each of his ten test folds has its talkers in training too. That is the protocol `prefix` of this chapter; the table
+# above shows what it is worth.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_talkers(keys):
+    """The talker of each utterance: session and gender of the voice, such as Ses01F."""
+    ### BEGIN SOLUTION
+    return [key[:5] + key.split("_")[-1][0] for key in keys]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def voices(keys):
+    return pd.Series(keys).str.replace(r"^(Ses\d\d).*_([FM])\d+$", r"\1\2", regex=True).to_list()
+
+
+check.function(
+    repaired_talkers,
+    voices,
+    [
+        (["Ses01F_impro01_M000", "Ses01F_impro01_F000"],),
+        (["Ses05M_script03_2_F012", "Ses05M_impro08_M031"],),
+    ],
+    {
+        "One talker is still both a woman and a man. What does the letter before the last number say?": (
+            colleagues_talkers
+        ),
+        "These are sessions: each holds two talkers. Leaving out a whole session is safe, but the question is who speaks.": (
+            lambda keys: [key[:5] for key in keys]
+        ),
+        "The gender alone makes two talkers out of ten. Add the session.": (
+            lambda keys: [key.split("_")[-1][0] for key in keys]
+        ),
+    },
+)
+
+# %% [markdown]
+# **Explore 1.** You want the rarest class of MSP-Podcast to weigh ten times the most frequent one. Which β does that?
+# And which β would do it for the training part of the corpus at hand?
+#
+# ```{dropdown} Solution
 # The ratio of weights is $(1-\beta^{n_\max})/(1-\beta^{n_\min})$ and grows with β, so bisect. The result depends on the
 # size of the corpus: β belongs to counts.
 # ```
@@ -1394,6 +1536,7 @@ def ratio_of_weights(n, log_gap):
     return float(e[0] / e[1])
 
 
+beta_of = {}
 for label, n in (("MSP-Podcast", eight), (name, train_counts)):
     low, high = 0.0, 8.0
     if ratio_of_weights(n, high) < 10:
@@ -1402,11 +1545,28 @@ for label, n in (("MSP-Podcast", eight), (name, train_counts)):
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if ratio_of_weights(n, middle) < 10 else (low, middle)
-    print(f"{label}: β = {1 - 10**-low:.6f}, ratio {ratio_of_weights(n, low):.2f}")
+    beta_of[label] = 1 - 10**-low
+    print(f"{label}: β = {beta_of[label]:.6f}, ratio {ratio_of_weights(n, low):.2f}")
+beta_for_msp = beta_of["MSP-Podcast"]
+
+# %% tags=["check", "hide-input"]
+largest, smallest = float(eight.max()), float(eight.min())
+check.number(
+    beta_for_msp,
+    brentq(lambda b: (1 - b**largest) / (1 - b**smallest) - 10, 0.9, 0.9999999),
+    {
+        "That makes the effective number of an endless class ten. The weights shall differ by ten.": 0.9
+    },
+    within=1e-5,
+    hint="Compute the ratio of the two weights for β = 0.999 and 0.9999, and go on from there.",
+)
 
 # %% [markdown]
-# ```{admonition} Solution 4
-# :class: dropdown
+# **Explore 2.** `manifest.protocol` knows one more way to divide: `dialogue`, which deals out whole dialogues. Where in
+# the 2 × 2 table does it belong? Predict the UA of *talker only* and *dialogue only*, and the price for the probe; then
+# measure.
+#
+# ```{dropdown} Solution
 # Talkers are in training, dialogues are not: the same cell as `prefix`. So *dialogue only* must be at 1/8, *talker
 # only* above it, and the price for the probe should resemble that of `prefix`.
 # ```
@@ -1421,8 +1581,11 @@ except (manifest.ManifestError, KeyError) as error:
     print(f"Skipped: this corpus cannot be divided by dialogue ({error})")
 
 # %% [markdown]
-# ```{admonition} Solution 5
-# :class: dropdown
+# **Research 1.** Under `prefix` the probe profits from a known talker in two ways: it can learn the talker's taste, and
+# it gets used to the voice. Take the first away: weight the training utterances so that no talker has a taste any more.
+# What is left of the price? Is the corpus large enough to tell?
+#
+# ```{dropdown} Solution
 # A weight $P(c)/P(c \mid \text{talker})$ on each training utterance makes talker and class independent in training.
 # (Shares of classes that a talker hardly ever shows are smoothed towards the average talker.) If the price of `prefix`
 # falls when the tastes are evened out, taste was part of it. Look at the intervals before you conclude: with twenty
@@ -1446,8 +1609,8 @@ def evened(train, test, strength=5.0):
 
 
 if "prefix" in splits:
-    for p in ("session", "prefix"):
-        said["evened", p] = judge(evened, splits[p])
+    for protocol in ("session", "prefix"):
+        said["evened", protocol] = judge(evened, splits[protocol])
     print(
         f"price of prefix: {price('sound', 'prefix')}; tastes evened out: {price('evened', 'prefix')}"
     )
@@ -1455,8 +1618,11 @@ else:
     print("Skipped: no prefixes in this corpus.")
 
 # %% [markdown]
-# ```{admonition} Solution 6
-# :class: dropdown
+# **Research 2.** How strong must a confound be to matter? For tastes of strength 0, 0.5, 1 and 2 (the standard
+# deviation of a talker's log preference; 1 is the demo corpus), draw forty talkers and compute what knowing the taste
+# is worth to the ideal listener of the sound.
+#
+# ```{dropdown} Solution
 # The gain grows faster than the strength: at 0 it is nil, as it must be. For real corpora the strength can be estimated
 # from the talker-by-class table, after taking off what chance alone makes of small counts.
 # ```

@@ -454,39 +454,77 @@ pages.chapter("02", profile, corpus, data_root)
 # Why is F1-micro the accuracy? Micro-averaging pools true positives, false positives and false negatives over the classes *before* dividing. With one label and one
 # decision per utterance every error is a false positive of one class and a false negative of another, so both sums are the number of errors $E$ and
 # $\mathrm{F1}_\mathrm{micro} = 2(U-E) / (2(U-E) + E + E) = (U-E)/U$.
-#
+
+# %% [markdown]
 # ## Exercises
 #
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 02 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import itertools
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+
+from serlib import check
+
+# %% [markdown]
 # **Check 1.** A system calls all test utterances *neutral*, the most frequent class. Give its WA and UA without running code, then check.
 #
 # ```{dropdown} Solution
-# WA is the share of neutral in test; UA is $1/C$, because the recall is 1 for one class and 0 for the others. The row *majority guesser* above shows both.
+# WA is the share of neutral in test; UA is $1/C$, because the recall is 1 for one class and 0 for the others. The row *majority guesser* above shows both. ($C$ counts the classes that occur in test.)
 # ```
 
 # %% tags=["solution", "hide-input"]
-truth, predictions, _ = floor_runs.stacked("majority guesser")
-print(
-    f"share of the majority class {np.mean(truth == predictions[0, 0]):.3f}, 1/C = {1 / len(classes):.3f}"
-)
-(
-    floor_runs.interval("majority guesser", "wa").value,
-    floor_runs.interval("majority guesser", "ua").value,
+wa_of_majority = floor_runs.interval("majority guesser", "wa").value
+ua_of_majority = floor_runs.interval("majority guesser", "ua").value
+print(f"WA {wa_of_majority:.3f}, UA {ua_of_majority:.3f}, 1/C = {1 / len(classes):.3f}")
+
+# %% tags=["check", "hide-input"]
+truths, guesses, _ = floor_runs.stacked("majority guesser")
+share = float(np.mean(truths == guesses[0, 0]))
+check.number(
+    [wa_of_majority, ua_of_majority],
+    [share, 1 / len(np.unique(truths))],
+    {
+        "These are swapped: WA is plain accuracy, UA the mean recall.": [
+            1 / len(np.unique(truths)),
+            share,
+        ],
+        "A recall of 1 for one class is not yet the mean: the others have 0.": [share, 1.0],
+    },
+    within=0.002,
 )
 
 # %% [markdown]
-# **Check 2.** Show on the numbers that the interval over speakers is wider than the interval over utterances, for one system of your choice. Why must it be?
+# **Check 2.** A test set has four speakers with 25 utterances each. A system gets everything right for two of them, and nothing for the other two. What is the standard deviation of its WA if 100 single utterances are drawn anew (with replacement)? And if four whole speakers are drawn?
 #
 # ```{dropdown} Solution
-# Give every utterance a group of its own. The interval shrinks where utterances of one speaker succeed or fail together, which makes them worth less than
-# independent ones.
+# Each utterance is right with probability ½: $\sqrt{0.25 / 100} = 0.05$. Each *speaker* is right with probability ½: $\sqrt{0.25 / 4} = 0.25$. There are 100 utterances, but four independent pieces of evidence. Real speakers are less extreme. The cell below prints both
+# intervals for a system of this chapter: the one over speakers is wider where utterances of one speaker succeed or fail together.
 # ```
 
 # %% tags=["solution", "hide-input"]
+over_utterances, over_speakers = (np.sqrt(0.25 / n) for n in (100, 4))
 truth, predictions, speakers = tuned.stacked(wang.name)
 for unit, groups in {"speakers": speakers, "utterances": np.arange(len(truth))}.items():
     print(
         f"{unit:>10}: {metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=len(classes))}"
     )
+
+# %% tags=["check", "hide-input"]
+draws = [np.mean(four) for four in itertools.product((0, 1), repeat=4)]
+check.number(
+    [over_utterances, over_speakers],
+    [np.std(draws) / 5, np.std(draws)],  # 25 times as many draws: a fifth of the deviation
+    {
+        "These are variances. Take the root.": [0.0025, 0.0625],
+        "Those are the deviations of one draw. The mean of n draws has less.": [0.5, 0.5],
+        "Drawing speakers leaves four independent draws, not a hundred.": [0.05, 0.05],
+    },
+    within=0.002,
+)
 
 # %% [markdown]
 # **Explore.** The SVM sees 170 functionals. Which of pitch, energy and MFCCs does it live on? Train it on one family at a time.
@@ -510,19 +548,125 @@ for family in ("log_pitch", "energy", "mfcc", "delta", ""):
     print(f"{family or 'all':>10}: {len(columns):3d} functionals, UA {metrics.ua(cm):.3f}")
 
 # %% [markdown]
-# **Find the bug.** A colleague reports the UA below and is delighted. What is wrong? (The numbers give it away: compare with the table above.)
+# **Find the bug 1.** A colleague writes her own mean pooling. Training works, and scores are fair. But the same clip gets another vector whenever it shares a batch with a longer one:
+
+
+# %% tags=["bug"]
+def colleagues_pool(frames, lengths):
+    """Mean over time: frames (B, T, D) and valid lengths (B,) become (B, D)."""
+    return frames.mean(dim=1)
+
 
 # %%
-cm = floor_runs.confusion("functionals + SVM")
-with np.errstate(invalid="ignore"):
-    reported = np.nanmean(np.diag(cm) / cm.sum(0))
-print(f"UA of functionals + SVM: {reported:.3f}")
+clip = torch.linspace(0.5, 1.5, 10)[None, :, None]  # one clip of ten frames and one number
+for longest in (10, 15, 20, 40):
+    batch = torch.nn.functional.pad(clip, (0, 0, 0, longest - 10))
+    vector = colleagues_pool(batch, torch.tensor([10])).item()
+    print(f"longest clip of the batch {longest:2d} frames: {vector:.3f}")
 
 # %% [markdown]
 # ```{dropdown} Solution
-# The diagonal is divided by the *column* sums: that is the mean precision, not the mean recall. And `nanmean` quietly drops every class that was never predicted, so a system
-# that ignores rare classes is rewarded for it. `metrics.ua` divides by the row sums, which are never zero for a class that occurs.
+# With twice the frames the mean is half. Frames that only fill the batch up are averaged in, and their zeros pull the mean down; how far depends on the neighbors. Sum the valid frames only, and divide by their number. (Zeros are the harmless case: behind an encoder, padding has values of its own.)
 # ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_pool(frames, lengths):
+    """Mean over the valid frames: frames (B, T, D) and lengths (B,) become (B, D)."""
+    ### BEGIN SOLUTION
+    valid = torch.arange(frames.shape[1]) < lengths[:, None]
+    return frames.masked_fill(~valid[..., None], 0).sum(dim=1) / lengths[:, None]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def pool_clip_by_clip(frames, lengths):
+    return torch.stack([f[:n].mean(0) for f, n in zip(frames, lengths.tolist(), strict=True)])
+
+
+noise = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
+filled = torch.tensor([[[1.0], [3.0], [torch.nan]], [[1.0], [2.0], [6.0]]])
+check.function(
+    repaired_pool,
+    pool_clip_by_clip,
+    [(noise, torch.tensor([4, 2, 1])), (filled, torch.tensor([2, 3]))],
+    {
+        "The padding is still in the mean: the result does not depend on the lengths.": (
+            colleagues_pool
+        ),
+        "The padding is out of the sum, but you still divide by all T frames.": (
+            lambda f, n: f.masked_fill(~(torch.arange(f.shape[1]) < n[:, None])[..., None], 0).mean(
+                1
+            )
+        ),
+        "A mask as a factor does not remove NaN: 0 · NaN is NaN. Use `masked_fill` or `where`.": (
+            lambda f, n: (
+                (f * (torch.arange(f.shape[1]) < n[:, None])[..., None]).sum(1) / n[:, None]
+            )
+        ),
+        "That is the sum of the valid frames. Divide by their number.": (
+            lambda f, n: pool_clip_by_clip(f, n) * n[:, None]
+        ),
+    },
+    within=1e-5,
+)
+
+# %% [markdown]
+# **Find the bug 2.** An SVM wants features of like scale. A colleague standardizes train and test, and both come out perfectly. Too perfectly? His test talkers are louder than those of train.
+
+
+# %% tags=["bug"]
+def colleagues_scaled(train, test):
+    """Features (U, D) of train and test, standardized."""
+    return [(x - x.mean(axis=0)) / x.std(axis=0) for x in (train, test)]
+
+
+# %%
+quiet, loud = np.array([[50.0], [60.0], [70.0]]), np.array([[80.0], [85.0], [90.0]])
+for name, x in zip(("train", "test"), colleagues_scaled(quiet, loud), strict=True):
+    print(f"{name:>5}: mean {x.mean():.3f}, deviation {x.std():.3f}, values {x.ravel().round(2)}")
+
+# %% [markdown]
+# ```{dropdown} Solution
+# The test set has a mean of exactly 0 and a deviation of exactly 1: it was measured with its own yardstick. The difference in level, which the SVM may need, is gone; and the answer for one utterance depends on which others are in the test set, which no recognizer in use would know. Mean and deviation belong
+# to the model: take them from train and keep them.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_scaled(train, test):
+    """Features (U, D) of train and test, standardized without looking at test."""
+    ### BEGIN SOLUTION
+    center, spread = train.mean(axis=0), train.std(axis=0)
+    return [(train - center) / spread, (test - center) / spread]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def scaled_by_sklearn(train, test):
+    scaler = StandardScaler().fit(train)
+    return [scaler.transform(train), scaler.transform(test)]
+
+
+def scaled_together(train, test):
+    scaler = StandardScaler().fit(np.concatenate([train, test]))
+    return [scaler.transform(train), scaler.transform(test)]
+
+
+numbers = np.random.default_rng(0).normal(size=(12, 2))
+check.function(
+    repaired_scaled,
+    scaled_by_sklearn,
+    [(quiet, loud), (numbers[:8], numbers[8:] + 3)],
+    {
+        "Test still has a mean of exactly 0: it is measured with its own yardstick.": (
+            colleagues_scaled
+        ),
+        "Mean and deviation of everything: now test has a say in how train looks. That is a leak.": (
+            scaled_together
+        ),
+    },
+)
 
 # %% [markdown]
 # **Research.** The perfect listener knows each talker's neutral voice; our models meet unknown talkers. How much of the distance to the ceiling is due to that? Give the model
@@ -535,6 +679,8 @@ print(f"UA of functionals + SVM: {reported:.3f}")
 # ```
 
 # %% tags=["solution", "hide-input"]
+x, y = experiments.functionals(data), data.table["label"].to_numpy()
+part = {role: data.rows(role) for role in ("train", "dev", "test")}
 speaker = data.table["speaker"].fillna("unknown").to_numpy()
 centered = x - pd.DataFrame(x).groupby(speaker).transform("mean").to_numpy()
 for name, features in {"as they are": x, "centered per talker": centered}.items():

@@ -1017,21 +1017,50 @@ pd.Series(shares, name="a share of 5,531?").to_frame()
 # %% [markdown]
 # The 78.15 % cannot be an accuracy over 5,531 utterances: 4,322 of them give 78.14 %, 4,323 give 78.16 %. A mean of ten fold accuracies could give it. The paper's text defines the pooled one.
 # Four of the five accuracies are no k / 5,531. Since 55 % of all values with two decimals are, that is a hint that the whole table holds means of folds, and for each of the four a proof that it is not the pooled accuracy.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **Check 1.** How many paths of four frames collapse to "ab"? And of $T$ frames, to a text of $S$ different letters?
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 03 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import itertools
+from math import comb
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from serlib import check, text
+
+# %% [markdown]
+# **Check 1.** How many paths of four frames collapse to "ab"? (A frame is *a*, *b* or the blank.) And of $T$ frames, to a text of $S$ different letters?
 #
 # ```{dropdown} Solution
 # Fifteen. In general $\binom{T+S}{2S}$: with three frames $\binom{5}{4} = 5$, as in the worked example. The letters' first and last frames are $2S$ cuts among $T + S$ places.
 # ```
 
 # %% tags=["solution", "hide-input"]
-from math import comb
-
-for n in (3, 4, 5):
-    found = sum(text.collapse(path) == [1, 2] for path in itertools.product(range(3), repeat=n))
+paths = {
+    n: sum(text.collapse(path) == [1, 2] for path in itertools.product(range(3), repeat=n))
+    for n in (3, 4, 5)
+}
+for n, found in paths.items():
     print(f"{n} frames: {found} paths, formula {comb(n + 2, 4)}")
+paths_of_four = paths[4]
+
+# %% tags=["check", "hide-input"]
+check.number(
+    paths_of_four,
+    comb(4 + 2, 2 * 2),
+    {
+        "That is for three frames.": comb(5, 4),
+        "You forgot that a frame may be blank.": 3,
+        "You count where the two letters stand, each in one frame. A letter may last longer.": 6,
+        "Those are all paths of four frames. Most collapse to something else.": 3**4,
+    },
+)
 
 # %% [markdown]
 # **Check 2.** How many frames does CTC need at least to write HELLO? And how many training utterances would still be too tight with frames of 20 ms?
@@ -1041,12 +1070,24 @@ for n in (3, 4, 5):
 # ```
 
 # %% tags=["solution", "hide-input"]
-train = data.rows("train")
-print(f"HELLO needs {text.frames_needed(text.encode('hello'))} frames")
+frames_for_hello = text.frames_needed(text.encode("hello"))
+print(f"HELLO needs {frames_for_hello} frames")
+in_train = data.rows("train")
 for step, frames_at in ((encoder.stride / 16, have), (encoder.stride / 32, 2 * have)):
     print(
-        f"one frame per {step:.0f} ms: {(need > frames_at)[train].sum()} of {len(train)} too tight"
+        f"one frame per {step:.0f} ms: {(need > frames_at)[in_train].sum()} of {len(in_train)} too tight"
     )
+
+# %% tags=["check", "hide-input"]
+word = "hello"
+check.number(
+    frames_for_hello,
+    len(word) + sum(len([*run]) - 1 for _, run in itertools.groupby(word)),
+    {
+        "In five frames the two Ls would merge into one.": 5,
+        "A blank is needed between equal letters only.": 9,
+    },
+)
 
 # %% [markdown]
 # **Explore.** What are the transcripts worth by themselves? Train a classifier of emotion on the *reference words* of train, and test it on the references and on the transcripts of α = 0.1. Where does it stand beside the
@@ -1058,13 +1099,10 @@ for step, frames_at in ((encoder.stride / 16, have), (encoder.stride / 32, 2 * h
 # ```
 
 # %% tags=["solution", "hide-input"]
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
+in_train = data.rows("train")
 said, label = data.table["text"].fillna("").map(text.normalize), data.table["label"].to_numpy()
 reader = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000)).fit(
-    said.iloc[train], label[train]
+    said.iloc[in_train], label[in_train]
 )
 heard_test = tuned.together(double).runs[0].predictions("test")
 for source, words in {
@@ -1079,27 +1117,113 @@ if planted:
     )
 
 # %% [markdown]
-# **Find the bug.** A colleague tests his decoder on a *perfect* speech head, which says each character in two frames and then a blank. He expects a WER of 0:
+# **Find the bug 1.** A colleague tests his decoder on a *perfect* speech head, which says each character in two frames and then a blank. He expects a WER of 0:
 
 
-# %%
-def his_decoder(best: list[int]) -> str:
+# %% tags=["bug"]
+def his_decoder(best):
+    """The text of the best character of each frame."""
     spoken = [k for k in best if k != text.BLANK]
     return text.decode(k for k, before in zip(spoken, [None, *spoken], strict=False) if k != before)
 
 
+# %%
 references = [text.normalize(data.table["text"][i]) for i in spelled]
 perfect_head = [[k for c in text.encode(r) for k in (c, c, text.BLANK)] for r in references]
 print(f"WER {text.wer(references, [his_decoder(path) for path in perfect_head]):.3f}")
+wrong_words = {
+    (heard, read)
+    for r, path in zip(references, perfect_head, strict=True)
+    for read, heard in zip(r.split(), his_decoder(path).split(), strict=True)
+    if heard != read
+}
+for heard, read in sorted(wrong_words)[:5]:
+    print(f"{heard} in the place of {read}")
 
 # %% [markdown]
 # ```{dropdown} Solution
 # He drops the blanks *before* he merges repeats. But the blank is what keeps double letters apart: "hopeless" becomes "hopeles". Merge first, drop then.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
-print(
-    f"WER {text.wer(references, [text.decode(text.collapse(path)) for path in perfect_head]):.3f}"
+def repaired_decoder(best):
+    """The text of the best character of each frame."""
+    ### BEGIN SOLUTION
+    return text.decode(text.collapse(best))
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def merged_then_dropped(best):
+    return text.decode([k for k, _ in itertools.groupby(best) if k != text.BLANK])
+
+
+spoken_paths = [
+    [k for c in text.encode(words) for k in (c, c, text.BLANK)]
+    for words in ("hello", "all is well")
+]
+check.function(
+    repaired_decoder,
+    merged_then_dropped,
+    [*((path,) for path in spoken_paths), ([text.BLANK, 5, 5, text.BLANK, 5],), ([text.BLANK],)],
+    {
+        "Double letters still come out as one. In which order are blanks dropped and repeats merged?": (
+            his_decoder
+        ),
+        "Each character comes out once per frame. Repeats without a blank between them are one.": (
+            lambda best: text.decode([k for k in best if k != text.BLANK])
+        ),
+    },
+)
+
+# %% [markdown]
+# **Find the bug 2.** Another colleague computes the WER of a test set as the mean of the WERs of its utterances. Her system mishears one short word in ten sentences:
+
+
+# %% tags=["bug"]
+def her_wer(references, hypotheses):
+    """Word error rate of a test set."""
+    rates = [text.wer([r], [h]) for r, h in zip(references, hypotheses, strict=True)]
+    return float(np.mean(rates))
+
+
+# %%
+ten = ["no", *["the meeting was moved to monday again this week"] * 9]
+heard_as = ["know", *ten[1:]]
+print(f"1 of {sum(len(r.split()) for r in ten)} words is wrong; WER {her_wer(ten, heard_as):.3f}")
+
+# %% [markdown]
+# ```{dropdown} Solution
+# One word of 82 is 0.012, and she prints 0.1. Her mean gives the only word of the first utterance as much weight as nine words elsewhere. WER is errors over *words*, so add up both before you divide. On corpora with many one-word turns, such as IEMOCAP, the two differ by many points, and papers do not always say which one they print.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_wer(references, hypotheses):
+    """Word errors over reference words, of the whole test set."""
+    ### BEGIN SOLUTION
+    pairs = [text.edits("words", r, h) for r, h in zip(references, hypotheses, strict=True)]
+    return sum(errors for errors, _ in pairs) / sum(words for _, words in pairs)
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+check.function(
+    repaired_wer,
+    text.wer,
+    [(ten, heard_as), (["a b c d", "a"], ["a b", "a"]), (["yes", "no no"], ["yes", "so no"])],
+    {
+        "Each utterance still weighs alike, however many words it has.": her_wer,
+        "That is the share of utterances with an error.": (
+            lambda references, hypotheses: np.mean(np.not_equal(references, hypotheses))
+        ),
+        "You divide by the words that were heard. Divide by those of the reference.": (
+            lambda r, h: (
+                text.wer(r, h) * sum(len(w.split()) for w in r) / sum(len(w.split()) for w in h)
+            )
+        ),
+    },
 )
 
 # %% [markdown]
@@ -1113,7 +1237,7 @@ print(
 
 # %% tags=["solution", "hide-input"]
 if planted:
-    example = data.table.iloc[train[:3]].to_dict("records")
+    example = data.table.iloc[data.rows("train")[:3]].to_dict("records")
     for r in example:
         words = zip(text.normalize(r["text"]).split(), kinds(r), strict=True)
         print(

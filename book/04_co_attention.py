@@ -1128,23 +1128,48 @@ pd.Series({name: f"{smallest(v):,}" for name, v in accuracies.items()}, name="at
 # ```
 #
 # The official test labels are hidden, so *test* is then the corpus's own labeled test partition, and the numbers are not those of the leaderboard.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **Check 1.** At which α does the emotion get exactly half of the total weight, with three tasks, and with one? What does it get at α = 0.3?
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 04 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import itertools
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from serlib import check, metrics
+
+# %% [markdown]
+# **Check 1.** At which α does the emotion get exactly half of the total weight, with three tasks, and with one? What does it get at α = 0.3 with three?
 #
 # ```{dropdown} Solution
 # $1 - 3\alpha = 1/2$ gives α = 1/6; with one task α = 1/2. At α = 0.3 three tasks leave 0.1 to the emotion.
 # ```
 
 # %% tags=["solution", "hide-input"]
+alpha_three, alpha_one, left_at_03 = 1 / 6, 1 / 2, 0.1
 for tasks, alpha in (
-    (("emotion", *every), 1 / 6),
-    (("emotion", "asr"), 1 / 2),
+    (("emotion", *every), alpha_three),
+    (("emotion", "asr"), alpha_one),
     (("emotion", *every), 0.3),
 ):
     share = proposed.change(alpha=alpha).loss.task_weights(tasks)["emotion"]
     print(f"{len(tasks) - 1} task(s), α = {alpha:.3f}: emotion gets {share:.3f}")
+
+# %% tags=["check", "hide-input"]
+check.number(
+    [alpha_three, alpha_one, left_at_03],
+    [(1 - 0.5) / 3, 1 - 0.5, 1 - sum([0.3] * 3)],
+    {
+        "With three tasks α is taken off three times.": [0.5, 0.5, 0.7],
+        "At α = 1/3 nothing is left for the emotion. It shall have half.": [1 / 3, 1 / 2, 0.1],
+    },
+    within=0.001,
+)
 
 # %% [markdown]
 # **Check 2.** What are the task weights in the row *+ speaker*? Answer without code, then check.
@@ -1154,9 +1179,18 @@ for tasks, alpha in (
 # ```
 
 # %% tags=["solution", "hide-input"]
+weight_of_the_only_task = 1.0
 lone = first["+ speaker"]
 only = told(model_of(lone), lone, data, places[:8], "task_weights")["task_weights"]
 print(np.stack(only).ravel())
+
+# %% tags=["check", "hide-input"]
+check.number(
+    weight_of_the_only_task,
+    torch.randn(1, 1).softmax(dim=1).item(),
+    {"Half would need a second branch to attend to. The emotion does not attend to itself.": 0.5},
+    hint="The weights of all branches sum to what? And how many branches are there?",
+)
 
 # %% [markdown]
 # **Explore.** The weights of the tasks vary from utterance to utterance. With what? Compare how much of their variance goes with the *class* and how much with the *talker*.
@@ -1180,25 +1214,109 @@ for label, groups in {"class": truth, "talker": talkers}.items():
     print(f"{label:>6}: η² = {between(weights, groups):.3f}, with shuffled groups {chance:.3f}")
 
 # %% [markdown]
-# **Find the bug.** A colleague computes verification with all pairs of utterances and gets a much better EER than the table above. What went wrong?
+# **Find the bug 1.** A colleague computes verification with all pairs of utterances and gets a much better EER than the table above. What went wrong?
+
+
+# %% tags=["bug"]
+def colleagues_eer(x, speaker):
+    """Equal error rate of all pairs: embeddings (U, D) and the talker of each."""
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    same = speaker[:, None] == speaker[None]
+    return metrics.eer((unit @ unit.T).ravel(), same.ravel())
+
 
 # %%
 x, center = centered["emotion alone"]
-unit = (x - center) / np.linalg.norm(x - center, axis=1, keepdims=True)
-cosines = unit @ unit.T
-speaker = new["speaker"].to_numpy()
-print(f"EER {metrics.eer(cosines.ravel(), (speaker[:, None] == speaker[None]).ravel()):.3f}")
+print(f"EER {colleagues_eer(x - center, new['speaker'].to_numpy()):.3f}")
+noise = np.random.default_rng(0).normal(size=(40, 16))
+for each in (2, 4, 10):
+    rate = colleagues_eer(noise, np.arange(40) // each)
+    print(f"noise in the place of embeddings, {each:2d} utterances per talker: EER {rate:.3f}")
 
 # %% [markdown]
 # ```{dropdown} Solution
-# The full matrix contains its diagonal: every utterance is compared with itself, has cosine 1, and counts as a correctly accepted pair of one talker. With $n$ utterances per talker these are $1/n$ of all true trials, so the fewer utterances, the larger the gift.
+# Noise must have an EER of one half. The full matrix contains its diagonal: every utterance is compared with itself, has cosine 1, and counts as a correctly accepted pair of one talker. With $n$ utterances per talker these are $1/n$ of all true trials, so the fewer utterances, the larger the gift.
 # `np.triu_indices(len(x), 1)` leaves the diagonal out, and counts each pair once.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
-upper = np.triu_indices(len(unit), 1)
-print(
-    f"without the diagonal: {metrics.eer(cosines[upper], (speaker[:, None] == speaker[None])[upper]):.3f}"
+def repaired_eer(x, speaker):
+    """Equal error rate of all pairs of two utterances."""
+    ### BEGIN SOLUTION
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    upper = np.triu_indices(len(unit), 1)
+    return metrics.eer((unit @ unit.T)[upper], (speaker[:, None] == speaker[None])[upper])
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def eer_pair_by_pair(x, speaker):
+    trials = [
+        (a @ b / np.sqrt((a @ a) * (b @ b)), one == other)
+        for (a, one), (b, other) in itertools.combinations(zip(x, speaker, strict=True), 2)
+    ]
+    return metrics.eer(*(np.array(side) for side in zip(*trials, strict=True)))
+
+
+voices = np.random.default_rng(1).normal(size=(24, 3)) + np.repeat(np.eye(3), 8, axis=0)
+check.function(
+    repaired_eer,
+    eer_pair_by_pair,
+    [(voices, np.repeat([0, 1, 2], 8)), (voices, np.arange(24) // 2)],
+    {
+        "Each utterance is still compared with itself.": colleagues_eer,
+        "A cosine divides by both lengths; these are bare products.": (
+            lambda x, speaker: metrics.eer(
+                (x @ x.T)[np.triu_indices(len(x), 1)],
+                (speaker[:, None] == speaker)[np.triu_indices(len(x), 1)],
+            )
+        ),
+    },
+)
+
+# %% [markdown]
+# **Find the bug 2.** Another colleague trains for thirty epochs and writes down one number per run. As a test of his harness he feeds it systems that *guess*: two classes, a fair coin, dev and test sets of a hundred utterances. Their mean should be 0.500.
+
+
+# %% tags=["bug"]
+def reported(dev, test):
+    """The score of a run, from its scores on dev and test after each epoch."""
+    return max(test)
+
+
+# %%
+coins = np.random.default_rng(0).binomial(100, 0.5, size=(500, 2, 30)) / 100
+guessers = [reported(dev, test) for dev, test in coins]
+print(f"mean of {len(guessers)} guessing systems: {np.mean(guessers):.3f}")
+
+# %% [markdown]
+# ```{dropdown} Solution
+# He takes the best epoch *on test*. The best of thirty throws is no fair throw: it is 0.10 too high with a hundred utterances, more than most papers gain. Choose the epoch on dev, and read test at that epoch, once. That the gift is nearly the same for all systems does not help: it grows with the number of epochs and of settings tried.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_report(dev, test):
+    """The test score at the epoch that is best on dev; the first of equals."""
+    ### BEGIN SOLUTION
+    return test[int(np.argmax(dev))]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+check.function(
+    repaired_report,
+    lambda dev, test: next(t for d, t in zip(dev, test, strict=True) if d == max(dev)),
+    [([0.2, 0.5, 0.4], [0.3, 0.4, 0.6]), ([0.5, 0.1, 0.5], [0.2, 0.1, 0.7]), ([0.1], [0.9])],
+    {
+        "The epoch is still chosen on test.": reported,
+        "That is the score on dev, which chose the epoch. Report test.": lambda dev, test: max(dev),
+        "The last epoch was not chosen by anything.": lambda dev, test: test[-1],
+        "Of equal epochs take the first, as the package does.": (
+            lambda dev, test: test[len(dev) - 1 - int(np.argmax(dev[::-1]))]
+        ),
+    },
 )
 
 # %% [markdown]
@@ -1212,8 +1330,6 @@ print(
 
 # %% tags=["solution", "hide-input"]
 if planted:
-    from sklearn.linear_model import LogisticRegression
-
     part = data.table["role"].to_numpy()
     pitch = np.log2(data.table["pitch_hz"].to_numpy(float))
     woman = (data.table["gender"] == "female").to_numpy(float)

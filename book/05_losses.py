@@ -1122,9 +1122,21 @@ pages.chapter("05", profile, corpus, data_root)
 # ```
 #
 # With the licensed corpus the same cells freeze WavLM-large, and then fine-tune it with three losses and two seeds. The intervals then rest on thousands of test utterances, so that one point of macro-F1 can be told from none.
-#
+
+# %% [markdown]
 # ## Exercises
 #
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 05 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import math
+
+import numpy as np
+import torch
+
+from serlib import check, losses, metrics
+
+# %% [markdown]
 # **Check 1.** Three classes with 900, 90 and 10 utterances, $a = 1$. What are the weights $w_c$? Which share of the *sum of weights over utterances* does each class have?
 #
 # ```{dropdown} Solution
@@ -1133,30 +1145,76 @@ pages.chapter("05", profile, corpus, data_root)
 
 # %% tags=["solution", "hide-input"]
 w3 = losses.swfc_weights([900, 90, 10], 1.0)
+shares_of_sum = [1 / 3, 1 / 3, 1 / 3]
 print(w3.numpy().round(4), (w3 * torch.tensor([900, 90, 10])).numpy().round(2))
 
+# %% tags=["check", "hide-input"]
+inverse = np.array([1 / 900, 1 / 90, 1 / 10])
+alike, weights_by_hand = [1 / 3, 1 / 3, 1 / 3], inverse / inverse.sum()
+check.number(
+    [w3, shares_of_sum],
+    [weights_by_hand, alike],
+    {
+        "The weights sum to 1 over the classes: divide them by their sum.": [inverse * 1000, alike],
+        "The rarest class has the largest weight.": [weights_by_hand[::-1], alike],
+        "The shares are of the sum over utterances: multiply each weight by its count first.": [
+            weights_by_hand,
+            weights_by_hand,
+        ],
+    },
+    within=0.001,
+)
+
 # %% [markdown]
-# **Check 2.** With the attached Gaussian, σ = 1 and a truth of 4, from which prediction on does a step lead away? And with a truth of 3?
+# **Check 2.** With the attached Gaussian, σ = 1 and a truth of 4, beyond which prediction above the truth does a step lead away? And with a truth of 3?
 #
 # ```{dropdown} Solution
 # The bracket changes sign at $(\hat y - 4)(\hat y - y) = 2$. For $y = 4$: $\hat y = 4 \pm \sqrt 2$, so beyond 5.41 and below 2.59. For $y = 3$: $\hat y^2 - 7 \hat y + 10 = 0$, so beyond 5 and below 2. A prediction of 1.9 for a true 3 is pushed down to 1.
 # ```
 
 # %% tags=["solution", "hide-input"]
-for y in (4.0, 3.0):
-    print(
-        f"y = {y:g}: steps change direction at {np.sort(np.roots([1, -(4 + y), 4 * y - 2]).real).round(2)}"
-    )
+turning = {y: np.sort(np.roots([1, -(4 + y), 4 * y - 2]).real) for y in (4, 3)}
+turns_at_4, turns_at_3 = turning[4][1], turning[3][1]
+for y, places_ in turning.items():
+    print(f"y = {y}: steps change direction at {places_.round(2)}")
+
+# %% tags=["check", "hide-input"]
+grid = np.linspace(3, 8, 50_001)
+
+
+def highest(truth):
+    """Where the loss above the truth is largest, by trying."""
+    loss = np.exp(-((grid - 4) ** 2) / 2) * (truth - grid) ** 2
+    return grid[(loss * (grid > truth)).argmax()]
+
+
+check.number(
+    [turns_at_4, turns_at_3],
+    [highest(4), highest(3)],
+    {
+        "Those are the distances from the truth. Say at which prediction.": [
+            highest(4) - 4,
+            highest(3) - 3,
+        ],
+        "Those are the ones below the truth.": [4 - math.sqrt(2), 2.0],
+        "With a truth of 3 the Gaussian still sits at 4.": [highest(4), highest(4) - 1],
+    },
+    within=0.01,
+    hint="Set the derivative of the loss by the prediction to zero.",
+)
 
 # %% [markdown]
-# **Explore.** The printed form is label-blind. Prove it without training: shuffle the labels, keep the features. What changes in each form, if all $w_c$ are equal?
+# **Explore.** The printed form is label-blind. Prove it without training: shuffle the labels, keep the features. Which form changes its value, *original* or *printed*, if all $w_c$ are equal?
 #
 # ```{dropdown} Solution
 # The printed value does not change at all. The cited one does, and is lowest for the true labels.
 # ```
 
-# %% tags=["solution", "hide-input"]
+# %%
 features, labels = torch.from_numpy(clouds["CE", seeds[0]]["test"]), torch.from_numpy(test_label)
+
+# %% tags=["solution", "hide-input"]
+form_that_changes = "original"
 shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 even = torch.ones(len(classes)) / len(classes)
 for form in ("original", "printed"):
@@ -1165,8 +1223,30 @@ for form in ("original", "printed"):
         *(f"{losses.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)),
     )
 
+# %% tags=["check", "hide-input"]
+four, flat = torch.eye(4)[:, :2] + 0.1, torch.ones(2) / 2
+kinds = [torch.tensor(y) for y in ([0, 0, 1, 1], [0, 1, 0, 1])]
+check.same(
+    form_that_changes,
+    "original"
+    if losses.swfc(four, kinds[0], flat, form="original")
+    != losses.swfc(four, kinds[1], flat, form="original")
+    else "printed",
+    {"Look for the labels in the printed formula: where do they enter?": "printed"},
+)
+
 # %% [markdown]
-# **Find the bug.** A colleague writes SWFC in four lines and reports good news: even an utterance that is alone in its batch gets a gradient, so that batches of 16 will do. What is wrong?
+# **Find the bug 1.** A colleague writes SWFC in four lines and reports good news: even an utterance that is alone in its batch gets a gradient, so that batches of 16 will do. What is wrong?
+
+
+# %% tags=["bug"]
+def careless_swfc(features, labels):
+    """Loss of each utterance at γ = 2.4 and τ = 0.8, without class weights: (U, D), (U,) to (U,)."""
+    z = torch.nn.functional.normalize(features, dim=1)
+    log_p = (z @ z.T / 0.8).log_softmax(1)
+    positive = labels == labels[:, None]
+    return -((1 - log_p.exp()) ** 2.4 * log_p * positive).sum(1) / positive.sum(1)
+
 
 # %%
 rarest = np.unique(test_label)[np.bincount(test_label)[np.unique(test_label)].argmin()]
@@ -1174,14 +1254,11 @@ rows = np.r_[
     np.flatnonzero(test_label == rarest)[:1],
     np.flatnonzero(test_label == data.counts.argmax())[:15],
 ]
-z = nn.functional.normalize(features[rows], dim=1)
-log_p = (z @ z.T / 0.8).log_softmax(1)
-positive = labels[rows] == labels[rows][:, None]
-careless = -(((1 - log_p.exp()) ** 2.4 * log_p) * positive).sum(1) / positive.sum(1)
 only_rarest = torch.nn.functional.one_hot(torch.tensor(rarest), len(classes)).float()
 ours = 16 * losses.swfc(features[rows], labels[rows], only_rarest)
+theirs = careless_swfc(features[rows], labels[rows])[0]
 print(
-    f"loss of the one utterance of {classes[rarest]}: careless {careless[0].item():.3f}, ours {abs(ours.item()):.3f}"
+    f"loss of the one utterance of {classes[rarest]}: careless {theirs.item():.3f}, ours {abs(ours.item()):.3f}"
 )
 
 # %% [markdown]
@@ -1189,30 +1266,128 @@ print(
 # The diagonal. Each utterance is among its own candidates and its own positives. Its cosine with itself is 1 and cannot be trained, so all that the gradient can do is push the *others* away: the lonely utterance learns to be unlike everything, not to be like its class. Take $i$ out of the softmax *and* out of
 # $P(i)$; then the lonely utterance has no loss, which is the honest answer.
 # ```
-#
-# **Find a second bug.** Another colleague reports the mean CCC over dev batches of eight.
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_swfc(features, labels):
+    """Loss of each utterance; 0 for one that is alone in its class."""
+    ### BEGIN SOLUTION
+    z = torch.nn.functional.normalize(features, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool)
+    log_p = (z @ z.T / 0.8).masked_fill(itself, -torch.inf).log_softmax(1)
+    positive = (labels == labels[:, None]) & ~itself
+    terms = ((1 - log_p.exp()) ** 2.4 * log_p).masked_fill(~positive, 0)
+    return -terms.sum(1) / positive.sum(1).clamp(min=1)
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def swfc_pair_by_pair(features, labels, in_softmax=False, in_positives=False):
+    """As the formula has it; the two switches let utterance i count among its own others."""
+    z = [f / f.norm() for f in features]
+    values = []
+    for i, y in enumerate(labels):
+        e = [math.exp(z[i] @ other / 0.8) for other in z]
+        p = [x / (sum(e) - (0 if in_softmax else e[i])) for x in e]
+        mates = [j for j, x in enumerate(labels) if x == y and (in_positives or j != i)]
+        terms = [(1 - p[j]) ** 2.4 * math.log(p[j]) for j in mates]
+        values.append(-sum(terms) / max(len(mates), 1))
+    return values
+
+
+points = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+check.function(
+    repaired_swfc,
+    swfc_pair_by_pair,
+    [(points, torch.tensor([0, 0, 1, 1, 1, 2])), (points[:3], torch.tensor([4, 4, 4]))],
+    {
+        "Each utterance is still its own positive, and its own candidate.": careless_swfc,
+        "No utterance is its own positive any more. But in the softmax it still competes.": (
+            lambda f, y: swfc_pair_by_pair(f, y, in_softmax=True)
+        ),
+        "The sign is turned: this loss falls when positives move apart.": (
+            lambda f, y: [-v for v in swfc_pair_by_pair(f, y)]
+        ),
+        "The lonely utterance divides by the number of its positives, which is 0.": (
+            lambda f, y: [
+                v if (y == x).sum() > 1 else math.nan
+                for v, x in zip(swfc_pair_by_pair(f, y), y, strict=True)
+            ]
+        ),
+    },
+    within=1e-4,
+)
+
+# %% [markdown]
+# **Find the bug 2.** Another colleague reports the mean CCC over dev batches of eight. Sorted by length or shuffled, the same predictions get another score each time.
+
+
+# %% tags=["bug"]
+def colleagues_ccc(truth, prediction):
+    """CCC of a set: arrays (U,)."""
+    batches = [slice(i, i + 8) for i in range(0, len(truth), 8)]
+    return np.nanmean([metrics.ccc(truth[b], prediction[b]) for b in batches])
+
 
 # %%
+rng = np.random.default_rng(0)
+rating = np.sort(rng.normal(4, 1, 64))
+guess = rating + rng.normal(0, 0.7, 64)
+for order, at in {"sorted by rating": np.arange(64), "shuffled": rng.permutation(64)}.items():
+    print(f"{order:>16}: {colleagues_ccc(rating[at], guess[at]):.3f}")
 if rated:
     table = scaled.predictions("1 − CCC")[0].dropna(subset="valence_truth")
     pair = table["valence_truth"].to_numpy(), table["valence"].to_numpy()
-    batch_means = np.nanmean(
-        [metrics.ccc(*(v[i : i + 8] for v in pair)) for i in range(0, len(table), 8)]
-    )
-    print(f"mean over batches {batch_means:.3f}, over all {metrics.ccc(*pair):.3f}")
+    order = np.argsort(pair[0])
+    print(f"valence on test, as the utterances come: {colleagues_ccc(*pair):.3f}")
+    print(f"valence on test, sorted by rating: {colleagues_ccc(*(v[order] for v in pair)):.3f}")
 
 # %% [markdown]
 # ```{dropdown} Solution
-# CCC is no mean over utterances. Collect all predictions first. The number above also changes with the order of the utterances; a right one cannot.
+# CCC is no mean over utterances, so a mean over batches is something else. Collect all predictions first. A score that changes with the order of the utterances is no score of the set.
 # ```
-#
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_ccc(truth, prediction):
+    """CCC of a set: arrays (U,)."""
+    ### BEGIN SOLUTION
+    return metrics.ccc(truth, prediction)
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def ccc_by_moments(truth, prediction):
+    gap = np.mean(np.square(truth - prediction))  # Lin: 1 minus it over what it were if unrelated
+    return 1 - gap / (truth.var() + prediction.var() + (truth.mean() - prediction.mean()) ** 2)
+
+
+check.function(
+    repaired_ccc,
+    ccc_by_moments,
+    [(rating, guess), (rating, guess / 2 + 1), (np.arange(12.0), np.arange(12.0)[::-1] + 1)],
+    {
+        "The score is still taken batch by batch.": colleagues_ccc,
+        "That is Pearson's correlation, which forgives a wrong scale and a wrong mean.": (
+            lambda truth, prediction: np.corrcoef(truth, prediction)[0, 1]
+        ),
+        "That is the CCC with the means taken off first: it forgives a shift.": (
+            lambda truth, prediction: ccc_by_moments(
+                truth - truth.mean(), prediction - prediction.mean()
+            )
+        ),
+    },
+)
+
+# %% [markdown]
 # **Research.** SWFC lacks positives where it needs them. Design the experiment that would tell a better *loss* from a better *batch*: which sampler, which controls, what budget?
 #
 # ```{dropdown} Solution
 # Draw batches that hold at least two utterances of each class (a class-balanced sampler, or a memory of past features as candidates). Cross it with the loss: {CE, weighted CE, SWFC} × {natural batches, balanced batches}, equal numbers of steps *and* equal numbers of utterances seen, paired seeds. A balanced sampler is itself a class weighting,
 # so weighted cross-entropy with natural batches is the control for the sampler, and plain cross-entropy with balanced batches the control for the loss.
 # ```
-#
+
+# %% [markdown]
 # ## Recap
 #
 # - Read the formula before the prose: the printed SWFC has no positives, and at γ = 0 no gradient.

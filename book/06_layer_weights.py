@@ -921,9 +921,19 @@ pd.Series(disagree, name="exactly one of the two is right").to_frame()
 # ```
 #
 # The full tier keeps the paper's learning rate for the weights. Its test of Table 4 is therefore also a test of the arithmetic above.
-#
+
+# %% [markdown]
 # ## Exercises
 #
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 06 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import numpy as np
+import torch
+
+from serlib import check
+
+# %% [markdown]
 # **Check 1.** Six states with equal weights. One logit rises by 1, the others stay. What is its weight? And if the other five also fall by 1?
 #
 # ```{dropdown} Solution
@@ -931,18 +941,50 @@ pd.Series(disagree, name="exactly one of the two is right").to_frame()
 # ```
 
 # %% tags=["solution", "hide-input"]
-print(f"{np.e / (np.e + 5):.3f}, {largest_share(1.0, 6):.3f}")
+rising_alone, with_falling_rivals = np.e / (np.e + 5), largest_share(1.0, 6)
+print(f"{rising_alone:.3f}, {with_falling_rivals:.3f}")
+
+# %% tags=["check", "hide-input"]
+logits = torch.tensor([[1.0, 0, 0, 0, 0, 0], [1, -1, -1, -1, -1, -1]])
+check.number(
+    [rising_alone, with_falling_rivals],
+    logits.softmax(dim=1)[:, 0],
+    {
+        "Those are e / 6 and e² / 6. The denominator grows with the logit, too.": [
+            np.e / 6,
+            np.e**2 / 6,
+        ],
+        "Falling rivals count: a softmax feels differences.": [np.e / (np.e + 5)] * 2,
+    },
+    within=0.001,
+)
 
 # %% [markdown]
-# **Check 2.** In Wang's setting, after how many epochs *can* one layer hold a tenth of the weight? And half of it?
+# **Check 2.** In Wang's setting, after how many whole epochs *can* one layer hold a tenth of the weight? And half of it?
 #
 # ```{dropdown} Solution
 # Solve $1/(1 + 24\,e^{-2r}) = p$ for the reach $r = \tfrac12 \ln\bigl(24\,p/(1-p)\bigr)$, and divide by the reach of one epoch, 0.042: 12 epochs for a tenth, 38 for a half, with every single step in the same direction.
 # ```
 
 # %% tags=["solution", "hide-input"]
-for p in (0.1, 0.5):
-    print(f"share {p}: {0.5 * np.log(24 * p / (1 - p)) / (rate * per_epoch):.1f} epochs")
+epochs_to = {p: 0.5 * np.log(24 * p / (1 - p)) / (rate * per_epoch) for p in (0.1, 0.5)}
+for p, needed in epochs_to.items():
+    print(f"share {p}: {needed:.1f} epochs")
+for_a_tenth, for_a_half = (int(np.ceil(needed)) for needed in epochs_to.values())
+
+# %% tags=["check", "hide-input"]
+shares_after = largest_share(1e-5 * (66_992 // 16) * np.arange(200), 25)
+check.number(
+    [for_a_tenth, for_a_half],
+    [int((shares_after < p).sum()) for p in (0.1, 0.5)],
+    {
+        "The rivals fall while one rises: the difference grows by twice the reach.": [
+            2 * int((shares_after < p).sum()) + d for p, d in ((0.1, -1), (0.5, 0))
+        ]
+    },
+    within=0.5,
+    hint="One epoch has 4,187 steps of 1e-5. Try numbers of epochs in `largest_share`.",
+)
 
 # %% [markdown]
 # **Explore.** A sum keeps the width; a *concatenation* of all states keeps everything. Probe emotion on the concatenated means. Is there more in all layers together than in the best one?
@@ -969,46 +1011,160 @@ pair = metrics.paired_bootstrap(
 print(f"all layers − layer {best['emotion']} in UA: {pair}")
 
 # %% [markdown]
-# **Find the bug.** A colleague wants to know which layer matters, reads free weights off a trained sum, and is proud of a clear ranking. What is wrong? (Both sums below are the same function.)
+# **Find the bug 1.** A colleague wants to know which layer matters, reads free weights off a trained sum, and is proud of a clear ranking. Both sums below are the same function. What is wrong?
+
+
+# %% tags=["bug"]
+def colleagues_importance(weights, states):
+    """Share of each layer in a sum: weights (L,) and states (L, T, D) to (L,), which sum to 1."""
+    return weights.abs() / weights.abs().sum()
+
 
 # %%
-w = ends.get("emotion, free weights", ends["emotion, as above"])
-x = h["pre-trained"][:, :200]
-rescaled = x / x.norm(dim=-1).mean(1)[:, None, None]
-importance = pd.DataFrame({"layers as they are": w, "each layer at mean length 1": w * size})
+w = torch.tensor(ends.get("emotion, free weights", ends["emotion, as above"]))
+as_they_are = h["pre-trained"][:, :200]
+w = w.to(as_they_are.dtype)
+length = as_they_are.norm(dim=-1).mean(1)
+rescaled = as_they_are / length[:, None, None]
 agree = torch.allclose(
-    torch.einsum("l,ltd->td", torch.tensor(w, dtype=x.dtype), x),
-    torch.einsum("l,ltd->td", torch.tensor(w, dtype=x.dtype) * x.norm(dim=-1).mean(1), rescaled),
+    torch.einsum("l,ltd->td", w, as_they_are),
+    torch.einsum("l,ltd->td", w * length, rescaled),
     atol=1e-3,
 )
-print(
-    f"the same output: {agree}; most important: layer {importance.iloc[:, 0].abs().argmax()} or layer {importance.iloc[:, 1].abs().argmax()}"
-)
-(importance / importance.sum()).round(3)
+print(f"the same output: {agree}")
+pd.DataFrame(
+    {
+        "layers as they are": colleagues_importance(w, as_they_are),
+        "each layer at mean length 1": colleagues_importance(w * length, rescaled),
+    }
+).round(3)
 
 # %% [markdown]
 # ```{dropdown} Solution
-# The "importance" depends on the unit that each layer is measured in. Divide a layer by its length and multiply its weight by it: the function stays, the ranking may not. Only $s_l \lVert h_l \rVert$ is free of that choice, and
+# The "importance" depends on the unit that each layer is measured in. Divide a layer by its length and multiply its weight by it: the function stays, the ranking may not. Only $\lvert s_l \rvert \lVert h_l \rVert$ is free of that choice, and
 # even that ignores that layers overlap. To learn what a layer contributes, take it away and measure (`layers="0"` and so on), or probe it.
 # ```
-#
-# **Find a second bug.** Another colleague probes layer by layer and gets a UA far above ours. Look at the first line.
 
-# %%
-rows = parts(role, y >= 0)
-rows["train"] = np.r_[rows["train"], rows["test"][::2]]
-careless = probe(means["pre-trained"][:, last], y, rows)["test"]
-cm = metrics.confusion(y[rows["test"]], careless, len(classes))
-print(
-    f"UA of the careless probe {metrics.ua(cm):.3f}, of ours {scores['emotion']['pre-trained'][last].value:.3f}"
+
+# %% tags=["solution", "hide-input"]
+def repaired_importance(weights, states):
+    """Share of each layer by the mean length over frames of what it adds to the sum."""
+    ### BEGIN SOLUTION
+    size_of = weights.abs() * states.norm(dim=-1).mean(dim=1)
+    return size_of / size_of.sum()
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def shares_of_length(weights, states):
+    lengths = [
+        np.mean([np.sqrt(sum(float(v) ** 2 for v in frame)) for frame in w * layer])
+        for w, layer in zip(weights, states, strict=True)
+    ]
+    return np.array(lengths) / sum(lengths)
+
+
+toy = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
+check.function(
+    repaired_importance,
+    shares_of_length,
+    [
+        (torch.tensor([0.5, 0.3, -0.2]), toy * torch.tensor([1.0, 4.0, 9.0])[:, None, None]),
+        (torch.tensor([1.0, 1.0, 1.0]), toy),
+    ],
+    {
+        "The states do not enter: measure a layer in another unit, and the ranking changes.": (
+            colleagues_importance
+        ),
+        "A negative weight counts by its size, as a positive one does.": (
+            lambda w, h: (w * h.norm(dim=-1).mean(1)) / (w * h.norm(dim=-1).mean(1)).sum()
+        ),
+        "You take the length of the mean frame. Frames that point apart cancel in it: average the lengths.": (
+            lambda w, h: (
+                (w.abs() * h.mean(1).norm(dim=-1)) / (w.abs() * h.mean(1).norm(dim=-1)).sum()
+            )
+        ),
+    },
+    within=1e-5,
 )
 
 # %% [markdown]
+# **Find the bug 2.** Another colleague gives the rarest class more room: she adds all its utterances to the training rows once more. Look at the recalls.
+
+
+# %% tags=["bug"]
+def colleagues_rows(role, label):
+    """Rows to train on: those of train, then those of the class that is rarest in train again."""
+    train = np.flatnonzero(role == "train")
+    rarest = min(set(label[train].tolist()), key=label[train].tolist().count)
+    return np.r_[train, np.flatnonzero(label == rarest)]
+
+
+# %%
+y, rows = labels["emotion"][0], dict(rows_of["emotion"])
+fair = metrics.recalls(
+    metrics.confusion(
+        y[rows["test"]], probe(means["pre-trained"][:, last], y, rows)["test"], len(classes)
+    )
+)
+known = np.isin(np.arange(len(y)), np.concatenate([*rows.values()]))
+rows["train"] = colleagues_rows(np.where(known, role, "unheard"), np.where(known, y, -1))
+hers = metrics.recalls(
+    metrics.confusion(
+        y[rows["test"]], probe(means["pre-trained"][:, last], y, rows)["test"], len(classes)
+    )
+)
+pd.DataFrame({"recall of the probe": fair, "of hers": hers}, index=list(classes)).round(2)
+
+# %% [markdown]
 # ```{dropdown} Solution
-# Half of the test utterances are in train. So are all test talkers, so that the other half profits as well. The split must be made before anything is fitted, the standardization included; `experiments.assign` refuses shared talkers
-# unless it is told `allow_leaks=True`, and a chapter that tells it so must say why.
+# One class leaps, and the others stay. Its utterances are taken from the *whole* corpus, test included, so the probe has seen the answers. It is a leak that no check of the three roles finds, because the roles are right: the rows that are trained on are not those of train. The split must be made before anything is weighted, drawn or fitted.
 # ```
-#
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_rows(role, label):
+    """Rows to train on: those of train, then those of its rarest class again, from train only."""
+    ### BEGIN SOLUTION
+    train = np.flatnonzero(role == "train")
+    kinds, counts = np.unique(label[train], return_counts=True)
+    return np.r_[train, train[label[train] == kinds[counts.argmin()]]]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def rows_one_by_one(role, label):
+    train = [i for i, r in enumerate(role) if r == "train"]
+    heard_classes = [int(label[i]) for i in train]
+    least = min(heard_classes.count(c) for c in heard_classes)
+    rare = min(c for c in heard_classes if heard_classes.count(c) == least)
+    return [*train, *(i for i in train if label[i] == rare)]
+
+
+some_roles = np.array(["train", "test", "train", "dev", "train", "test", "train"])
+check.function(
+    repaired_rows,
+    rows_one_by_one,
+    [
+        (some_roles, np.array([0, 1, 0, 1, 1, 1, 0])),
+        (some_roles, np.array([2, 0, 2, 0, 0, 2, 0])[::-1].copy()),
+        (some_roles, np.array([1, 2, 1, 0, 0, 0, 2])),
+    ],
+    {
+        "Rows of dev and test are still among them.": colleagues_rows,
+        "Nothing is added. The rarest class of train comes twice.": (
+            lambda role, label: np.flatnonzero(role == "train")
+        ),
+        "The rarest class of the whole corpus is not always that of train; test has no say in it.": (
+            lambda role, label: [
+                *np.flatnonzero(role == "train"),
+                *np.flatnonzero((role == "train") & (label == np.bincount(label).argmin())),
+            ]
+        ),
+    },
+)
+
+# %% [markdown]
 # **Research.** Wang's system has one weighting for four tasks. SUPERB has one per task. How much do the tasks disagree? Compare the weights that single tasks found with each other, and design the experiment that would decide
 # whether a weighting per task pays.
 #
@@ -1024,8 +1180,8 @@ distance = pd.DataFrame(
         for a, wa in weights.items()
     }
 )
-for task, w in weights.items():
-    between = [apart(p, q) for p, q in itertools.combinations(w, 2)]
+for task, found in weights.items():
+    between = [apart(p, q) for p, q in itertools.combinations(found, 2)]
     distance.loc[task, task] = np.mean(between) if between else np.nan
 distance.round(3)
 

@@ -798,18 +798,45 @@ expected.style.hide(axis="index")
 # ```
 #
 # *Test* is then the corpus's own labeled partition, not the challenge's.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **Check 1.** An LSTM with input and state of width $D$ has four gates, each with two matrices and, in PyTorch, two biases. How many parameters are that for $D = 64$? How wide must one dense layer over three concatenated experts be to have as many?
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 07 --out FOLDER`.
+
+# %% tags=["hide-input"]
+import math
+
+import numpy as np
+import torch
+
+from serlib import check
+
+# %% [markdown]
+# **Check 1.** An LSTM with input and state of width $D$ has four gates, each with two matrices and, in PyTorch, two biases. How many parameters are that for $D = 64$? How wide must one dense layer over three concatenated experts be to have as many (to the nearest whole number)?
 #
 # ```{dropdown} Solution
 # $4\,(D^2 + D^2 + 2D) = 8D^2 + 8D = 33{,}280$. A layer from $3D$ inputs to $M$ outputs has $(3D + 1)\,M = 193\,M$ parameters, so $M \approx 172$.
 # ```
 
 # %% tags=["solution", "hide-input"]
-layer = torch.nn.LSTM(64, 64)
-print(size(layer), round(sum(p.numel() for p in layer.parameters()) / 193))
+in_lstm = size(torch.nn.LSTM(64, 64))
+as_wide = round(in_lstm / 193)
+print(in_lstm, as_wide)
+
+# %% tags=["check", "hide-input"]
+gates, d = 4, 64
+check.number(
+    [in_lstm, as_wide],
+    [gates * (d * d + d * d + d + d), 172],
+    {
+        "PyTorch has two biases per gate, one for each matrix.": [gates * (2 * d * d + d), 171],
+        "There are four gates.": [2 * d * d + 2 * d, 43],
+        "Three experts side by side are 3 D inputs to the dense layer.": [33_280, 512],
+        "The dense layer has a bias for each output, too.": [33_280, 173],
+    },
+    within=0.5,
+)
 
 # %% [markdown]
 # **Check 2.** True valence is 4, σ = 1. What do the predictions 3 and 7 cost under the penalty? And what if the true valence is 7?
@@ -819,11 +846,28 @@ print(size(layer), round(sum(p.numel() for p in layer.parameters()) / 193))
 # ```
 
 # %% tags=["solution", "hide-input"]
-for y in (4, 7):
-    print(
-        f"y = {y}:",
-        {p: round(float(np.exp(-((p - 4) ** 2) / 2) * (y - p) ** 2), 2) for p in (3, 7)},
-    )
+costs_at_4, costs_at_7 = (
+    [float(np.exp(-((p - 4) ** 2) / 2) * (y - p) ** 2) for p in (3, 7)] for y in (4, 7)
+)
+print(np.round(costs_at_4, 2), np.round(costs_at_7, 2))
+
+# %% tags=["check", "hide-input"]
+check.number(
+    [costs_at_4, costs_at_7],
+    [[math.exp(-0.5), 9 * math.exp(-4.5)], [16 * math.exp(-0.5), 0]],
+    {
+        "Those are plain squared errors. Each is multiplied by the Gaussian.": [[1, 9], [16, 0]],
+        "The Gaussian sits at 4, not at the true valence, and is taken of the prediction.": [
+            [math.exp(-0.5), 9 * math.exp(-4.5)],
+            [16 * math.exp(-8), 0],
+        ],
+        "The exponent has a 2 in its denominator.": [
+            [math.exp(-1), 9 * math.exp(-9)],
+            [16 * math.exp(-1), 0],
+        ],
+    },
+    within=0.006,
+)
 
 # %% [markdown]
 # **Explore.** Give RoBERTa the transcript of *another* test utterance. Which does the model believe, the voice or the words? Compare how often the decision agrees with the class of the speaker and with the class of the borrowed text.
@@ -851,23 +895,126 @@ print(
 )
 
 # %% [markdown]
-# **Find the bug.** A colleague encodes every *different* transcript once, to save time, and gets a text expert that knows nothing. Where is the mistake?
+# **Find the bug 1.** A colleague encodes every *different* transcript once, to save time, and gets a text expert that knows nothing. Where is the mistake? (A toy encoder stands for RoBERTa.)
+
+
+# %% tags=["bug"]
+def encode(text):
+    """Two numbers for a text."""
+    return [len(text), text.count("e")]
+
+
+def colleagues_vectors(texts):
+    """A vector for each text; texts that are alike are encoded once."""
+    store = [encode(text) for text in sorted(set(texts))]
+    return [store[i % len(store)] for i in range(len(texts))]
+
 
 # %%
 texts = streams.transcripts(base, data)
-different = sorted(set(texts))
-place = {text: i for i, text in enumerate(different)}
-first_three = [different[i] for i in range(3)]
-print([a == b for a, b in zip(first_three, texts[:3], strict=True)])
+agree = np.mean(
+    [v == encode(text) for v, text in zip(colleagues_vectors(texts), texts, strict=True)]
+)
+print(f"{len(texts)} texts, {len(set(texts))} different; the vector fits the text in {agree:.1%}")
 
 # %% [markdown]
 # ```{dropdown} Solution
-# Sorting the different texts changes their order, so entry $i$ of the store is no longer the text of utterance $i$. Audio and text are paired at random, and no error is raised: all shapes fit. The store must be read through `place`, which `streams.Picked` does. A cheap alarm: train on one
+# Sorting the different texts changes their order, so entry $i$ of the store is no longer the text of utterance $i$. Audio and text are paired at random, and no error is raised: all shapes fit. The store must be read through the place of each text, as `streams.Picked` does. A cheap alarm: train on one
 # expert alone first. An expert that is at chance alone, but not in the literature, is probably misaligned.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
-print([different[place[text]] == text for text in texts[:3]])
+def repaired_vectors(texts):
+    """A vector for each text; texts that are alike are encoded once."""
+    ### BEGIN SOLUTION
+    store = {text: encode(text) for text in set(texts)}
+    return [store[text] for text in texts]
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+check.function(
+    repaired_vectors,
+    lambda texts: [encode(text) for text in texts],
+    [(["we leave", "no", "we leave"],), (["b", "a"],), (["same", "same"],)],
+    {
+        "Entry i of the store is still not the text of utterance i.": colleagues_vectors,
+        "There must be a vector for each utterance, also where a text comes twice.": (
+            lambda texts: [encode(text) for text in dict.fromkeys(texts)]
+        ),
+    },
+)
+
+# %% [markdown]
+# **Find the bug 2.** Another colleague pools with attention. "Padding is zero, so it adds nothing to a weighted sum." Watch one clip in ever longer batches:
+
+
+# %% tags=["bug"]
+def colleagues_attention(scores, frames, lengths):
+    """Frames (B, T, D), weighted by the softmax of their scores (B, T): (B, D)."""
+    return (scores.softmax(dim=1)[..., None] * frames).sum(dim=1)
+
+
+# %%
+clip, its_scores = torch.ones(1, 10, 1), torch.zeros(1, 10)
+for longest in (10, 20, 40):
+    extra = longest - 10
+    padded = torch.nn.functional.pad(clip, (0, 0, 0, extra))
+    scores_ = torch.nn.functional.pad(its_scores, (0, extra))
+    pooled = colleagues_attention(scores_, padded, torch.tensor([10])).item()
+    print(f"longest clip of the batch {longest} frames: {pooled:.3f}")
+
+# %% [markdown]
+# ```{dropdown} Solution
+# The padding adds zeros, but it takes *weight*: with a score of 0 a frame of padding gets as much attention as any other, and the rest is left with less. Give padding a score of −∞ before the softmax. To set its weights to zero afterwards is not enough, because the others then no longer sum to 1.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def repaired_attention(scores, frames, lengths):
+    """Valid frames, weighted by the softmax of their scores; padding has no weight."""
+    ### BEGIN SOLUTION
+    padding = torch.arange(scores.shape[1]) >= lengths[:, None]
+    weights_ = scores.masked_fill(padding, -torch.inf).softmax(dim=1)
+    return torch.einsum("bt,btd->bd", weights_, frames)
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+def attend_clip_by_clip(scores, frames, lengths):
+    rows = []
+    for s, f, n in zip(scores, frames, lengths.tolist(), strict=True):
+        e = [math.exp(v) for v in s[:n]]
+        rows.append(
+            [sum(w * x for w, x in zip(e, d, strict=True)) / sum(e) for d in f[:n].T.tolist()]
+        )
+    return rows
+
+
+source = torch.Generator().manual_seed(0)
+some_scores, some_frames = (torch.randn(3, 4, *d, generator=source) for d in ((), (2,)))
+check.function(
+    repaired_attention,
+    attend_clip_by_clip,
+    [(some_scores, some_frames, torch.tensor([4, 2, 1]))],
+    {
+        "Padding still takes weight: the result does not depend on the lengths.": (
+            colleagues_attention
+        ),
+        "The weights of padding are gone, but those of the others no longer sum to 1.": (
+            lambda s, f, n: (
+                s.softmax(1).masked_fill(torch.arange(4) >= n[:, None], 0)[..., None] * f
+            ).sum(1)
+        ),
+        "A score of 0 is no mask: the softmax gives it weight. Use −∞.": (
+            lambda s, f, n: colleagues_attention(
+                s.masked_fill(torch.arange(4) >= n[:, None], 0), f, n
+            )
+        ),
+    },
+    within=1e-5,
+)
 
 # %% [markdown]
 # **Research.** A model that was never told that transcripts can be missing may fall apart without them. Design a training that makes it robust, and the comparison that shows what the robustness costs.
@@ -876,7 +1023,8 @@ print([different[place[text]] == text for text in texts[:3]])
 # *Modality dropout*: in training, replace the transcript by the empty one with probability $p$. Compare four cells: $p = 0$ and $p > 0$, each tested with and without transcripts, on paired seeds. The cost is the difference with transcripts, the gain the one without. The audio experts alone bound what can be
 # reached without text; recognized transcripts in training are the other cure, and need a recognizer that has not seen those utterances.
 # ```
-#
+
+# %% [markdown]
 # ## Recap
 #
 # - Say what each expert can know at best before training; text alone is bounded by the words.

@@ -227,10 +227,21 @@ pages.unsaid(profile, ledger)
 # ```
 #
 # The second command trains the system on MSP-Podcast, unless it is there, and scores it on MEIJU2025, which no chapter's run does by itself. `--json` gives the same to programs.
-#
+
+# %% [markdown]
 # ## Exercises
 #
-# **Check 1.** Two printed accuracies are 36.75 and 33.84. Which printed differences, with two decimals, can be right?
+# Answer first, then unfold the solution. Below many answers stands a check, which gives a hint if something is wrong. To work without solutions in sight, make a notebook that has none: `serlib exercises 08 --out FOLDER`.
+
+# %% tags=["hide-input"]
+from decimal import Decimal
+
+from serlib import check
+from serlib.claims import of_number
+from serlib.metrics import Interval
+
+# %% [markdown]
+# **Check 1.** Two printed accuracies are 36.75 and 33.84. Which printed differences, with two decimals, can be right? Give a set of texts, such as `{"1.00", "1.01"}`.
 #
 # ```{dropdown} Solution
 # The accuracies are known to ±0.005, so the difference is between 2.90 and 2.92. Rounded to two decimals: 2.90, 2.91 or 2.92.
@@ -238,18 +249,44 @@ pages.unsaid(profile, ledger)
 
 # %% tags=["solution", "hide-input"]
 near = [f"2.{d}" for d in range(86, 97)]
-print([x for x in near if rules.derive("[a] - [b]", x, {"a": "36.75", "b": "33.84"}).possible])
+can_be_right = {
+    x for x in near if rules.derive("[a] - [b]", x, {"a": "36.75", "b": "33.84"}).possible
+}
+print(sorted(can_be_right))
+
+# %% tags=["check", "hide-input"]
+printed, unit = Decimal("36.75") - Decimal("33.84"), Decimal("0.01")
+check.same(
+    can_be_right,
+    {str(printed + k * unit) for k in (-1, 0, 1)},
+    {"The two accuracies are rounded themselves: each is known to ±0.005.": {str(printed)}},
+    hint="How large and how small can the difference of the numbers before rounding be?",
+)
 
 # %% [markdown]
-# **Check 2.** A test set has 200 utterances. A paper prints 71.3 %. Is that possible? And 71.3 % of 1,000?
+# **Check 2.** A paper prints 71.3 %. Of which of these sizes can its test set be: 87, 150, 200, 1,000 utterances? Give a set of numbers.
 #
 # ```{dropdown} Solution
-# Steps of 0.5 points: 71.0 and 71.5 are attainable, 71.3 is not. Of 1,000 it is 713.
+# All but 200, where steps are 0.5 points: 71.0 and 71.5 are attainable, 71.3 is not. 62 of 87 are 71.26 %, 107 of 150 are 71.33 %, and 713 of 1,000 need no rounding.
 # ```
 
 # %% tags=["solution", "hide-input"]
-for n in (200, 1000):
+asked_sizes = (87, 150, 200, 1000)
+for n in asked_sizes:
     print(rules.derive(f"share([p], {n})", "", {"p": "71.3"}).text)
+possible_sizes = {
+    n for n in asked_sizes if rules.derive(f"share([p], {n})", "", {"p": "71.3"}).possible
+}
+
+# %% tags=["check", "hide-input"]
+check.same(
+    possible_sizes,
+    {n for n in (87, 150, 200, 1000) if any(f"{k / n:.1%}" == "71.3%" for k in range(n + 1))},
+    {
+        "71.3 % is rounded. It need not be a whole number of utterances exactly.": {1000},
+        "Steps of half a point do not meet 71.3 %.": {87, 150, 200, 1000},
+    },
+)
 
 # %% [markdown]
 # **Explore.** All directions here are judged at 95 %. If none of them had any effect, how many would look decided by chance, in either direction? And how many are decided?
@@ -268,19 +305,58 @@ print(
 # %% [markdown]
 # **Find the bug.** A colleague judges a number by whether the printed value lies in the measured interval, and calls that *reproduced*. His weakest system, with two talkers in test, reproduces the most papers. Why?
 
+
+# %% tags=["bug"]
+def his_rule(value, low, high, printed):
+    """Whether a measured value with its interval reproduces a printed one."""
+    return low <= printed <= high
+
+
 # %%
 his = [Interval(0.5, 0.05, 0.95, 0.95), Interval(0.775, 0.772, 0.778, 0.95)]
 for measured in his:
-    print(f"{measured}: {'reproduced' if 0.7815 in measured else 'not reproduced'}")
+    for printed_value in (0.3, 0.7815):
+        found = his_rule(measured.value, measured.low, measured.high, printed_value)
+        print(f"{measured} reproduces {printed_value}: {found}")
 
 # %% [markdown]
 # ```{dropdown} Solution
 # His rule rewards ignorance: the wider the interval, the more printed numbers lie in it. The second system is within a point of the paper, with little doubt, and fails. A rule for *the same* needs a tolerance and a limit on the width; a rule for *different* needs the interval.
 # ```
 
+
 # %% tags=["solution", "hide-input"]
-for measured in his:
-    print(f"{measured}: {of_number(measured, 0.7815)}")
+def repaired_rule(value, low, high, printed):
+    """The rule of this chapter for *reproduced*: at most 0.01 away, and 0.05 to either side."""
+    ### BEGIN SOLUTION
+    return abs(value - printed) <= 0.01 and max(value - low, high - value) <= 0.05
+    ### END SOLUTION
+
+# %% tags=["check", "hide-input"]
+check.function(
+    repaired_rule,
+    lambda value, low, high, printed: (
+        of_number(Interval(value, low, high, 0.95), printed) == "reproduced"
+    ),
+    [
+        (0.775, 0.772, 0.778, 0.7815),
+        (0.5, 0.05, 0.95, 0.5),
+        (0.78, 0.76, 0.8, 0.765),
+        (0.78, 0.74, 0.82, 0.785),
+        (0.78, 0.77, 0.84, 0.78),
+    ],
+    {
+        "The wider the interval, the more it still reproduces.": his_rule,
+        "The distance is limited, the doubt is not: a guess that happens to fit passes.": (
+            lambda value, low, high, printed: abs(value - printed) <= 0.01
+        ),
+        "The interval is narrow enough, but the value may be anywhere in it.": (
+            lambda value, low, high, printed: (
+                low <= printed <= high and max(value - low, high - value) <= 0.05
+            )
+        ),
+    },
+)
 
 # %% [markdown]
 # **Research.** Take a paper on emotion recognition that you know. Write down ten claims of it in the form of this ledger, with rules, before you run or look up anything. How many can be tested with what the authors released? How many contradict each other?
@@ -288,7 +364,8 @@ for measured in his:
 # ```{dropdown} Solution
 # There is no single solution. Good ledgers have rules that name a metric, two systems and an interval; they say which claims rest on hidden labels; and they keep the claims that came out against the author of the ledger.
 # ```
-#
+
+# %% [markdown]
 # ## Recap
 #
 # - A rule made after the result is a description. Fix it before.

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
-from serlib import bench_cli, claims_cli, manifest_cli, train_cli
+from serlib import bench_cli, claims_cli, exercises_cli, manifest_cli, train_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON object per line")
 
     train_cli.parser(add)
+    exercises_cli.parser(add)
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     profile(book)

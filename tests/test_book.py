@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import papermill
 import pytest
 from jupytext.config import load_jupytext_config
 
-from serlib import chapters, experiments, manifest, notebooks, publish, recipes, records
+from serlib import chapters, check, experiments, manifest, notebooks, publish, recipes, records
 from serlib.bench import asked
 from serlib.notebooks import BOOK, ChapterError
 
@@ -134,6 +135,14 @@ def test_no_notebook_without_source():
 
 
 # -------------------------------------------------------------------------------------- running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def solutions_must_pass():
+    """In the chapters that are executed here, a solution that fails its check is an error."""
+    os.environ[check.REQUIRE] = "require"
+    yield
+    del os.environ[check.REQUIRE]
 
 
 @pytest.fixture(scope="session")

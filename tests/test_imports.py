@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 # Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
 # the modules of a subpackage.
 TIERS = (
-    {"intervals", "pooling", "regression", "demo", "bench"},
+    {"intervals", "pooling", "regression", "check", "demo", "bench"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
     {"splits"},
     {"manifest", "floors", "features", "checkpoints"},
@@ -39,7 +39,15 @@ TIERS = (
     {"experiments"},
     {"cluster"},
     {"sweep", "inference"},
-    {"plots", "chapters", "demo.pretrain", "verdicts", "claims.rules", "claims.proofs"},
+    {
+        "plots",
+        "chapters",
+        "exercises",
+        "demo.pretrain",
+        "verdicts",
+        "claims.rules",
+        "claims.proofs",
+    },
     {"claims.dynamics"},
     {"claims.ledger", "claims.runs"},
     {"claims"},
@@ -52,6 +60,7 @@ TIERS = (
         "manifest_cli",
         "claims_cli",
         "train_cli",
+        "exercises_cli",
     },
     {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
@@ -94,6 +103,7 @@ NEVER = {
     "audio": {"pandas", "sklearn"},
     "losses": {"pandas", "numpy", "sklearn"},
     "regression": {"pandas", "numpy", "sklearn"},
+    "check": {"torch", "pandas", "sklearn"},
     "intervals": {"torch", "pandas", "sklearn", "scipy"},
     "pooling": {"pandas", "sklearn"},
     "heads": {"pandas", "sklearn"},
