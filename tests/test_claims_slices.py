@@ -133,6 +133,7 @@ def test_a_slice_on_another_corpus(small, place, profile):
     shown, waiting = rows_of(html)
     row = shown.loc["p.t.more"]
     assert (row["verdict"], row["tier"]) == ("reproduced", f"{profile}, cremad")
+    assert f"Claims of chapter 03, profile {profile} on cremad: " in html
     assert "planted" not in shown  # nobody planted anything there
     assert claims.BETTER not in html and len(waiting) == 2
     if profile == "full":

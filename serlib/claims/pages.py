@@ -118,6 +118,7 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     many = Counter(f.verdict for f in shown)
     told = ", ".join(f"{many[v]} {v}" for v in claims.VERDICTS if many[v])
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
+    profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
     caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
     html = table(shown, caption, columns).data
