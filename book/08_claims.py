@@ -153,7 +153,7 @@ pd.DataFrame(
 #
 # ## The whole ledger
 #
-# Choose a paper, a chapter, a kind, a verdict, or type a word. (Where scripts are off the table is whole.)
+# Every chapter from 02 on ends with its slice of this table. Here is the whole. Choose a paper, a chapter, a kind, a verdict, or type a word. (Where scripts are off, all rows are shown and the menus are not.)
 
 # %%
 pages.page(found)
@@ -205,7 +205,7 @@ else:
 display(Markdown(pages.report(one, ledger).replace("# ", "#### ", 1)))
 
 # %% [markdown]
-# With one seed the interval knows talkers, and nothing of luck in training. `--seeds 0 1 2` asks for more.
+# Seeds that were run before count, too. With one seed the interval knows talkers, and nothing of luck in training; `--seeds 0 1 2` asks for more.
 #
 # ## What the papers did not say
 #

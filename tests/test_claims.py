@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from serlib import claims, cli, experiments, records
+import claims_toys as toys
+from claims_toys import SMALL, judged, make
+from serlib import claims, cli, records
 from serlib.claims import ClaimError, of_number, pages
 from serlib.claims import runs as claim_runs
 from serlib.metrics import Interval
@@ -111,38 +113,15 @@ def test_chapters_and_prefixes_select():
 
 # ---------------------------------------------------------------------------------- strict reading
 
-SMALL = """
-papers:
-  p: {title: "A paper", cite: p, read: "all of it"}
-systems:
-  a: {recipe: cai2021, with: {alpha: 0.0}}
-  b: {recipe: cai2021, with: {alpha: 0.1}}
-groups:
-  - id: p.t
-    paper: p
-    where: "Table 1"
-    chapter: "03"
-    corpus: IEMOCAP
-    protocol: "as printed"
-    claims:
-      - {id: a.wa, says: "accuracy of a", printed: "70.0", rule: "value(a, wa)"}
-      - {id: b.wa, says: "accuracy of b", printed: "72.0", rule: "value(b, wa)"}
-      - {id: more, says: "b beats a", rule: "more(a, b, wa) and less(a, b, wer)", planted: "yes"}
-      - {id: gain, says: "b gains", printed: "3.0", rule: "gain(a, b, wa)",
-         derive: "[p.t.b.wa] - [p.t.a.wa]"}
-      - {id: rank, says: "the best", rule: none, why: "nobody else is here"}
-unsaid:
-  - {id: u, paper: p, open: "alpha", ours: "0.1", alternative: "0", base: b, instead: a,
-     metrics: "wa wer", chapter: "03"}
-  - {id: v, paper: p, open: "epochs", ours: "4", note: "not measured", chapter: "03"}
-"""
-
 
 @pytest.fixture
 def small(tmp_path):
-    path = tmp_path / "claims.yaml"
-    path.write_text(SMALL)
-    return claims.read(path)
+    return toys.ledger(tmp_path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    return toys.home(tmp_path, monkeypatch)
 
 
 def test_a_small_ledger_is_read(small):
@@ -269,47 +248,6 @@ def test_no_verdict_without_bounds(bounds):
 
 
 # ------------------------------------------------------------------------------ on hand-made runs
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty home, and names of runs that need no weights."""
-    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
-
-    def identity(recipe):
-        return (
-            f"{recipe.system}-{records.digest(claim_runs._key(records.plain(recipe)))}{recipe.seed}",
-            {},
-        )
-
-    monkeypatch.setattr(experiments, "identity", identity)
-    where = {"device": "CPU", "python": "3", "packages": {"torch": "2"}}
-    monkeypatch.setattr(records, "environment", lambda: where)
-    return tmp_path
-
-
-def make(recipe, right, *, talkers=8, words=(), history=(), stale=False):
-    """A finished run with the share `right` of 10 utterances per talker answered rightly."""
-    n, hits = talkers * 10, round(10 * right)
-    truth = np.arange(n) % 4
-    wrong = np.arange(n) % 10 >= hits
-    table = pd.DataFrame({"truth": truth, "prediction": (truth + wrong) % 4})
-    table.index = pd.Index([f"u{i}" for i in range(n)], name="key")
-    table["speaker"] = [f"t{i // 10}" for i in range(n)]
-    if words:
-        table["reference"], table["hypothesis"] = words
-    name = experiments.identity(recipe)[0] + ("x" if stale else "")
-    run = records.Run.open(records.home() / "runs", {"recipe": records.plain(recipe)}, key=name)
-    with run.lock():
-        for row in history:
-            run.log(**row)
-        run.save_predictions("test", table)
-        run.finish({"test": {}})
-    return run
-
-
-def judged(ledger, id, profile="full"):
-    return claims.judge(ledger, ledger[id], profile, claim_runs.Finished())
 
 
 def test_without_runs_nothing_is_claimed(small, place):
@@ -515,6 +453,7 @@ def test_a_chapter_gets_its_slice(place):
     ]  # fmt: skip
     assert set(table.index) == {c.id for c in BOOK.select("06")}
     assert table.loc["wang2025.t4.msp.last.macro_f1", "printed"] == "33.82 %"
+    assert table.loc["wang2025.s334.gain_msp", "printed"] == "1.67 points"
 
 
 def test_the_page_escapes_and_holds_every_claim(small, place):
@@ -539,7 +478,7 @@ def test_the_report_of_a_claim(small, place):
         "Verdict: within seed noise",
         "more(a, b, wa)",
         "0.200 [",
-        "| 1 |",
+        ", 1 seed",
         "fine-tune-",
         "synthetic",
     ):

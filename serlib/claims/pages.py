@@ -26,8 +26,11 @@ SLICE = tuple(name for name in COLUMNS if name != "runs")
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
 UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
 FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
-# The colors are those of the site's theme, of JupyterLab, or else the browser's own.
+# The colors are those of the site's theme, of JupyterLab, or else the browser's own. On a dark page
+# the theme gives outputs a light ground, unless they are tables of pandas; these stay dark.
 STYLE = """
+html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box) {
+  background: transparent; color: inherit; padding: 0}
 .ledger-box {max-height: 36em; overflow: auto; margin-bottom: 1em}
 .ledger-box .ledger {display: table; width: auto; max-width: none; overflow: visible;
   border-collapse: collapse; font-size: 0.85em}
@@ -115,6 +118,7 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     many = Counter(f.verdict for f in shown)
     told = ", ".join(f"{many[v]} {v}" for v in claims.VERDICTS if many[v])
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
+    profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
     caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
     html = table(shown, caption, columns).data
@@ -214,10 +218,10 @@ def report(finding: Finding, ledger: Ledger) -> str:
         lines.append(f"- Planted in the demo corpus: {claim.planted} (synthetic speech)")
     lines.append(f"- Chapter: {claim.chapter}")
     if finding.measured:
-        lines += ["", "| compared | measured, 95 % interval | seeds |", "|:--|:--|--:|"]
-        for m in finding.measured:
-            what = m.lacks or f"{m.interval}{f' ({m.note})' * bool(m.note)}"
-            lines.append(f"| {m.label} | {what} | {m.seeds} |")
+        lines += ["", "Measured, with 95 % intervals over talkers and seeds:", ""]
+        for m in finding.measured:  # a list, since not every viewer of notebooks knows tables
+            note, seeds = f" ({m.note})" * bool(m.note), f", {m.seeds} seed{'s' * (m.seeds > 1)}"
+            lines.append(f"- {m.label}: {m.lacks or f'{m.interval}{note}{seeds}'}")
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
     if names:
         lines += ["", "Systems:", ""]
