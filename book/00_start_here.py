@@ -324,7 +324,7 @@ check.number(
 # **Check 2.** How many mel lie between 100 and 200 Hz? And between 4,000 and 4,100 Hz? Use the formula of the section *Look*.
 #
 # ```{dropdown} Solution
-# $m(200) - m(100) = 132.7$ and $m(4100) - m(4000) = 23.8$. The same hundred hertz count more than five times as much at the bottom of the scale.
+# $m(200) - m(100) = 132.7$ and $m(4100) - m(4000) = 23.7$. The same hundred hertz count more than five times as much at the bottom of the scale.
 # ```
 
 # %% tags=["solution", "hide-input"]

@@ -820,7 +820,7 @@ from serlib import check
 # ```
 
 # %% tags=["solution", "hide-input"]
-in_lstm = size(torch.nn.LSTM(64, 64))
+in_lstm = sum(p.numel() for p in torch.nn.LSTM(64, 64).parameters())
 as_wide = round(in_lstm / 193)
 print(in_lstm, as_wide)
 

@@ -332,6 +332,7 @@ def repaired_rule(value, low, high, printed):
     return abs(value - printed) <= 0.01 and max(value - low, high - value) <= 0.05
     ### END SOLUTION
 
+
 # %% tags=["check", "hide-input"]
 check.function(
     repaired_rule,

@@ -161,6 +161,23 @@ def test_a_right_function_passes_whatever_numbers_it_returns():
     assert check.function(lambda x: math.nan, lambda x: np.float32("nan"), [1])
 
 
+@pytest.mark.parametrize(
+    ("returned", "right", "alike"),
+    [
+        (np.True_, True, True), (torch.tensor(True), True, True), (1, True, False),
+        (False, True, False), ([True], True, False), (np.array([True, False]), [True, False], True),
+        ("a", "a", True), ("a", "b", False), ({"a": 1.0}, {"a": 1}, True),
+        ({"b": 1}, {"a": 1}, False), ({"a": 2}, {"a": 1}, False), ([1], {"a": 1}, False),
+        ({1, 2}, {2, 1}, True), ({1}, {2}, False), (["a", 1], ("a", 1.0), True),
+        ([[1], [1, 2]], [[1], [1, 2]], True), ([[1], [1, 3]], [[1], [1, 2]], False),
+        (None, None, True), (abs, abs, True), (torch.ones(2), [1, 1], True),
+        (np.array([]), [], True), (np.zeros((0, 2)), [], False),
+    ],
+)  # fmt: skip
+def test_what_counts_as_the_same(returned, right, alike):
+    assert bool(check.function(lambda x: returned, lambda x: right, [0])) == alike
+
+
 def test_known_mistakes_are_recognized_by_what_they_return():
     assert check.function(lambda x: np.sum(x), mean, CASES, MISTAKES).message == "That is the sum."
     assert check.function(np.max, mean, CASES, MISTAKES).message == "That is the largest."
