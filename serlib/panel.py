@@ -59,11 +59,11 @@ def bars(probabilities: Mapping[str, float]) -> str:
     Raises:
         PanelError: If they are no probabilities.
     """
-    values = np.array([*probabilities.values()], dtype=float)
-    if not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise PanelError(f"no probabilities: {dict(probabilities)}")
+    named = dict(probabilities)  # of a pandas Series too
+    if not named or not all(0 <= p <= 1 for p in named.values()):
+        raise PanelError(f"no probabilities: {named}")
     rows = []
-    for name, p in sorted(probabilities.items(), key=lambda item: -item[1]):
+    for name, p in sorted(named.items(), key=lambda item: -item[1]):
         bar = f"background: #0072b2; height: 0.8em; width: {12 * p:.2f}em"
         rows.append(
             f'<tr><th scope="row" style="text-align: right">{html.escape(name)}</th>'

@@ -36,8 +36,8 @@ import platformdirs
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
     "__init__ bench_cli chapters claims_cli cli cluster fusionplots inference layerplots lossplots "
-    "manifest_cli notebooks panel pdf plan plots publish records sweep taskplots throughput trackers "
-    "train_cli verdicts".split()
+    "manifest_cli notebooks panel pdf plan plots publish records sweep taskplots throughput "
+    "trackers train_cli verdicts".split()
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "

@@ -16,14 +16,15 @@ import pytest
 from serlib import pdf
 
 REQUIRED = os.environ.get("SERLIB_BROWSER") == "required"
-MISSING = (
-    "no Chromium on this machine; apt install chromium"
-    if pdf.chromium() is None
-    else "Playwright is not installed; pip install -c constraints.txt -e '.[browser]'"
-    if importlib.util.find_spec("playwright") is None
-    else ""
+WANTED = ("playwright", "axe_playwright_python", "pypdf")
+MISSING = ", ".join(
+    [name for name in WANTED if importlib.util.find_spec(name) is None]
+    + ["Chromium"] * (pdf.chromium() is None)
 )
-needs_browser = pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=MISSING or "-")
+needs_browser = pytest.mark.skipif(
+    bool(MISSING) and not REQUIRED,
+    reason=f"not here: {MISSING}; apt install chromium, pip install -e '.[browser]'",
+)
 FLAGS = ("--autoplay-policy=no-user-gesture-required", "--mute-audio")
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
@@ -63,6 +64,7 @@ def test_what_is_no_utterance_is_refused_by_name(content, said):
 
 def test_bars_are_as_long_as_the_probabilities_and_can_be_read_aloud():
     text = panel.bars({"anger": 0.25, "joy <3": 0.75})
+    assert text == panel.bars(pd.Series({"anger": 0.25, "joy <3": 0.75}))
     assert re.findall(r"width: ([\d.]+)em\"", text) == ["9.00", "3.00"]  # of 12
     assert re.findall(r'<th scope="row"[^>]*>([^<]*)</th>', text) == ["joy &lt;3", "anger"]
     assert re.findall(r"<td>([\d.]+)</td>", text) == ["0.75", "0.25"]
