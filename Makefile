@@ -1,6 +1,6 @@
 # `make book` and `make test` set everything up the first time; nothing but Python 3.11 or newer is needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint notebooks lock clean
+.PHONY: help setup book pdf test lint notebooks lock clean
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
 
@@ -12,6 +12,7 @@ STAMP := $(VENV)/.serlib-setup
 
 help:
 	@echo "make book       set up, make the demo corpus, run every chapter, render the site   (PROFILE=smoke|demo|full)"
+	@echo "make pdf        print the notebooks of book/ to one PDF, without executing anything (needs Chromium)"
 	@echo "make test       set up and run the tests"
 	@echo "make lint       ruff and codespell"
 	@echo "make notebooks  run the demo tier and write each chapter's .ipynb beside its .py"
@@ -35,6 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 book: setup
 	$(BIN)/serlib demo corpus
 	$(BIN)/serlib book --profile $(PROFILE)
+
+pdf: setup
+	$(BIN)/serlib site --shipped --pdf
 
 test: setup
 	$(BIN)/python -m pytest -q

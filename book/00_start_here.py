@@ -223,7 +223,9 @@ def judge(waves: list[np.ndarray]) -> pd.DataFrame:
 
 judged = judge([data.store[i] for i in chosen])
 judged.insert(0, "listeners said", table.loc[chosen, "emotion"].to_numpy())
-judged.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1)
+judged.style.format(precision=2).background_gradient(
+    axis=1, cmap="Blues", vmin=0, vmax=1, text_color_threshold=0.18
+)
 
 # %% [markdown]
 # ### Where it errs
@@ -253,8 +255,23 @@ for key, row in wrong.iterrows():
 # %% [markdown]
 # ### Your own voice
 #
-# Set `own_file` to a recording of yours (any length of some seconds, any format that a browser records as WAV, FLAC, OGG or MP3) and run the cell. **The demo recognizer has heard nothing but a synthesizer**, so expect little: its answer about
-# a human voice means nothing, and finding that out is part of the tour.
+# Choose an utterance of the test set, or bring a recording of yours: one sentence of some seconds, in any format that a browser records as WAV, FLAC, OGG or MP3. **The demo recognizer has heard nothing but a synthesizer**, so expect little: its answer about
+# a human voice means nothing, and finding that out is part of the tour. (On this page the panel is still; it moves in JupyterLab.)
+
+# %%
+from serlib import panel
+
+at = np.flatnonzero((table["split"] == "test").to_numpy())[:8] if planted else []
+choices = {
+    f"{table.loc[i, 'emotion']}: “{table.loc[i, 'text']}” ({table.loc[i, 'speaker']})": (
+        lambda i=i: data.store[i]
+    )
+    for i in at
+}
+panel.Panel(choices, lambda wave: judge([wave]).iloc[0])
+
+# %% [markdown]
+# Without a mouse, as in a run by papermill, set the parameter `own_file` to a recording instead.
 
 # %%
 if own_file:
@@ -446,7 +463,9 @@ if planted:
     answers = judge([audio.from_int16(wave) for wave in spoken])
     answers.index = [f"pitch × {f}" for f in factors]
     display(
-        answers.style.format(precision=2).background_gradient(axis=1, cmap="Blues", vmin=0, vmax=1)
+        answers.style.format(precision=2).background_gradient(
+            axis=1, cmap="Blues", vmin=0, vmax=1, text_color_threshold=0.18
+        )
     )
 
 # %% [markdown]

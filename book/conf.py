@@ -4,6 +4,8 @@ The site is built by `serlib site` in a folder of its own, from notebooks that w
 before: nothing is executed here, nothing is fetched, and every warning is an error.
 """
 
+import os
+
 project = "Speech emotion recognition, rerun"
 author = "the authors of serlib"
 copyright = "2026, the authors of serlib"
@@ -16,7 +18,8 @@ extensions = [
     "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_chapters.md", "_corpora.md"]  # included by index.md and corpora.md
+# Included by index.md, corpora.md and online.md.
+exclude_patterns = ["_chapters.md", "_corpora.md", "_online.md"]
 numfig = True
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -36,6 +39,7 @@ html_logo = "_static/logo.svg"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["book.css"]
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
@@ -49,5 +53,36 @@ html_theme_options = {
     ),
 }
 
+# Where the repository is published; `publish.build` sets it, and without it there are no buttons.
+if repository := os.environ.get("SERLIB_REPOSITORY"):
+    html_theme_options |= {
+        "repository_url": repository,
+        "repository_branch": os.environ.get("SERLIB_BRANCH", "main"),
+        "path_to_docs": "book",
+        "use_repository_button": True,
+        "launch_buttons": {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        },
+    }
+
 # One file with all of TeX and SVG output: MathJax 4 would fetch its fonts from a network.
 mathjax_path = "mathjax/tex-svg-full.js"
+
+
+def _plain_citations(app, page, template, context, doctree) -> None:
+    """Take from the bibliography two ARIA roles that its markup does not keep.
+
+    docutils calls it a list, with children that are no list items, and each entry by a role that
+    has since been withdrawn. Screen readers read it better without.
+    """
+    body = context.get("body", "")
+    for role in (' role="list" class="citation-list"', ' role="doc-biblioentry"'):
+        body = body.replace(role, role.split('"', 2)[2])
+    context["body"] = body
+
+
+def setup(app) -> None:
+    """Sphinx calls this for settings that are functions."""
+    app.connect("html-page-context", _plain_citations)

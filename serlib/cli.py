@@ -67,7 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     book.add_argument("--force", action="store_true", help="run finished chapters again")
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
-    profile(add("site", _site, "Render the site from finished chapters."))
+    site = add("site", _site, "Render the site from finished chapters.")
+    profile(site)
+    site.add_argument("--shipped", action="store_true",
+                      help="from the notebooks in book/, without executing anything")  # fmt: skip
+    site.add_argument("--pdf", action="store_true", help="print it to one PDF too; needs Chromium")
     pair = add("pair", _pair, "Write finished demo runs as notebooks beside their sources.")
     pair.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
     add("machine", _machine, "Show what this machine has and how long the chapters take.")
@@ -161,21 +165,28 @@ def _book(arguments: argparse.Namespace) -> int:
     if failed := [run.chapter for run in runs if not run.ok]:
         print(f"serlib: failed: {', '.join(failed)}", file=sys.stderr)
         return 1
-    return 0 if arguments.no_site else _render(runs, arguments.profile)
-
-
-def _render(runs, profile: str) -> int:
-    from serlib import notebooks, publish
-
-    page = publish.build(runs, notebooks.BOOK.parent / "_build" / profile)
-    print(f"The site is at {page}")
+    if not arguments.no_site:
+        _render(runs, arguments.profile)
     return 0
 
 
-def _site(arguments: argparse.Namespace) -> int:
-    from serlib import publish
+def _render(runs, name: str) -> Path:
+    from serlib import notebooks, publish
 
-    return _render(publish.finished(arguments.profile), arguments.profile)
+    page = publish.build(runs, notebooks.BOOK.parent / "_build" / name)
+    print(f"The site is at {page}", flush=True)
+    return page
+
+
+def _site(arguments: argparse.Namespace) -> None:
+    from serlib import pdf, publish
+
+    if arguments.shipped:
+        page = _render(publish.shipped(), "shipped")
+    else:
+        page = _render(publish.finished(arguments.profile), arguments.profile)
+    if arguments.pdf:
+        print(f"The PDF is at {pdf.write(page, page.parents[1] / 'book.pdf')}")
 
 
 def _pair(arguments: argparse.Namespace) -> None:

@@ -157,8 +157,9 @@ def _literal(name: str, text: str):
 def tidy(notebook: NotebookNode) -> NotebookNode:
     """Leave in a notebook what a reader needs, in place, and return it.
 
-    Run metadata goes, and so do widgets (progress bars): without a kernel they are blank. An id is
-    a hash of the cell and its place, the same each time.
+    Run metadata goes, and so do widgets (progress bars): without a kernel they are blank. One that
+    brought HTML to show instead leaves that. An id is a hash of the cell and its place, the same
+    each time.
     """
     kept = {k: v for k, v in notebook.metadata.items() if k == "serlib"}
     notebook.metadata = NotebookNode(
@@ -169,6 +170,9 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
             {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution") and v}
         )
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output.data.pop(WIDGET, None)
             cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
         text = f"{index}:{cell.cell_type}:{cell.source}"
         cell["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,20 +6,23 @@ executes anything: the pages are the notebooks that the runner produced, copied 
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import soundfile
-from IPython.display import HTML, Audio
+from IPython.display import HTML
 
 from serlib import audio, chapters, notebooks, records
 from serlib.chapters import ChapterRun
@@ -56,8 +59,33 @@ def player(wave: np.ndarray, caption: str) -> HTML:
     """An audio player for a chapter: 16 kHz samples as MP3, small enough for a notebook."""
     sound = io.BytesIO()
     soundfile.write(sound, wave, audio.SAMPLE_RATE, format="MP3")
-    player = Audio(sound.getvalue(), rate=audio.SAMPLE_RATE)._repr_html_()
-    return HTML(f"<figure>{player}<figcaption>{html.escape(caption)}</figcaption></figure>")
+    content, said = base64.b64encode(sound.getvalue()).decode(), html.escape(caption)
+    return HTML(
+        f'<figure><audio controls aria-label="{said}" src="data:audio/mpeg;base64,{content}">'
+        f"</audio><figcaption>{said}</figcaption></figure>"
+    )
+
+
+def shipped(folder: Path = BOOK) -> list[ChapterRun]:
+    """The notebooks beside the chapters' sources as finished runs, without executing anything.
+
+    Raises:
+        ChapterError: Naming chapters that have no notebook yet.
+    """
+    runs, missing = [], []
+    for name, took in measured(folder).items():
+        if not took:
+            missing.append(name)
+            continue
+        runs.append(
+            ChapterRun(
+                name, took["profile"], {}, "", folder, "ok", took["seconds"], took["peak_mb"],
+                environment={"cpu_count": took["cores"]}, cached=True,
+            )
+        )  # fmt: skip
+    if missing:
+        raise ChapterError(f"no notebook yet beside {', '.join(missing)}; run: make notebooks")
+    return runs
 
 
 class Cost:
@@ -102,6 +130,33 @@ def table(runs: Iterable[ChapterRun]) -> str:
     return "\n".join([*rows, f"| **All** | **{total:.1f}** | **{peak:.1f} GB** |", ""])
 
 
+def repository() -> str:
+    """Where the book is published: ``$SERLIB_REPOSITORY``, else the package's own address, or "".
+
+    The package's is `Repository` under `[project.urls]` in pyproject.toml.
+    """
+    urls = metadata.metadata("serlib").get_all("Project-URL") or []
+    known = dict(url.split(", ", 1) for url in urls)
+    return os.environ.get("SERLIB_REPOSITORY", known.get("Repository", "")).rstrip("/")
+
+
+def online(repository: str) -> str:
+    """Markdown on how to run a chapter elsewhere, or on how to get buttons for it."""
+    if not repository:
+        return (
+            "This copy of the book does not say where its repository is, so its pages have no "
+            "buttons. Whoever publishes it names the address once, and builds again:\n\n"
+            "```\nSERLIB_REPOSITORY=https://github.com/OWNER/NAME serlib site\n```\n\n"
+            "or for good, as `Repository` under `[project.urls]` in `pyproject.toml`.\n"
+        )
+    return (
+        "The rocket at the top of a chapter opens it on Binder or Colab. The repository is "
+        f"<{repository}>. On Colab put this into a first cell:\n\n"
+        f"```\n!git clone --depth 1 {repository} /content/book\n"
+        "!pip install -q -c /content/book/constraints.txt -e /content/book\n```\n"
+    )
+
+
 def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     """Render executed chapters to HTML, with every warning an error.
 
@@ -134,6 +189,7 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     (source / "_chapters.md").write_text(f"{table(runs)}\n{note}")
     known = (cards.markdown(cards.read(name)) for name in cards.names())
     (source / "_corpora.md").write_text("\n".join(known))
+    (source / "_online.md").write_text(online(repository()))
     for run in runs:
         shutil.copy(run.notebook, source)
     _sphinx(source, html, out / "doctrees")
@@ -144,8 +200,9 @@ def _sphinx(source: Path, html: Path, doctrees: Path) -> None:
     shutil.rmtree(doctrees, ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q"]
     done = subprocess.run(
-        [*command, "-d", str(doctrees), str(source), str(html)], capture_output=True, text=True
-    )
+        [*command, "-d", str(doctrees), str(source), str(html)],
+        capture_output=True, text=True, env=os.environ | {"SERLIB_REPOSITORY": repository()},
+    )  # fmt: skip
     if "No module named sphinx" in done.stderr:
         raise ChapterError("the site needs Sphinx: pip install -c constraints.txt -e '.[docs]'")
     if done.returncode:

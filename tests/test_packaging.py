@@ -119,6 +119,56 @@ def test_ci_stops_at_the_first_failure():
     assert subprocess.run(["bash", "-n", script]).returncode == 0
 
 
+def test_ci_takes_the_browsers_that_the_book_takes():
+    from serlib import pdf
+
+    text = (ROOT / ".ci" / "run").read_text()
+    assert all(f"command -v {name}" in text for name in pdf.BROWSERS)
+    assert "export SERLIB_BROWSER=required" in text and "install" in text
+
+
+def test_ci_goes_on_without_a_browser(tmp_path):
+    """Its function alone, on a machine with nothing: one line, and no tests are required."""
+    text = (ROOT / ".ci" / "run").read_text()
+    function = text[text.index("browser() {") : text.index("step browser")]
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    bash = shutil.which("bash")
+    script = f"set -euo pipefail\n{function}\nbrowser; echo required=${{SERLIB_BROWSER:-no}}"
+    environment = {"PATH": str(tmp_path)}
+    run = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "required=no" and "skipped" in run.stdout
+    (tmp_path / "chromium").write_text("")
+    (tmp_path / "chromium").chmod(0o755)
+    run = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=environment)
+    assert run.stdout.splitlines() == [f"browser: {tmp_path}/chromium", "required=required"]
+
+
+def test_the_browser_extra_is_part_of_dev():
+    extras = PROJECT["optional-dependencies"]
+    assert set(extras["browser"]) < set(extras["dev"])
+
+
+def test_a_devcontainer_installs_what_make_installs():
+    """No version of its own: the image has a Python, `make setup` has the pins."""
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make setup"
+    python = container["image"].rpartition("-")[0].rpartition(":")[2].removeprefix("1-")
+    assert Version(python) in Requirement(f"python{PROJECT['requires-python']}").specifier
+    interpreter = container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"]
+    assert interpreter == "${containerWorkspaceFolder}/.venv/bin/python"
+    assert "VENV := .venv" in (ROOT / "Makefile").read_text()
+    assert not re.findall(r"==\d", (ROOT / ".devcontainer" / "devcontainer.json").read_text())
+
+
+def test_binder_reads_the_environment_of_conda():
+    """Its own folder or another of its files would shadow environment.yml, and its pins."""
+    assert (ROOT / "environment.yml").is_file()
+    shadows = "binder .binder requirements.txt setup.py Pipfile Dockerfile apt.txt runtime.txt"
+    assert not [name for name in shadows.split() if (ROOT / name).exists()]
+
+
 def test_setup_refuses_an_old_python(tmp_path):
     old = tmp_path / "python3.8"
     old.write_text("#!/bin/sh\n[ \"$1\" = --version ] && echo 'Python 3.8.1'\nexit 1\n")
