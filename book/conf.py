@@ -16,7 +16,7 @@ extensions = [
     "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_chapters.md", "_corpora.md"]  # included by index.md and corpora.md
+exclude_patterns = ["_*.md"]  # made at build time, and included by pages
 numfig = True
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]

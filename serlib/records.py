@@ -35,7 +35,7 @@ import platformdirs
 # Modules that decide no result. Every other one is in the name of each run, comments too: the price
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
-    "__init__ archive_cli bench_cli chapters claims_cli cli cluster fusionplots inference "
+    "__init__ archive_cli bench_cli chapters claims_cli cli cluster course fusionplots inference "
     "layerplots lossplots manifest_cli notebooks plan plots publish records sweep taskplots "
     "throughput trackers train_cli verdicts".split()
 )

@@ -47,7 +47,6 @@ TIERS = (
     {"archive.checking"},
     {"archive"},
     {
-        "publish",
         "demo.card",
         "demo.whisper",
         "demo.roberta",
@@ -62,6 +61,8 @@ TIERS = (
     {"bench.asked", "bench.contenders"},
     {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses"},
     {"plan"},
+    {"course"},
+    {"publish"},
     {"bench_cli"},
     {"cli"},
 )
