@@ -23,7 +23,7 @@ from serlib.chapters import ChapterRun
 from serlib.claims import Ledger
 from serlib.corpora import cards
 
-GRADES = ("Check", "Explore", "Research", "Find the bug")
+GRADES = {"Check": "Check", "Explore": "Explore", "Research": "Research", "Find the bug": "Bug"}
 EXERCISE = re.compile(rf"^\*\*({'|'.join(GRADES)})(?: \d+)?\.\*\* ", re.M)
 ROOTS = {"iemocap": "/data/IEMOCAP_full_release", "msp-podcast": "/data/MSP-Podcast"}
 # What a class may do, by the beginning of a license's SPDX name.
@@ -81,7 +81,7 @@ def costs(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> str:
         link = f"[{run.chapter[:2]} · {titles[run.chapter]}]({run.chapter}.ipynb)"
         numbers = [f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"]
         rows.append([link, *numbers, *(str(grades[g]) for g in GRADES)])
-    return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in GRADES)], rows)
+    return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in GRADES.values())], rows)
 
 
 def exercises(notebook: Path) -> Counter:
@@ -96,7 +96,8 @@ def licenses(known: Iterable[cards.Card]) -> str:
     """What each corpus's license lets a class do."""
     rows = []
     for card in known:
-        use = next(use for start, use in IN_CLASS.items() if card.license.startswith(start))
+        fitting = (use for start, use in IN_CLASS.items() if card.license.startswith(start))
+        use = next(fitting, "read the license first")
         get = f"`serlib manifest get {card.name}`" if card.downloads else cell(card.how_to_get)
         rows.append([cell(card.title), cell(card.license.removeprefix("LicenseRef-")), use, get])
     return table(["Corpus", "License", "In class", "How to get it"], rows)
@@ -135,8 +136,8 @@ def commands(path: Path) -> dict[str, list[str]]:
         stock = " ".join(f"-p {name} {value}" for name, value in given.items())
         own = " ".join(f"-p {name}={value}" for name, value in given.items())
         found[corpus] = [
-            f"papermill book/{path.stem}.ipynb {out} {stock}",
-            f"serlib run {number} {own}",
+            f"papermill book/{path.stem}.ipynb {out} \\\n  {stock}",
+            f"serlib run {number} \\\n  {own}" if corpus else f"serlib run {number} {own}",
         ]
     return found
 
@@ -170,9 +171,9 @@ def _decided(number: str, ledger: Ledger) -> list[str]:
     for claim in waiting:
         where = " and ".join(dict.fromkeys(step.role for step in claim.steps))
         said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
-        rows.append([f"`{claim.id}`", cell(said), cell(claim.corpus), cell(where)])
+        rows.append([f"{cell(said)} `{claim.id}`", cell(claim.corpus), cell(where)])
     title = f"{len(waiting)} of its {len(own)} claims are decided by runs"
-    parts = table(["Claim", "What is said", "Printed for", "Scored on"], rows)
+    parts = table(["What is said, and the claim", "Printed for", "Scored on"], rows)
     return [f"````{{dropdown}} {title}", "", parts, "````", ""]
 
 
@@ -181,7 +182,7 @@ def _decided(number: str, ledger: Ledger) -> list[str]:
 
 def errata(ledger: Ledger) -> str:
     """What the papers print that cannot be, each with the arithmetic that shows it."""
-    rows, nothing = [], Archived(())
+    parts, nothing = [], Archived(())
     for claim in ledger.claims:
         derived = ledger.derived(claim)
         if claim.kind != "formula" and (derived is None or derived.possible):
@@ -189,9 +190,12 @@ def errata(ledger: Ledger) -> str:
         found = claims.judge(ledger, claim, "full", nothing)
         if found.verdict == claims.CONTRADICTED:
             paper = f"{{cite}}`{ledger.papers[claim.paper]['cite']}`"
-            said = f"{cell(claim.says)}{f': {claims.printed(claim)}' if claim.printed else ''}"
-            rows.append([f"{paper}, {cell(claim.where)}", said, cell(found.why), f"`{claim.id}`"])
-    return table(["Where", "What is printed", "What it comes to", "Claim"], rows)
+            said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
+            parts.append(
+                f"- {paper}, {cell(claim.where)} (`{claim.id}`)\\\n  *Printed:* {cell(said)}.\\\n"
+                f"  *Comes to:* {cell(found.why)}."
+            )
+    return "\n".join([*parts, ""])
 
 
 # ------------------------------------------------------------------------------------- citation
