@@ -127,7 +127,7 @@ pd.DataFrame.from_dict(
 #
 # ### Listen
 #
-# The table below is the corpus: one row per utterance, the **manifest**. It says who speaks, what is said, which emotion the listeners agreed on, and on which side of the split the row lies.
+# The table below is the corpus: one row per utterance, the **{term}`manifest`**. It says who speaks, what is said, which emotion the listeners agreed on, and on which side of the split the row lies.
 
 # %%
 recipe = recipes.wang2025_baseline(profile, corpus, data_root)
@@ -162,7 +162,7 @@ if planted:  # licensed audio must not get into a notebook
 # Three views of one utterance on the same time axis.
 #
 # - The **waveform** is air pressure against time, 16,000 numbers a second.
-# - The **mel spectrogram** cuts it into windows of 25 ms, a hundred a second, and shows the energy in 80 frequency bands. The bands are spaced like the ear's own scale, the mel scale
+# - The **{term}`mel spectrogram`** cuts it into windows of 25 ms, a hundred a second, and shows the energy in 80 frequency bands. The bands are spaced like the ear's own scale, the mel scale
 #   $m = 2595 \log_{10}(1 + f/700)$: fine at low frequencies, coarse at high ones. Dark stripes are silence; horizontal bars are the resonances that make vowels.
 # - The **pitch** is how fast the vocal folds open and close, in hertz. It exists only where the voice is voiced; *s* and *f* have none.
 
@@ -202,7 +202,7 @@ pd.DataFrame(
 ).drop(index="runs")
 
 # %% [markdown]
-# **WA** is plain accuracy. **UA** is the mean over classes of the share found, so that rare classes count as much as frequent ones. **Macro-F1** is like UA but also charges for false alarms.
+# **{term}`WA`** is plain accuracy. **{term}`UA`** is the mean over classes of the share found, so that rare classes count as much as frequent ones. **Macro-F1** is like UA but also charges for false alarms.
 # The brackets are a 95 % interval: how far the number might move with other speakers. Chapters 01 and 02 explain all of them.
 #
 # Let it judge the utterances that you heard:
@@ -230,7 +230,7 @@ judged.style.format(precision=2).background_gradient(
 # %% [markdown]
 # ### Where it errs
 #
-# One number hides which mistakes are made. The **confusion matrix** shows them: a row for each true class, a column for each answer.
+# One number hides which mistakes are made. The **{term}`confusion matrix`** shows them: a row for each true class, a column for each answer.
 
 # %% mystnb={"image": {"alt": "Confusion matrix of the recognizer on the test set, eight classes, share of the true class in color and counts in print"}, "figure": {"caption": "Confusion on test. The diagonal is right; look for rows that end up in the neutral column.", "name": "fig-00-confusion"}}
 ax = plots.confusion(runs.confusion(recipe.name), recipe.classes)
@@ -473,7 +473,7 @@ if planted:
 #
 # - The book tests one claim: a second task makes emotion recognition better.
 # - Three tiers run the same cells; only `full` speaks about human speech.
-# - The demo corpus is synthetic and has planted answers, so the best possible score is known.
+# - The {term}`demo corpus` is synthetic and has planted answers, so the best possible score is known.
 # - One utterance is a waveform, a spectrogram, a pitch contour, and a row of the manifest.
 #
 # Next: [01 Data imbalance](01_data_imbalance), where a guesser beats what looks like a good system.

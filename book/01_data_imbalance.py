@@ -34,7 +34,7 @@
 #
 # **The claim under test.** Cai et al. {cite}`cai2021` test on IEMOCAP {cite}`busso2008` in ten folds, each of which,
 # they write, leaves one speaker out (section 4.1), and print an accuracy of 78.15 %. Chen et al. {cite}`chen2025` print
-# 82.63 % WA and 82.19 % UA on the same utterances and train a speaker task beside. Both numbers assume something about
+# 82.63 % {term}`WA` and 82.19 % {term}`UA` on the same utterances and train a speaker task beside. Both numbers assume something about
 # the *split*. We test that assumption.
 
 # %% tags=["parameters"]
@@ -85,8 +85,8 @@ publish.cost("01_data_imbalance")
 # %% [markdown]
 # ## The corpus at hand
 #
-# A corpus reaches us as a **manifest**: a table with one row per utterance, which names the audio file, the label, the
-# talker, and all else that is known. The demo corpus is synthetic. Its rows are also the recipes from which the audio
+# A corpus reaches us as a **{term}`manifest`**: a table with one row per utterance, which names the audio file, the label, the
+# talker, and all else that is known. The {term}`demo corpus` is synthetic. Its rows are also the recipes from which the audio
 # was made, so here, and only here, we know the truth behind each label.
 #
 # `corpus` and `data_root` put a corpus of your own in its place, in every tier. `max_utterances` and `encoder` matter
@@ -139,7 +139,7 @@ order = per_part["train"].sort_values(ascending=False).index
 ax = plots.counts((per_part / per_part.sum()).loc[order], unit="share of the labeled")
 
 # %% [markdown]
-# The **imbalance ratio** puts the skew in one number: the largest class over the smallest,
+# The **{term}`imbalance ratio`** puts the skew in one number: the largest class over the smallest,
 #
 # $$\rho = \frac{\max_c n_c}{\min_c n_c},$$
 #
@@ -341,7 +341,7 @@ answer
 #
 # Utterances differ in length, in real corpora by more than an order of magnitude: the four classes of IEMOCAP run from
 # 0.58 to 34.14 seconds. That matters three times. Long ones hold more evidence. A batch of unequal lengths is filled up
-# with **padding**, silence that costs time and, if it gets into a model's average, changes the answer. And cutting all
+# with **{term}`padding`**, silence that costs time and, if it gets into a model's average, changes the answer. And cutting all
 # clips at some length, as many recipes do, removes data.
 
 
@@ -360,12 +360,12 @@ ax = plots.intervals(middle, xlabel="seconds", ax=right)
 
 # %% [markdown]
 # Sadness has the longest utterances, anger and fear have the shortest: tempo is one of the planted cues. A listener who
-# gets nothing but the *duration* is thus better than chance, and that is legitimate: tempo is prosody.
+# gets nothing but the *duration* is thus better than chance, and that is legitimate: tempo is {term}`prosody`.
 #
 # ## Attributes
 #
-# Names of emotions are one description. The other places each utterance on three scales from 1 to 7: **valence**
-# (unpleasant to pleasant), **arousal** (calm to excited) and **dominance** (controlled to in control). Raters give
+# Names of emotions are one description. The other places each utterance on three scales from 1 to 7: **{term}`valence`**
+# (unpleasant to pleasant), **{term}`arousal`** (calm to excited) and **{term}`dominance`** (controlled to in control). Raters give
 # whole numbers, and the mean over raters is the label.
 
 # %% mystnb={"image": {"alt": "Two panels: utterances of train in the plane of valence and arousal with the mean of each class named, anger upper left and happiness upper right; and the cumulative distributions of the three attributes"}, "figure": {"caption": "Left: labeled utterances of train between valence and arousal, the large marks are class means. Right: cumulative distribution of each attribute over all parts.", "name": "fig-01-attributes"}}
@@ -425,7 +425,7 @@ else:
 # %% [markdown]
 # Agreement by luck has to be taken off. If $P_u$ is the share of pairs of raters who agree on utterance $u$, and $p_c$
 # the share of class $c$ among all votes, two raters who vote blindly agree with probability $\bar P_e = \sum_c p_c^2$.
-# **Fleiss' kappa** counts only what goes beyond:
+# **{term}`Fleiss' kappa`** counts only what goes beyond:
 #
 # $$\kappa = \frac{\bar P - \bar P_e}{1 - \bar P_e}, \qquad P_u = \frac{\sum_c v_{uc}(v_{uc}-1)}{R(R-1)},$$
 #
@@ -652,10 +652,10 @@ Markdown(
 # Cross-entropy sums over utterances, so frequent classes dominate it just as they dominate WA. The usual remedy is a
 # weight per class, $\ell = -\,w_y \log p_y$. Which weights?
 #
-# **Inverse frequency**, $w_c = N / (C\,n_c)$: every class gets the same total. The challenge's baseline
+# **{term}`Inverse frequency`**, $w_c = N / (C\,n_c)$: every class gets the same total. The challenge's baseline
 # {cite}`naini2025` uses it.
 #
-# **Effective number** {cite}`cui2019`. The hundredth angry utterance teaches less than the second, because it resembles
+# **{term}`Effective number`** {cite}`cui2019`. The hundredth angry utterance teaches less than the second, because it resembles
 # what was seen before. Say that a class has $V$ different things to show, and $E_{n-1}$ of them are covered after $n-1$
 # utterances. The next one repeats a covered thing with probability $E_{n-1}/V$ and adds one otherwise, so
 #
@@ -707,7 +707,7 @@ tier({label: schemes(n).iloc[-1].to_dict() for label, n in sets.items()}, 2)
 # different things for corpora of different size.** β = 0.999 calls everything beyond a thousand utterances repetition.
 # On MSP-Podcast each class has more, so its weights are nearly flat; on a corpus of a thousand utterances the same β is
 # close to inverse frequency. By its derivation β = 1 − 1/V, and the number V of different things to show is unknown. A
-# paper that writes "we use class-balanced loss" without β *and* counts has not said what it did.
+# paper that writes "we use {term}`class-balanced loss`" without β *and* counts has not said what it did.
 #
 # ### What weights do to a loss
 #
@@ -765,7 +765,7 @@ tier(weighted)
 # A model is tested on utterances that it has not been trained on. That is not enough. If the *talker* was there in
 # training, the model may know that this voice is usually angry. If the *dialogue* was there, it may know that the talk
 # about the broken elevator was an angry one. Neither helps with the next stranger, who is the one you built the
-# recognizer for. This is **leakage**: test labels given away by something that will not be there in use.
+# recognizer for. This is **{term}`leakage`**: test labels given away by something that will not be there in use.
 #
 # Four ways to divide a corpus, by what is dealt out as one piece:
 #
@@ -1117,7 +1117,7 @@ tier(
 # is open to both.
 #
 # In the demo run all of this is found. The probe gains 3.7 points of UA under `prefix` and 8.7 under `random`, and nothing
-# under `speaker`. The counter of words gains 2.4 under `random`; under `speaker` about one point of WA and of macro-F1 is
+# under `speaker`. The counter of words gains 2.4 under `random`; under `speaker` about one point of WA and of {term}`macro-F1` is
 # above zero, in UA it cannot be told from chance; under `prefix` it gains nothing.
 #
 # UA has the widest intervals. It gives a few dozen utterances of fear and disgust a quarter of the say. And see how

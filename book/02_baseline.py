@@ -31,9 +31,9 @@
 #
 # **Before this chapter:** [00 Start here](00_start_here) and [01 Data imbalance](01_data_imbalance). You know PyTorch.
 #
-# **The claim under test.** Cai et al. {cite}`cai2021` report 71.66 % accuracy on IEMOCAP for their model without its second
-# task (α = 0, their α table), and build on that number. Wang et al. {cite}`wang2025` report a macro-F1 of 29.83 % and an accuracy
-# of 33.84 % for their single-task baseline on MSP-Podcast (their Table 1). Both are starting points that later gains are
+# **The claim under test.** Cai et al. {cite}`cai2021` report 71.66 % accuracy on IEMOCAP {cite}`busso2008` for their model without its second
+# task (α = 0, their α table), and build on that number. Wang et al. {cite}`wang2025` report a {term}`macro-F1` of 29.83 % and an accuracy
+# of 33.84 % for their single-task baseline on MSP-Podcast {cite}`lotfian2019` (their Table 1). Both are starting points that later gains are
 # counted from, so a weak baseline would make every gain look larger than it is.
 
 # %% tags=["parameters"]
@@ -89,7 +89,7 @@ split.loc[["train", "dev", "test"]]
 # %% [markdown]
 # ## Three numbers, always together
 #
-# Let $M$ be the confusion matrix: $M_{ct}$ counts the utterances of class $c$ that were called $t$. Then
+# Let $M$ be the {term}`confusion matrix`: $M_{ct}$ counts the utterances of class $c$ that were called $t$. Then
 #
 # $$
 # \mathrm{WA} = \frac{\sum_c M_{cc}}{\sum_{c,t} M_{ct}}, \qquad
@@ -97,14 +97,14 @@ split.loc[["train", "dev", "test"]]
 # \mathrm{F1}_\mathrm{macro} = \frac{1}{C}\sum_c \frac{2 M_{cc}}{\sum_t M_{ct} + \sum_t M_{tc}} .
 # $$
 #
-# **WA**, weighted accuracy, is plain accuracy: it weighs each utterance alike, so frequent classes decide it.
-# **UA**, unweighted accuracy, is the mean recall: it weighs each *class* alike. **Macro-F1** also weighs classes alike, and
+# **{term}`WA`**, weighted accuracy, is plain accuracy: it weighs each utterance alike, so frequent classes decide it.
+# **{term}`UA`**, unweighted accuracy, is the mean recall: it weighs each *class* alike. **Macro-F1** also weighs classes alike, and
 # charges for false alarms. A system can climb in one and fall in another. Papers that print one of them leave you guessing,
 # so we print all three.
 #
 # ## The ceiling
 #
-# The demo corpus is synthetic: we know how every utterance was made. So we can ask what a *perfect* listener would score, one who
+# The {term}`demo corpus` is synthetic: we know how every utterance was made. So we can ask what a *perfect* listener would score, one who
 # knows the talker's neutral voice and the probabilities of every cue, and only has to guess what was meant.
 # By Bayes' rule this listener computes
 #
@@ -144,8 +144,8 @@ else:
 # ### Functionals and a support vector machine
 #
 # Until about 2018 this was the state of the art. Measure pitch, energy and 13 MFCCs (a compact description of the spectrum's shape)
-# a hundred times a second; summarize each contour over the utterance by its mean, spread, percentiles and slope: the *functionals*. Then
-# train a support vector machine on these 170 numbers. It is meant to hear *how* something is said. Whether it can also hear *what* is said, we will ask it below.
+# a hundred times a second; summarize each contour over the utterance by its mean, spread, percentiles and slope: the *{term}`functionals`*. Then
+# train a {term}`support vector machine` on these 170 numbers. It is meant to hear *how* something is said. Whether it can also hear *what* is said, we will ask it below.
 
 # %%
 wave = data.store[int(data.rows("test")[0])]
@@ -195,10 +195,10 @@ floor_runs.summary()
 #
 # What differs between the two papers is how frames $z_1,\dots,z_T$ become one vector.
 #
-# **Mean pooling** (Cai 2021, α = 0): $\bar z = \frac{1}{T}\sum_t z_t$, then one linear layer. The paper prints a sum, the released code takes a
+# **{term}`Mean pooling`** (Cai 2021, α = 0): $\bar z = \frac{1}{T}\sum_t z_t$, then one linear layer. The paper prints a sum, the released code takes a
 # mean. We follow the code, and measure the other below.
 #
-# **Attentive statistics pooling** (Wang 2025 and the challenge's baseline; {cite}`okabe2018`): a small network gives every frame a weight
+# **{term}`Attentive statistics pooling`** (Wang 2025 and the challenge's baseline; {cite}`okabe2018`): a small network gives every frame a weight
 # $a_t \ge 0$, $\sum_t a_t = 1$, and the vector is the weighted mean beside the weighted standard deviation:
 #
 # $$
@@ -305,7 +305,7 @@ ax = plots.recalls(shown, classes)
 # %% [markdown]
 # ## Does it know when it is wrong?
 #
-# A classifier also gives a probability. *Calibration* asks whether of all utterances to which it gives 70 %, about 70 % are right.
+# A classifier also gives a probability. *{term}`Calibration`* asks whether of all utterances to which it gives 70 %, about 70 % are right.
 # The **expected calibration error** {cite}`guo2017` sorts the utterances into $K$ bins $B_k$ by confidence and averages the gap:
 #
 # $$
@@ -389,7 +389,7 @@ else:
 # ## Below the ceiling, above the floor?
 #
 # On the demo corpus the right answers are known, so the chapter can be marked. Two rules, fixed before the runs: every system stays below the perfect listener, and a fine-tuned encoder beats the
-# classical floor. The second is judged by the paired interval, for each metric.
+# classical floor. The second is judged by the {term}`paired interval`, for each metric.
 
 # %%
 marks = []
@@ -704,6 +704,6 @@ for name, features in {"as they are": x, "centered per talker": centered}.items(
 # - WA, UA and macro-F1 answer different questions; print all three.
 # - Compare systems in pairs, on the same resampled speakers and seeds.
 # - A probe on a random encoder is the control that shows what pre-training adds.
-# - Small unstated choices (a sum for a mean, padding in the average) are experiments, not details.
+# - Small unstated choices (a sum for a mean, {term}`padding` in the average) are experiments, not details.
 #
-# Next: [03 CTC multi-task learning](03_ctc_mtl) adds the first second task, speech recognition.
+# Next: [03 {term}`CTC` multi-task learning](03_ctc_mtl) adds the first second task, speech recognition.

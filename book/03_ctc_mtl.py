@@ -16,8 +16,8 @@
 # %% [markdown]
 # # 03 CTC multi-task learning
 #
-# Teach a recognizer of emotion to write down the words as well. Does it hear emotion better? Cai et al. say so, and
-# MTLSER adds a third task. This chapter runs both, asks *why* it should work, and tests the reason itself.
+# Teach a recognizer of emotion to write down the words as well. Does it hear emotion better? Cai et al. {cite}`cai2021` say so, and
+# MTLSER {cite}`chen2025` adds a third task. This chapter runs both, asks *why* it should work, and tests the reason itself.
 #
 # ```{admonition} What you will be able to do
 # :class: tip
@@ -31,15 +31,15 @@
 #
 # **Before this chapter:** [02 Baseline](02_baseline), whose single-task models are the α = 0 of this one.
 #
-# **The claim under test.** Cai et al. {cite}`cai2021` add a CTC loss to wav2vec 2.0 {cite}`baevski2020` and print, for IEMOCAP:
+# **The claim under test.** Cai et al. {cite}`cai2021` add a {term}`CTC` loss to {term}`wav2vec 2.0` {cite}`baevski2020` and print, for IEMOCAP {cite}`busso2008`:
 #
 # | α | 0 | 0.001 | 0.01 | 0.1 | 1 |
 # |:--|--:|--:|--:|--:|--:|
 # | accuracy | 71.66 % | 73.97 % | 76.34 % | **78.15 %** | 77.35 % |
 # | WER | 0.9981 | 0.2233 | 0.2007 | 0.1929 | 0.1877 |
 #
-# They add a claim about dynamics: with α = 0.1 emotion converges more slowly at first, and passes the others once the WER has converged, at about epoch 12 of 100.
-# MTLSER {cite}`chen2025` adds a head that names the speaker and prints WA 82.63 % and UA 82.19 %.
+# They add a claim about dynamics: with α = 0.1 emotion converges more slowly at first, and passes the others once the {term}`WER` has converged, at about epoch 12 of 100.
+# MTLSER {cite}`chen2025` adds a head that names the speaker and prints {term}`WA` 82.63 % and {term}`UA` 82.19 %.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -117,7 +117,7 @@ publish.cost("03_ctc_mtl")
 #
 # ### CTC from scratch
 #
-# The transcript says *which* characters were spoken, not *when*. {term}`CTC` {cite}`graves2006` deals with it in three steps.
+# The transcript says *which* characters were spoken, not *when*. CTC {cite}`graves2006` deals with it in three steps.
 #
 # 1. **A blank.** Beside the characters there is one more symbol, written "-", for *nothing new here*.
 # 2. **Paths.** Each frame says one symbol. A path $\pi$ is one symbol per frame, such as `a a - b`. If frame $t$ says symbol $k$ with probability $p_t(k)$, a path has the
@@ -174,7 +174,7 @@ ax = taskplots.trellis(ways, ["-", "a", "-", "b", "-"])
 #
 # Words carry emotion: "hooray" is rarely sad. A recognizer that has only emotion labels gets three bits at most per utterance to find that out. A
 # transcript tells it about every sound of every word. So the second task could push the shared body towards hearing *words*, and the emotion head could use
-# them. This is the reason that a reader of the paper will supply. It can be tested here, because on the demo corpus the words are planted: an interjection and an adjective,
+# them. This is the reason that a reader of the paper will supply. It can be tested here, because on the {term}`demo corpus` the words are planted: an interjection and an adjective,
 # the **cue words**, are each drawn from the emotion's own list with probability 0.65, and otherwise from all lists. We also know what each kind of listener can score at best:
 
 # %%
@@ -191,7 +191,7 @@ else:
 
 # %% [markdown]
 # So on this corpus the right answer is known in advance: **a task that teaches words can help, by at most the last row** to a listener who was deaf to words before. (Chapter 02 asked whether the single-task
-# model is. If it already hears some words, expect less.) A model that scores above the row *prosody and voice quality* must have heard words.
+# model is. If it already hears some words, expect less.) A model that scores above the row *{term}`prosody` and voice quality* must have heard words.
 #
 # ### The rules, fixed before the runs
 #
@@ -640,7 +640,7 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.33 to 0.57, and the scores with it: 0.06 in WA, 0.08 in UA and in macro-F1, each by its interval. The WER is 0.37.
+# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.33 to 0.57, and the scores with it: 0.06 in WA, 0.08 in UA and in {term}`macro-F1`, each by its interval. The WER is 0.37.
 # α = 0 gains nothing from the two more layers: its WA is 0.62, as with one. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
 # the difference is large beside what seeds do in the sweep.
 #
@@ -808,7 +808,7 @@ pd.DataFrame(heard_three)
 
 # %% [markdown]
 # The talkers of test are new, so the speaker head can only name the training talker who sounds most like them. Its accuracy on test is undefined. That is a property of every
-# speaker-independent split, and a first hint that *identification* cannot be what such a head contributes at test time.
+# {term}`speaker-independent` split, and a first hint that *identification* cannot be what such a head contributes at test time.
 #
 # ### Does it help for that reason?
 #
@@ -871,7 +871,7 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 #
 # ## What the papers did not say
 #
-# Which choices are open? How CTC is reduced, whether padding is seen, the learning rate at α = 0, and whether there is a warm-up (in the paper, not in MTLSER's script; measured in the full tier). The sum in place of the mean over frames was chapter 02's. First, what is an α worth under the reductions that a reader might assume?
+# Which choices are open? How CTC is reduced, whether {term}`padding` is seen, the learning rate at α = 0, and whether there is a warm-up (in the paper, not in MTLSER's script; measured in the full tier). The sum in place of the mean over frames was chapter 02's. First, what is an α worth under the reductions that a reader might assume?
 # No training is needed: we take the untrained model and look at the size of its CTC loss.
 
 # %%
@@ -988,7 +988,7 @@ line = ax.axhline(1, color="#000000", lw=1)
 # serlib run 03 -p profile=full -p data_root=/data/IEMOCAP
 # ```
 #
-# `data_root` holds `iemocap.csv`, a manifest as chapter 01 describes it. The command fine-tunes `facebook/wav2vec2-base` for 100 epochs in batches of 2 × 4 steps, once per row of the tables above: ten runs
+# `data_root` holds `iemocap.csv`, a {term}`manifest` as chapter 01 describes it. The command fine-tunes `facebook/wav2vec2-base` for 100 epochs in batches of 2 × 4 steps, once per row of the tables above: ten runs
 # for the sweep, eleven for the speaker task, six open choices: 27 in all. Test is one session of five (`-p fold=2` and so on for the others), so no talker of test is trained on; the paper's own folds do train on them
 # (chapter 01). All layers are trained there. The empty `alphas` takes the paper's five values; to begin with fewer runs, name some: `-p 'alphas=[0.0, 0.1]' -p 'seeds=[0]'`. Cells that need planted words stay silent in this tier.
 
@@ -1254,4 +1254,4 @@ if planted:
 # - Setting the words is an experiment; splitting by what was heard is an observation.
 # - Wrong labels are the control for a task: if they do as well, the task does not work for its name.
 #
-# Next: [04 Co-attention multi-task learning](04_co_attention) keeps these tasks, adds gender, and lets the emotion attend to what they know.
+# Next: [04 {term}`Co-attention` multi-task learning](04_co_attention) keeps these tasks, adds gender, and lets the emotion attend to what they know.

@@ -28,14 +28,14 @@
 # - evaluate an eight-class model on a seven-class corpus, and say how much the mapping alone is worth.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for WA, UA, macro-F1 and paired intervals, and
-# [03 CTC multi-task learning](03_ctc_mtl) for CTC and the word error rate.
+# **Before this chapter:** [02 Baseline](02_baseline) for {term}`WA`, {term}`UA`, {term}`macro-F1` and {term}`paired intervals <paired interval>`, and
+# [03 {term}`CTC` multi-task learning](03_ctc_mtl) for CTC and the word error rate.
 #
 # **The claim under test.** Wang et al. {cite}`wang2025` train WavLM-large on MSP-Podcast {cite}`lotfian2019` with four tasks
 # and test it on that corpus and on two others, EmotiW2018 and MEIJU2025. They print a macro-F1 of 35.49 % against 29.83 % for
 # the single task on MSP-Podcast, and accuracies of 41.42 % against 38.75 % on EmotiW2018 and 28.17 % against 23.60 % on
 # MEIJU2025 (their Table 1). Gender alone and talker alone are said to hurt, words to help, all three together to be best
-# (Table 3); co-attention is said to add to that (Table 2). There is no public code.
+# (Table 3); {term}`co-attention` is said to add to that (Table 2). There is no public code.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -103,7 +103,7 @@ publish.cost("04_co_attention")
 # %% [markdown]
 # ## The system
 #
-# One encoder serves four branches. Three of them read one vector per clip, the pooled *embedding*. The fourth writes down
+# One encoder serves four branches. Three of them read one vector per clip, the pooled *{term}`embedding`*. The fourth writes down
 # the words and needs a vector per frame. Each branch has two linear layers. Between them sits the **co-attention**: the
 # emotion's hidden vector looks at the hidden vectors of the other branches and takes in a weighted sum of them.
 
@@ -158,7 +158,7 @@ print(inspect.getsource(heads.CoAttention))
 # L = (1 - 3\alpha)\, L_\mathrm{emotion} + \alpha\,(L_\mathrm{gender} + L_\mathrm{speaker} + L_\mathrm{ASR}) + \beta L_\mathrm{SWFC} .
 # $$
 #
-# Here β = 0: the contrastive loss is the subject of chapter 05. α is nowhere in the paper. But the equation bounds it. At
+# Here β = 0: the {term}`contrastive loss` is the subject of chapter 05. α is nowhere in the paper. But the equation bounds it. At
 # α = 1/3 the emotion is no longer trained, and beyond it the model would be trained to be *wrong* about emotion.
 # `LossConfig.task_weights` refuses both:
 
@@ -192,7 +192,7 @@ ax = plots.curves(
 #
 # ## The right answers, before the runs
 #
-# On the demo corpus we know what carries emotion. Prosody, voice quality and two cue words do. The talker does not: each talker has favorite emotions, but these are planted confounds,
+# On the {term}`demo corpus` we know what carries emotion. {term}`Prosody`, voice quality and two cue words do. The talker does not: each talker has favorite emotions, but these are planted confounds,
 # and useless for a talker who was not trained on. Neither does gender. So the right answers are:
 #
 # | task beside emotion | planted | right answer |
@@ -319,7 +319,7 @@ printed3.style.format("{:.2f}", na_rep="–").set_caption("Wang 2025, Table 3, p
 
 # %% [markdown]
 # Look at the last printed row. It is the row "Proposed" of Table 1, *with* the contrastive loss. The first row is the baseline *without* it. So the step from the first to the last row contains
-# three changes: tasks, co-attention and SWFC. Ours contains two, and the ablation below separates them.
+# three changes: tasks, co-attention and {term}`SWFC`. Ours contains two, and the ablation below separates them.
 #
 # Two numbers per row invite comparison by eye. The paired difference to emotion alone is what counts:
 
@@ -337,17 +337,17 @@ bold(pd.DataFrame(gains), "Difference to emotion alone; bold where zero is outsi
 
 # %% [markdown]
 # **ASR helps in UA and macro-F1, with intervals above zero; in WA the interval just holds it. Gender and speaker show no gain.** That is the planted answer. All three together have the highest estimates, but none that can be told from nothing. With three tasks the emotion keeps 0.7 of the loss
-# instead of 0.9. One surprise: words *improve* with the other tasks beside them. WER falls from 0.92 to 0.82. But a WER of 0.92 is hardly speech recognition, and still the emotion gained. The second task need not be solved to be useful. (The section on open choices adds: it is more useful the better it is solved.)
+# instead of 0.9. One surprise: words *improve* with the other tasks beside them. {term}`WER` falls from 0.92 to 0.82. But a WER of 0.92 is hardly speech recognition, and still the emotion gained. The second task need not be solved to be useful. (The section on open choices adds: it is more useful the better it is solved.)
 # (Every run with words kept its last epoch, so the trap of chapter 03 is not at work here. Three rows without words kept the third of four in one seed or both, by 0.02 in dev macro-F1 at most.)
 # How to read this: two seeds say little about luck in training. An interval that just misses zero is a hint. With a dozen comparisons in this chapter at 95 %, about one in two chapters like it would show a
 # "difference" where there is none.
 #
 # ## Identification is not verification
 #
-# The paper calls its third task *speaker verification* and reports that it "achieved an accuracy of 0" on both test sets, since their talkers do not occur in training. Two different questions are mixed up here:
+# The paper calls its third task *{term}`speaker verification`* and reports that it "achieved an accuracy of 0" on both test sets, since their talkers do not occur in training. Two different questions are mixed up here:
 #
 # - **Identification**: which of the talkers I know is this? A classifier over a closed list. It has no right answer for a new talker, so "0" is not a failure. It is a question that should not have been put.
-# - **Verification**: are these two recordings of one talker? Compare two embeddings, for instance by their cosine, and accept above a threshold. It works for talkers never heard before. Its usual score is the **equal error rate** (EER), where as many true pairs are rejected as false ones accepted. Guessing gives 0.5.
+# - **Verification**: are these two recordings of one talker? Compare two embeddings, for instance by their cosine, and accept above a threshold. It works for talkers never heard before. Its usual score is the **equal error rate** ({term}`EER`), where as many true pairs are rejected as false ones accepted. Guessing gives 0.5.
 #
 # A model trained on identification can be asked both. Identification needs utterances of *training* talkers that were not trained on. A protocol that separates talkers seems to have none. But there is a natural reserve: the utterances of training talkers on whose emotion the raters did
 # not agree. `experiments.assign` leaves them out of training.
@@ -421,7 +421,7 @@ identification.to_frame()
 # ### Verification of new talkers
 #
 # Every pair of test utterances is a *trial*. Embeddings are centered on the mean over the seen talkers, which needs nothing from test, and scored by their cosine. The reference is the pre-trained encoder before any
-# fine-tuning. Trials of two genders are easy, so the second column leaves them out. Intervals redraw talkers.
+# {term}`fine-tuning`. Trials of two genders are easy, so the second column leaves them out. Intervals redraw talkers.
 
 
 # %%
@@ -517,7 +517,7 @@ ax = taskplots.det(curves, ax=axes[1])
 #
 # ## Table 2: is it the tasks, or the attention?
 #
-# The printed ablation removes multi-task learning, co-attention and SWFC, one at a time. With β = 0 the first two remain. "Without MTL" is then our *emotion alone*.
+# The printed ablation removes multi-task learning, co-attention and SWFC, one at a time. With β = 0 the first two remain. "Without {term}`MTL`" is then our *emotion alone*.
 #
 # ```{admonition} Predict first
 # :class: important
@@ -553,7 +553,7 @@ pd.DataFrame.from_dict(
 )
 
 # %% [markdown]
-# Equal parameters are not equal computation. The wider head works once per clip, the LSTM of the speech branch at every frame. And at test time the proposed system still needs its auxiliary branches, since the emotion attends to them. Cai's model of chapter 03 could throw its second
+# Equal parameters are not equal computation. The wider head works once per clip, the {term}`LSTM` of the speech branch at every frame. And at test time the proposed system still needs its auxiliary branches, since the emotion attends to them. Cai's model of chapter 03 could throw its second
 # head away.
 
 # %%
@@ -1121,7 +1121,7 @@ pd.Series({name: f"{smallest(v):,}" for name, v in accuracies.items()}, name="at
 #
 # ### On the papers' own corpora
 #
-# With a license for MSP-Podcast and a manifest of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 17 fine-tunings with two seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
+# With a license for MSP-Podcast and a {term}`manifest` of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 17 fine-tunings with two seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
 #
 # ```
 # serlib run 04 -p profile=full -p data_root=/data/MSP-Podcast -p seeds=[0] -p cross_corpus=/data/EmotiW.csv -p cross_root=/data/EmotiW

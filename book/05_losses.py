@@ -28,10 +28,10 @@
 # - say why concordance (CCC) depends on the batch, and what that does to a loss made of it.
 # ```
 #
-# **Before this chapter:** [01 Data imbalance](01_data_imbalance) for the skew of the classes, [02 Baseline](02_baseline) for paired intervals. Wang's system is in [04](04_co_attention), but nothing here needs it.
+# **Before this chapter:** [01 Data imbalance](01_data_imbalance) for the skew of the classes, [02 Baseline](02_baseline) for {term}`paired intervals <paired interval>`. Wang's system is in [04](04_co_attention), but nothing here needs it.
 #
-# **The claims under test.** Wang et al. {cite}`wang2025` add a *sample-weighted focal contrastive* term ({term}`SWFC`). Alone, without other tasks, it is to raise macro-F1 by 0.81 points on EmotiW2018 and by 1.00 on MEIJU2025 (their Table 2), because it helps minority classes.
-# Zgórzyński et al. {cite}`zgorzynski2025` multiply the squared error of valence, arousal and dominance with a Gaussian of the prediction. It is said to have widened the range of predictions significantly. No number is given, nor the width σ.
+# **The claims under test.** Wang et al. {cite}`wang2025` add a *sample-weighted focal contrastive* term ({term}`SWFC`). Alone, without other tasks, it is to raise {term}`macro-F1` by 0.81 points on EmotiW2018 and by 1.00 on MEIJU2025 (their Table 2), because it helps minority classes.
+# Zgórzyński et al. {cite}`zgorzynski2025` multiply the squared error of {term}`valence`, {term}`arousal` and {term}`dominance` with a Gaussian of the prediction. It is said to have widened the range of predictions significantly. No number is given, nor the width σ.
 
 # %% tags=["parameters"]
 profile = "demo"
@@ -238,7 +238,7 @@ for ax, (name, t) in zip(axes, toys.items(), strict=True):
 #
 # ### Who has a positive?
 #
-# The cited form needs a second utterance of the class in the batch. Wang et al. use batches of 16. MultiEMO's are 64 whole dialogues (released script), on IEMOCAP some 3,000 utterances. How many anchors are alone in a batch of $B$? If batches were drawn at random, a class with share $\pi$ would leave $(1 - \pi)^{B-1}$ of its
+# The cited form needs a second utterance of the class in the batch. Wang et al. use batches of 16. MultiEMO's are 64 whole dialogues (released script), on IEMOCAP {cite}`busso2008` some 3,000 utterances. How many anchors are alone in a batch of $B$? If batches were drawn at random, a class with share $\pi$ would leave $(1 - \pi)^{B-1}$ of its
 # utterances alone. Ours are sorted by length; so we count.
 
 # %% mystnb={"image": {"alt": "Heat map: for each class and batch sizes from 8 to 256, the share of its utterances that have no other of their class in the batch. Rare classes are mostly alone in small batches"}, "figure": {"caption": "Share of a class's training utterances that find no positive in their batch, by batch size; counted over three epochs of the sampler. Rows from the most frequent class to the rarest.", "name": "fig-05-positives"}}
@@ -295,7 +295,7 @@ pd.DataFrame(
 ).round(3)
 
 # %% [markdown]
-# In the demo corpus and batches of 16, 62 to 82 % of the utterances of the four rare classes have no positive, but only 10 % of all utterances. **The loss is silent about most utterances of exactly those classes it is meant for.** Their weight $w_c$ does not help: it multiplies nothing. So the batch is a
+# In the {term}`demo corpus` and batches of 16, 62 to 82 % of the utterances of the four rare classes have no positive, but only 10 % of all utterances. **The loss is silent about most utterances of exactly those classes it is meant for.** Their weight $w_c$ does not help: it multiplies nothing. So the batch is a
 # hyperparameter of this loss. We take 64, where it is 14 to 33 % of the rare ones, and sweep it below.
 #
 # A second thing can be known beforehand: how large is the term? The weights sum to 1 over the *classes*, so their mean over *utterances* is small where frequent classes have small weights.
@@ -319,12 +319,12 @@ pd.Series(
 # ### Rules, fixed before the runs
 #
 # - All systems share the frozen demo encoder, one hidden layer, the epochs, the batches of 64 and the seeds. The epoch is chosen by macro-F1 on dev.
-# - β is chosen from the sweep by macro-F1 on dev, with the first seed. The others have their papers' settings: {term}`focal loss` with γ = 2 {cite}`lin2017`, {term}`class-balanced loss` with β = 0.999 {cite}`cui2019`, and inverse frequency. So SWFC is tuned a little and the others are not.
+# - β is chosen from the sweep by macro-F1 on dev, with the first seed. The others have their papers' settings: {term}`focal loss` with γ = 2 {cite}`lin2017`, {term}`class-balanced loss` with β = 0.999 {cite}`cui2019`, and {term}`inverse frequency`. So SWFC is tuned a little and the others are not.
 # - A loss *helps* if the 95 % interval of its paired difference to plain cross-entropy lies above zero on test; it *hurts* below; otherwise one *cannot tell*.
 # - *Minority recall* is the mean recall of the classes with less than 5 % of the training utterances.
 # - A loss *separates* if the gap between mean cosines within and between classes, on test, exceeds that of plain cross-entropy in every seed.
 #
-# What to expect on the demo tier is in part planted: emotion sits in prosody and words, with the skew of MSP-Podcast, and five raters of whom each is right in about half of the cases. Class weights move errors from rare to frequent classes; they cannot remove the raters' noise. With so few rare utterances in test,
+# What to expect on the demo tier is in part planted: emotion sits in {term}`prosody` and words, with the skew of MSP-Podcast {cite}`lotfian2019`, and five raters of whom each is right in about half of the cases. Class weights move errors from rare to frequent classes; they cannot remove the raters' noise. With so few rare utterances in test,
 # an effect of one point in macro-F1, as in the paper, is far below what this test set can show.
 #
 # ```{admonition} Predict first
@@ -394,7 +394,7 @@ for ax, (letter, values) in zip(axes, knobs.items(), strict=True):
     ax.get_legend().remove()
 
 # %% [markdown]
-# Dev chooses β = 1, by 0.001 in macro-F1 over the next; all three lie within 0.003. On test no setting gains by its interval, and one loses: β = 30, in WA. γ, τ and $a$ move macro-F1 by 0.002 at most. **To a frozen encoder the term hardly matters.** At β = 1 it is a sixtieth of the cross-entropy at the start of training. At β = 30 it is half of it, and then it is in the way.
+# Dev chooses β = 1, by 0.001 in macro-F1 over the next; all three lie within 0.003. On test no setting gains by its interval, and one loses: β = 30, in {term}`WA`. γ, τ and $a$ move macro-F1 by 0.002 at most. **To a frozen encoder the term hardly matters.** At β = 1 it is a sixtieth of the cross-entropy at the start of training. At β = 30 it is half of it, and then it is in the way.
 #
 # ### Against class weights and focal loss
 
@@ -453,7 +453,7 @@ ax = plots.recalls(
 )
 
 # %% [markdown]
-# Plain cross-entropy never answers one of the four rarest classes, and neither does SWFC. **Class weights raise the minority recall by 0.14 to 0.16 and UA by 0.10 to 0.11, and pay for it with 0.16 to 0.19 in WA**; in macro-F1 neither is above zero by its interval. Focal loss gains 0.009 in UA. SWFC differs from plain cross-entropy by 0.002 at most, with intervals a hundredth wide.
+# Plain cross-entropy never answers one of the four rarest classes, and neither does SWFC. **Class weights raise the minority recall by 0.14 to 0.16 and {term}`UA` by 0.10 to 0.11, and pay for it with 0.16 to 0.19 in WA**; in macro-F1 neither is above zero by its interval. Focal loss gains 0.009 in UA. SWFC differs from plain cross-entropy by 0.002 at most, with intervals a hundredth wide.
 # So here it is not a small gain that two seeds fail to show: it is no gain. Against the class-balanced loss it loses minority recall and UA, and keeps the WA that the other gave away.
 #
 # ### Does it separate the classes?
@@ -575,7 +575,7 @@ bold(
 #
 # ### With a fine-tuned encoder
 #
-# A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and two seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the SSL model", which is the pooled embedding. Batches are those of the recipe, about as small as Wang's.
+# A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and two seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the {term}`SSL` model", which is the pooled {term}`embedding`. Batches are those of the recipe, about as small as Wang's.
 
 # %%
 tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(name="CE")
@@ -829,7 +829,7 @@ pd.DataFrame(rows).T
 #
 # - A loss *widens the range* if the standard deviation of its predictions exceeds that of squared error, by the paired interval over talkers and seeds.
 # - It *helps* if its mean CCC exceeds that of squared error in the same way.
-# - Expected: squared error's range is narrower than the raters'. 1 − CCC widens it and has the best CCC. The detached Gaussian has the optimum of squared error, so no difference except from its slower learning. The attached Gaussian widens, and costs RMSE.
+# - Expected: squared error's range is narrower than the raters'. 1 − CCC widens it and has the best CCC. The detached Gaussian has the optimum of squared error, so no difference except from its slower learning. The attached Gaussian widens, and costs {term}`RMSE`.
 
 # %%
 judged = base.change(tasks=("attributes",), select="ccc")

@@ -17,7 +17,7 @@
 # # 06 Layer-weight fusion
 #
 # A pre-trained encoder has many layers, and each says something else about the same second of speech. Most systems read the last one.
-# Wang et al. read all of them, through a weighted sum whose weights are learned. Does that help? And what do the weights say?
+# Wang et al. {cite}`wang2025` read all of them, through a weighted sum whose weights are learned. Does that help? And what do the weights say?
 #
 # ```{admonition} What you will be able to do
 # :class: tip
@@ -28,10 +28,10 @@
 # - split a gain of "learnable layers" into the part that averaging explains and the part that learning explains.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for probes, pooling and paired intervals. Wang's four-task system is explained where it is used.
+# **Before this chapter:** [02 Baseline](02_baseline) for probes, pooling and {term}`paired intervals <paired interval>`. Wang's four-task system is explained where it is used.
 #
-# **The claim under test.** Wang et al. {cite}`wang2025`, Table 4: features from a learnable weighted sum of WavLM's hidden layers beat those of the last hidden
-# state. Macro-F1 rises from 33.82 to 35.49 % on MSP-Podcast, from 27.50 to 29.41 % on EmotiW2018, and from 19.75 to 21.93 % on MEIJU2025. The idea is older: ELMo
+# **The claim under test.** Wang et al. {cite}`wang2025`, Table 4: features from a learnable weighted sum of {term}`WavLM`'s hidden layers beat those of the last hidden
+# state. Macro-F1 rises from 33.82 to 35.49 % on MSP-Podcast {cite}`lotfian2019`, from 27.50 to 29.41 % on EmotiW2018, and from 19.75 to 21.93 % on MEIJU2025. The idea is older: ELMo
 # {cite}`peters2018` weighs the layers of a language model, and SUPERB {cite}`yang2021` the layers of a frozen speech encoder, for each task anew.
 
 # %% tags=["parameters"]
@@ -106,9 +106,9 @@ print(inspect.getsource(heads.LayerSum))
 # "All hidden layers" is less clear than it sounds. Three traps:
 #
 # - **24 or 25?** Libraries count $h_0$ as a hidden state. It holds the CNN's features plus positions, and no attention yet.
-# - **Before or after the norm?** Large WavLM and wav2vec 2.0 checkpoints are *pre-norm*: layers add to a running sum, and one last LayerNorm follows layer $L$. Some versions of transformers
+# - **Before or after the norm?** Large WavLM and {term}`wav2vec 2.0` checkpoints are *pre-norm*: layers add to a running sum, and one last LayerNorm follows layer $L$. Some versions of transformers
 #   give the last state with that norm, others without. Two programs can then both say "last hidden state" and mean different numbers.
-# - **LayerDrop.** Some checkpoints skip layers at random in training. A library that leaves skipped layers out of the list shifts all that follow by one place.
+# - **{term}`LayerDrop`.** Some checkpoints skip layers at random in training. A library that leaves skipped layers out of the list shifts all that follow by one place.
 #
 # The next cell asks the installed version, and shows that our sum refuses a shortened list.
 
@@ -220,8 +220,8 @@ known if planted else "The card is about the demo encoder and synthetic speech."
 #
 # - **emotion** and **gender**, of talkers that the probe has never met;
 # - **talker**, which needs talkers that it has met: here the *dialogues* are unseen. This split leaks talkers on purpose (`allow_leaks=True`), for this question only;
-# - **pitch** and **speaking rate**, of unseen talkers: the values that were planted, on the demo corpus only;
-# - **characters**: no average over time, but a linear layer on every frame, trained with CTC. For these there is no random control: it would cost as much as all the others together. The card has one for phones.
+# - **pitch** and **speaking rate**, of unseen talkers: the values that were planted, on the {term}`demo corpus` only;
+# - **characters**: no average over time, but a linear layer on every frame, trained with {term}`CTC`. For these there is no random control: it would cost as much as all the others together. The card has one for phones.
 #
 # On the demo tier the probes hear a random half of the utterances, in train, dev and test alike; the control hears the same half.
 #
@@ -356,7 +356,7 @@ if planted:
 
 # %% [markdown]
 # For characters the package trains one linear layer on one frozen state (`layers="0"`, `"1"`, ...). A linear layer with no language model writes few whole words right, so the epoch is chosen by the character error rate
-# (CER), and the word error rate (WER) stands beside it.
+# ({term}`CER`), and the word error rate ({term}`WER`) stands beside it.
 
 
 # %%
@@ -635,7 +635,7 @@ for ax, (title, lines) in zip(axes, panels_.items(), strict=True):
     layerplots.layer_weights(lines, ax=ax, title=title)
 
 # %% [markdown]
-# Of six pairs of ends only one is the same place by the rule, and the scores hardly differ, by 0.005 at most in UA or CER: the loss does not single out one set of weights. Layer norm does not take weight from the long last layer. On the contrary, it gets more: 59 % in place of 39 %.
+# Of six pairs of ends only one is the same place by the rule, and the scores hardly differ, by 0.005 at most in {term}`UA` or CER: the loss does not single out one set of weights. Layer norm does not take weight from the long last layer. On the contrary, it gets more: 59 % in place of 39 %.
 #
 # ## How far can a weight move?
 #
@@ -713,7 +713,7 @@ _ = ax.set(xticks=[0.1, 1, 10, 60], xticklabels=["0.1", "1", "10", "60"])
 #
 # ## The last state against learnable weights, fine-tuned
 #
-# Now Wang's proposed system itself: four tasks, co-attention, the encoder fine-tuned. It ran three times per seed: with the last state, with the average of all states (weights held), and with learnable weights at the rate of the
+# Now Wang's proposed system itself: four tasks, {term}`co-attention`, the encoder fine-tuned. It ran three times per seed: with the last state, with the average of all states (weights held), and with learnable weights at the rate of the
 # heads. On the demo tier "fine-tuned" means less than in the paper. The encoder keeps three of its five layers, so there are four states, and only the third layer is trained.
 #
 # ```{admonition} Predict first
@@ -742,7 +742,7 @@ for ax, (metric, rows) in zip(axes, effects.items(), strict=True):
 # The first two rows add up to the third. Read them in this order. If *average − last* carries the gain, more layers help but learning does not. If *learnable − average* carries it, the weights matter.
 # With two seeds the interval knows little about luck in training; it may be too narrow.
 #
-# **The average carries the gain, and learning adds next to nothing.** In macro-F1 *average − last* is 0.024, above zero by an interval that ends at 0.003. *Learnable − average* is 0.003, and may as well be below zero. WA and UA point the same way, with zero inside all their intervals. So Table 4's comparison, *learnable − last*, is 0.027,
+# **The average carries the gain, and learning adds next to nothing.** In {term}`macro-F1` *average − last* is 0.024, above zero by an interval that ends at 0.003. *Learnable − average* is 0.003, and may as well be below zero. {term}`WA` and UA point the same way, with zero inside all their intervals. So Table 4's comparison, *learnable − last*, is 0.027,
 # nearly all of it from averaging. It is the pattern that the arithmetic made us suspect: more layers, yes; learned weights, no sign of them.
 #
 # Do not make much of one interval in nine. The card led us to expect none, and the frozen encoder above shows none: there *average − last* is −0.004. Here four tasks share the one layer that is trained, and the average hands the heads the lower states as well, which no task has changed. That may be the reason; it was not tested.

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 07 Experts together
 #
-# Emotion is in the voice and in the words. One network hears the first well, another reads the second. Zgórzyński et al. put three pre-trained *experts* side by side, let an LSTM read them one after the other, and train emotion
+# Emotion is in the voice and in the words. One network hears the first well, another reads the second. Zgórzyński et al. {cite}`zgorzynski2025` put three pre-trained *experts* side by side, let an {term}`LSTM` read them one after the other, and train emotion
 # classes and emotion attributes at the same time. What does each part contribute?
 #
 # ```{admonition} What you will be able to do
@@ -28,14 +28,14 @@
 # - measure what a text expert is worth when the transcript is recognized, or missing.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for attentive statistics pooling and paired intervals, [03 CTC multi-task learning](03_ctc_mtl) for the recognizer whose transcripts are used here. The Gaussian penalty is a loss of chapter 05;
+# **Before this chapter:** [02 Baseline](02_baseline) for {term}`attentive statistics pooling` and {term}`paired intervals <paired interval>`, [03 {term}`CTC` multi-task learning](03_ctc_mtl) for the recognizer whose transcripts are used here. The {term}`Gaussian penalty` is a loss of chapter 05;
 # this chapter uses it and looks at what it does to a score.
 #
 # **The claims under test.** Zgórzyński et al. {cite}`zgorzynski2025` took part in the Interspeech 2025 challenge {cite}`naini2025` and report:
 #
 # 1. *multi-task training outperforms separate training* of the two tasks (their ablation);
 # 2. the Gaussian penalty *significantly expanded the range of predicted values*;
-# 3. a place among the top ten for categories, with macro-F1 0.3784 (the winner had 0.4316), and the second place for attributes, with a mean {term}`CCC` of 0.6003 (winner 0.6076).
+# 3. a place among the top ten for categories, with {term}`macro-F1` 0.3784 (the winner had 0.4316), and the second place for attributes, with a mean {term}`CCC` of 0.6003 (winner 0.6076).
 #
 # The third cannot be re-run: the labels of the challenge's test set are hidden. The first two can.
 
@@ -95,7 +95,7 @@ publish.cost("07_fusion")
 #
 # What the paper says of its system, from left to right:
 #
-# - **Experts.** Whisper's encoder {cite}`radford2023` and WavLM {cite}`chen2022` hear the recording, RoBERTa {cite}`liu2019` reads its transcript.
+# - **Experts.** {term}`Whisper`'s encoder {cite}`radford2023` and {term}`WavLM` {cite}`chen2022` hear the recording, {term}`RoBERTa` {cite}`liu2019` reads its transcript.
 # - **Pooling.** Each expert's frames $(T_k, D_k)$ become one vector by attentive statistics pooling {cite}`okabe2018`: mean and deviation over time, $2 D_k$ numbers.
 # - **Projection and dense layers** bring all experts to one width $D$.
 # - **An LSTM** {cite}`hochreiter1997` reads the sequence of the $K = 3$ expert vectors. One *step* is one expert, not a moment in time.
@@ -194,7 +194,7 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # ## What is known beforehand
 #
-# On the demo corpus the emotion is planted in prosody, in voice quality and in two cue words per sentence. So we know what a perfect listener scores who hears only a part. For the attributes the same calculation gives the best possible CCC:
+# On the {term}`demo corpus` the emotion is planted in {term}`prosody`, in voice quality and in two cue words per sentence. So we know what a perfect listener scores who hears only a part. For the attributes the same calculation gives the best possible CCC:
 
 # %%
 if planted:
@@ -210,7 +210,7 @@ else:
 #
 # - **RoBERTa alone** reads words only. It cannot score above the row *words*.
 # - **Whisper and WavLM** get the sound, and the words are in the sound. What they could know is *everything*; what chapters 02 and 03 found is that small speech encoders hear few words.
-# - **Text and audio together** can pass both rows above. From *words* to *everything* there are 0.05 in WA, 0.17 in UA and 0.09 in CCC to gain. **The right answer: all three experts beat each one alone**, in categories and in attributes.
+# - **Text and audio together** can pass both rows above. From *words* to *everything* there are 0.05 in {term}`WA`, 0.17 in {term}`UA` and 0.09 in CCC to gain. **The right answer: all three experts beat each one alone**, in categories and in attributes.
 # - **Order:** none is planted. If it matters, then to the training and not to the corpus.
 #
 # ### Why two tasks should help here
@@ -267,7 +267,7 @@ else:
 #
 # Phase one only: both tasks, weighted cross-entropy plus mean squared error.
 #
-# The cell holds every training of the chapter, so that no processor core waits; each is explained where it is read. What the claims rest on has two seeds. Side questions have one: two of the pairs, plain cross-entropy, two of the σ, kinds of fusion, weights of the loss, fine-tuning.
+# The cell holds every training of the chapter, so that no processor core waits; each is explained where it is read. What the claims rest on has two seeds. Side questions have one: two of the pairs, plain cross-entropy, two of the σ, kinds of fusion, weights of the loss, {term}`fine-tuning`.
 
 # %%
 companies = [c for n in (1, 2, 3) for c in itertools.combinations(names, n)]
@@ -551,7 +551,7 @@ change = pd.DataFrame(change).T
 bold(change, "Against MSE, and the penalty against the stretch; bold where zero is outside")
 
 # %% [markdown]
-# **The penalty widens the range at every σ**, most at 1: from a deviation of 0.59 to 0.88. There CCC rises by 0.043, at σ = 2 by 0.018. At 0.5 it drives the predictions off: the RMSE doubles, and CCC falls by 0.30. **But two numbers fitted on dev do better**: the stretched MSE gains 0.078 and is above the penalty by 0.035, with an interval that excludes zero. In RMSE one cannot tell the two apart.
+# **The penalty widens the range at every σ**, most at 1: from a deviation of 0.59 to 0.88. There CCC rises by 0.043, at σ = 2 by 0.018. At 0.5 it drives the predictions off: the {term}`RMSE` doubles, and CCC falls by 0.30. **But two numbers fitted on dev do better**: the stretched MSE gains 0.078 and is above the penalty by 0.035, with an interval that excludes zero. In RMSE one cannot tell the two apart.
 # The stretch is worth more here than in the exact table (0.025 to 0.064). A network that knows less is narrower, and has more to gain.
 # What the penalty buys is width. (By the arithmetic of chapter 05 the penalty at σ = 1 could send every answer to an end of the scale. Here it starts from a trained network, has two epochs and small steps, and stops on the way.)
 #
@@ -666,7 +666,7 @@ bold(
 #
 # The corpus has transcripts of people, or here of the plan. At test time there are none: somebody must recognize the words, or do without. What the paper's system read at test time is not said. So we take the *finished* model, and let RoBERTa read something else on test:
 #
-# - **manifest**: what was said, as in training;
+# - **{term}`manifest`**: what was said, as in training;
 # - **recognized**: what a recognizer of ours heard. It is Cai's model with α = 0.1 from chapter 03, and it makes many mistakes. It knows neither case nor commas; we write what it says as a sentence, a capital first and a full stop last, since RoBERTa has learned to read sentences;
 # - **none**: an empty text for everybody.
 #
@@ -703,7 +703,7 @@ bold(told, "Transcripts at test time, paired differences; bold where zero is out
 
 # %% [markdown]
 # **Text is needed, and without it the three experts are worse than the two that never had any**: macro-F1 falls from 0.33 to 0.15, where the audio experts alone have 0.21. An empty text is not silence to this model; it is a text that it has never seen.
-# With recognized transcripts more than half of the loss is made good, though the recognizer has a WER of 0.62: 0.26 in macro-F1. That is below the manifest's by 0.065, and above the audio experts by 0.051, with intervals that exclude zero. Two cue words in a sentence carry the emotion here; a recognizer that gets some of them is worth having.
+# With recognized transcripts more than half of the loss is made good, though the recognizer has a {term}`WER` of 0.62: 0.26 in macro-F1. That is below the manifest's by 0.065, and above the audio experts by 0.051, with intervals that exclude zero. Two cue words in a sentence carry the emotion here; a recognizer that gets some of them is worth having.
 # One trap on the way: our recognizer writes in capitals and without a full stop. RoBERTa has learned to read sentences, and to its tokenizer "GARDEN" is not "garden". So what is heard is written as a sentence first.
 #
 # How to read this: the model was never told that a transcript may be missing. A cure is in the exercises.
@@ -791,7 +791,7 @@ expected.style.hide(axis="index")
 #
 # ### The full tier
 #
-# With a license for MSP-Podcast and a manifest of it, the same cells use Whisper large-v3, WavLM large and RoBERTa large. The experts run once over 110 hours and more; their frames need about 100 GB on the disk of `$SERLIB_HOME`. After that a training takes minutes:
+# With a license for MSP-Podcast {cite}`lotfian2019` and a manifest of it, the same cells use Whisper large-v3, WavLM large and RoBERTa large. The experts run once over 110 hours and more; their frames need about 100 GB on the disk of `$SERLIB_HOME`. After that a training takes minutes:
 #
 # ```
 # serlib run 07 -p profile=full -p data_root=/data/MSP-Podcast -p seeds=[0]
@@ -839,7 +839,7 @@ check.number(
 )
 
 # %% [markdown]
-# **Check 2.** True valence is 4, σ = 1. What do the predictions 3 and 7 cost under the penalty? And what if the true valence is 7?
+# **Check 2.** True {term}`valence` is 4, σ = 1. What do the predictions 3 and 7 cost under the penalty? And what if the true valence is 7?
 #
 # ```{dropdown} Solution
 # At $y = 4$: $e^{-1/2}\cdot 1 = 0.61$ and $e^{-9/2}\cdot 9 = 0.10$. The wild guess is cheaper. At $y = 7$: $e^{-1/2} \cdot 16 = 9.70$, and 0. The penalty is meant for the second case, and pays for it with the first.

@@ -28,7 +28,7 @@
 # - decide one claim with the least work, and hand the result to somebody else.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for paired intervals. The claims themselves are explained in chapters [03](03_ctc_mtl) to [07](07_fusion).
+# **Before this chapter:** [02 Baseline](02_baseline) for {term}`paired intervals <paired interval>`. The claims themselves are explained in chapters [03](03_ctc_mtl) to [07](07_fusion).
 #
 # **The claim under test.** All of them: Cai et al. {cite}`cai2021`, MTLSER {cite}`chen2025`, Wang et al. {cite}`wang2025` and Zgórzyński et al. {cite}`zgorzynski2025`.
 
@@ -61,7 +61,7 @@ shown = ("where", "says", "printed", "corpus", "protocol", "chapter", "rule", "p
 pd.DataFrame({c.id: {name: getattr(c, name) for name in shown} for c in pair})
 
 # %% [markdown]
-# The first is a *number*. It was measured on human speech, so only runs of the full tier can decide it. The second is a *direction*. The demo corpus can answer it too, for synthetic speech, and there the right answer
+# The first is a *number*. It was measured on human speech, so only runs of the full tier can decide it. The second is a *direction*. The {term}`demo corpus` can answer it too, for synthetic speech, and there the right answer
 # was planted. The two are kept apart everywhere: a demo run never says anything about a number.
 #
 # What the ledger could not be made from, it says as well:
@@ -126,7 +126,7 @@ pages.table(contradicted, "Contradicted by the paper itself", ("claim", "printed
 
 # %% [markdown]
 # Three kinds are among them. *Sums that do not come out*: the text of Wang et al. has gains of 3.22 and 3.67 points where the table gives 2.91 and 2.67. *Ranges from the wrong rows*: 0.33 and 2.81 are steps of Table 2,
-# but not those that remove co-attention. *Numbers that say nothing*: F1-micro is accuracy, by definition, in all 22 rows.
+# but not those that remove {term}`co-attention`. *Numbers that say nothing*: F1-micro is accuracy, by definition, in all 22 rows.
 #
 # And 78.15 %: an accuracy over 5,531 utterances is $k/5531$ for a whole $k$. How telling is such a test? Of all percentages with two decimals, how many are attainable?
 
@@ -226,7 +226,7 @@ pages.unsaid(profile, ledger)
 # serlib claims run wang2025.t1.meiju2025.proposed.wa --profile full --root msp-podcast=/data/MSP-Podcast --root meiju2025=/data/MEIJU2025
 # ```
 #
-# The second command trains the system on MSP-Podcast, unless it is there, and scores it on MEIJU2025, which no chapter's run does by itself. `--json` gives the same to programs.
+# The second command trains the system on MSP-Podcast {cite}`lotfian2019`, unless it is there, and scores it on MEIJU2025, which no chapter's run does by itself. `--json` gives the same to programs.
 
 # %% [markdown]
 # ## Exercises

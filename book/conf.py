@@ -18,8 +18,7 @@ extensions = [
     "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
 ]
-# Included by index.md, corpora.md and online.md.
-exclude_patterns = ["_chapters.md", "_corpora.md", "_online.md"]
+exclude_patterns = ["_*.md"]  # made at build time, and included by pages
 numfig = True
 
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]

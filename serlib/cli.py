@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import serlib
-from serlib import bench_cli, claims_cli, exercises_cli, manifest_cli, train_cli
+from serlib import archive_cli, bench_cli, claims_cli, exercises_cli, manifest_cli, train_cli
 
 PRETRAINED = ("wavlm", "wav2vec2", "whisper", "roberta")  # architectures of demo encoders
 
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     manifest_cli.parsers(commands, add)
     bench_cli.parsers(commands, add)
     claims_cli.parsers(commands, add)
+    archive_cli.parsers(commands, add)
     return parser
 
 

@@ -171,6 +171,8 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     Raises:
         ChapterError: If a run failed, Sphinx is not installed, or it warns.
     """
+    from serlib import course  # needs what trains, which a chapter that imports this may not
+
     runs = list(runs)
     if bad := [run.chapter for run in runs if not run.ok] or ([] if runs else ["no chapter"]):
         raise ChapterError(f"the site needs finished chapters; not so: {', '.join(bad)}")
@@ -190,6 +192,9 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     known = (cards.markdown(cards.read(name)) for name in cards.names())
     (source / "_corpora.md").write_text("\n".join(known))
     (source / "_online.md").write_text(online(repository()))
+    titles = {run.chapter: heading(nbformat.read(run.notebook, as_version=4)) for run in runs}
+    for name, text in course.pages(runs, titles).items():
+        (source / name).write_text(text)
     for run in runs:
         shutil.copy(run.notebook, source)
     _sphinx(source, html, out / "doctrees")

@@ -18,6 +18,7 @@ on synthetic speech, beside the answer that was planted there.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ def of_number(found: Interval, printed: float, better: int = 1) -> str:
     if abs(off.value) <= TOLERANCE + 1e-9 and reach <= WIDEST + 1e-9:
         return REPRODUCED
     return {"yes": BETTER, "no": NOT, "cannot tell": NOISE}[verdicts.verdict(off, better)]
+
+
+def digest() -> str:
+    """A name of today's ledger, for results that were judged by it."""
+    return hashlib.sha256(LEDGER.read_bytes()).hexdigest()[:12]
 
 
 def judge(

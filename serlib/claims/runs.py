@@ -78,7 +78,7 @@ class Finished:
             try:
                 status, config = run.status, run.config
                 asked = config["recipe"]
-                key = _key(asked)
+                key = system_key(asked)
             except (OSError, records.RecordError, KeyError, TypeError):
                 continue
             if status["state"] == "done":
@@ -88,7 +88,9 @@ class Finished:
     def seeds(self, recipe: Recipe) -> dict[int, tuple[Recipe, records.Run]]:
         """The newest finished run of a recipe for each seed; seed, data and place are the runs'."""
         newest = {}
-        for _, run, asked in sorted(self.found.get(_key(records.plain(recipe)), []), key=_ended):
+        for _, run, asked in sorted(
+            self.found.get(system_key(records.plain(recipe)), []), key=_ended
+        ):
             theirs = recipe.change(seed=asked["seed"])
             theirs = replace(theirs, diagnose=asked["diagnose"])
             if recipe.corpus != "demo":
@@ -123,7 +125,7 @@ def _ended(entry: tuple) -> str:
     return entry[0]
 
 
-def _key(asked: dict) -> str:
+def system_key(asked: dict) -> str:
     """What tells one system from another in a recipe, or in the config of a run."""
 
     def bare(value):
