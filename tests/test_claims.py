@@ -479,11 +479,20 @@ def test_the_report_of_a_claim(small, place):
         "more(a, b, wa)",
         "0.200 [",
         ", 1 seed",
+        "With one seed",
+        "serlib claims run p.t.more --profile demo",
         "fine-tune-",
         "synthetic",
     ):
         assert part in page
     assert len(page.splitlines()) < 60  # one page
+    number = pages.report(judged(small, "p.t.a.wa", "demo"), small)
+    assert "serlib claims run p.t.a.wa --profile full --root iemocap=DIR`" in number
+    id = "wang2025.t4.emotiw2018.last.wa"
+    found = claims.judge(BOOK, BOOK[id], "demo", claim_runs.Finished())
+    assert "--root msp-podcast=DIR --root emotiw2018=DIR`" in pages.report(found, BOOK)
+    rank = pages.report(judged(small, "p.t.rank"), small)
+    assert "no run decides" in rank and "serlib claims run" not in rank
 
 
 def test_commands(place, capsys):

@@ -19,8 +19,8 @@ from serlib import claims
 from serlib.claims import Finding, Ledger, runs
 
 COLUMNS = {  # of `claims.table`, in the order that a narrow page shows first what counts
-    "claim": "claim", "printed": "printed", "measured": "measured", "verdict": "verdict",
-    "planted": "planted", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
+    "claim": "claim", "verdict": "verdict", "planted": "planted", "printed": "printed",
+    "measured": "measured", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
 }  # fmt: skip
 SLICE = tuple(name for name in COLUMNS if name != "runs")
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
@@ -202,12 +202,13 @@ def report(finding: Finding, ledger: Ledger) -> str:
     paper = ledger.papers[claim.paper]
     lines = [
         f"# {claim.id}", "",
-        f"**Verdict: {finding.verdict}** ({finding.tier}). {finding.why}".strip(), "",
+        f"**Verdict: {finding.verdict}** ({finding.tier}){': ' * bool(finding.why)}{finding.why}",
+        "",
         f"- Paper: {paper['title']}, {claim.where}; at hand: {paper['read']}",
         f"- Statement: {claim.says}",
         f"- Printed: {claims.printed(claim) or 'no number'}",
         f"- Corpus and protocol: {claim.corpus}; {claim.protocol}",
-        f"- Rule, fixed before the runs: `{claim.rule}`",
+        f"- Rule, fixed before the runs: {f'`{claim.rule}`' if claim.steps else 'no run decides'}",
     ]  # fmt: skip
     if claim.derive:
         lines.append(f"- Arithmetic: `{claim.derive}`")
@@ -222,6 +223,8 @@ def report(finding: Finding, ledger: Ledger) -> str:
         for m in finding.measured:  # a list, since not every viewer of notebooks knows tables
             note, seeds = f" ({m.note})" * bool(m.note), f", {m.seeds} seed{'s' * (m.seeds > 1)}"
             lines.append(f"- {m.label}: {m.lacks or f'{m.interval}{note}{seeds}'}")
+        if any(m.seeds == 1 for m in finding.measured):
+            lines += ["", "With one seed the interval knows talkers, and nothing of training luck."]
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
     if names:
         lines += ["", "Systems:", ""]
@@ -231,7 +234,20 @@ def report(finding: Finding, ledger: Ledger) -> str:
     for place in runs.environment(finding.runs):
         packages = ", ".join(f"{k} {v}" for k, v in place.get("packages", {}).items() if v)
         lines += ["", f"Made on {place.get('device')}, Python {place.get('python')}: {packages}."]
+    if names:
+        lines += ["", f"To run it: `{_command(finding, ledger)}`"]
     return "\n".join(lines) + "\n"
+
+
+def _command(finding: Finding, ledger: Ledger) -> str:
+    """What decides a claim, or decides it again; a number needs its corpora."""
+    claim = finding.claim
+    if claim.kind != "number":
+        return f"serlib claims run {claim.id} --profile {finding.profile} --seeds 0 1 2"
+    trained = [ledger.recipe(n, "full").corpus for step in claim.steps for n in step.systems]
+    scored = [step.role for step in claim.steps if step.role != "test"]
+    roots = "".join(f" --root {name}=DIR" for name in dict.fromkeys(trained + scored))
+    return f"serlib claims run {claim.id} --profile full{roots}"
 
 
 def lines(found: Iterable[Finding]) -> str:
