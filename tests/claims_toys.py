@@ -47,7 +47,7 @@ def home(folder, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(folder / "home"))
 
     def identity(recipe):
-        key = records.digest(claim_runs._key(records.plain(recipe)))
+        key = records.digest(claim_runs.system_key(records.plain(recipe)))
         return f"{recipe.system}-{key}{recipe.seed}", {}
 
     monkeypatch.setattr(experiments, "identity", identity)

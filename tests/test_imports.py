@@ -65,7 +65,7 @@ TIERS = (
         "train_cli",
         "exercises_cli",
     },
-    {"taskplots", "layerplots", "lossplots", "panel", "pdf"},
+    {"taskplots", "layerplots", "lossplots"},
     {"fusionplots"},
     {"bench.architectures", "bench.machine", "bench.speech"},
     {"bench.asked", "bench.contenders"},
@@ -73,6 +73,7 @@ TIERS = (
     {"plan"},
     {"course"},
     {"publish"},
+    {"panel", "pdf"},
     {"bench_cli"},
     {"cli"},
 )
