@@ -55,7 +55,7 @@ def test_every_command_explains_itself(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for command in "run predict train book site pair machine demo manifest".split():
+    for command in "run predict train book site pair machine demo manifest archive".split():
         assert f"\n    {command} " in text
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])
