@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import nbformat
 import yaml
 
-from serlib import claims, notebooks
+from serlib import claims, exercises, notebooks
 from serlib.archive.kept import Archived
 from serlib.bench import asked
 from serlib.chapters import ChapterRun
 from serlib.claims import Ledger
 from serlib.corpora import cards
 
-GRADES = {"Check": "Check", "Explore": "Explore", "Research": "Research", "Find the bug": "Bug"}
-EXERCISE = re.compile(rf"^\*\*({'|'.join(GRADES)})(?: \d+)?\.\*\* ", re.M)
 ROOTS = {"iemocap": "/data/IEMOCAP_full_release", "msp-podcast": "/data/MSP-Podcast"}
 # What a class may do, by the beginning of a license's SPDX name.
 IN_CLASS = {
@@ -77,19 +74,11 @@ def costs(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> str:
     """Minutes and memory of each chapter as this build measured them, and its exercises."""
     rows = []
     for run in runs:
-        grades = exercises(run.notebook)
+        grades = exercises.grades(nbformat.read(run.notebook, as_version=4))
         link = f"[{run.chapter[:2]} · {titles[run.chapter]}]({run.chapter}.ipynb)"
         numbers = [f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"]
-        rows.append([link, *numbers, *(str(grades[g]) for g in GRADES)])
-    return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in GRADES.values())], rows)
-
-
-def exercises(notebook: Path) -> Counter:
-    """How many exercises of each grade a chapter has."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    return Counter(
-        g for c in cells if c.cell_type == "markdown" for g in EXERCISE.findall(c.source)
-    )
+        rows.append([link, *numbers, *(str(grades[g]) for g in exercises.GRADES)])
+    return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in exercises.GRADES)], rows)
 
 
 def licenses(known: Iterable[cards.Card]) -> str:

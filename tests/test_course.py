@@ -136,8 +136,9 @@ def test_the_columns_of_the_plan_are_told():
 
 
 def test_costs_come_from_the_runs(tmp_path):
-    text = "**Check 1.** A.\n\n**Check 2.** B.\n\nNo **Check 3.** here.\n\n**Find the bug.** C."
-    cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("# **Explore.** no")]
+    texts = ["**Check 1.** A.", "**Check 2.** B.", "No **Check 3.** here.", "**Find the bug.** C."]
+    cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
+    cells.append(nbformat.v4.new_code_cell("**Explore.** no"))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
     run = ChapterRun("01_toy", "demo", {}, "k", tmp_path, "ok", seconds=90.0, peak_mb=2048.0)
     row = course.costs([run], {"01_toy": "A toy"}).splitlines()[2]
