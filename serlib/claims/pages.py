@@ -31,17 +31,18 @@ FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
 STYLE = """
 html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box) {
   background: transparent; color: inherit; padding: 0}
-.ledger-box {max-height: 36em; overflow: auto; margin-bottom: 1em}
+.ledger-box {max-height: 85vh; overflow: auto; margin-bottom: 1em}
 .ledger-box .ledger {display: table; width: auto; max-width: none; overflow: visible;
   border-collapse: collapse; font-size: 0.85em}
 .ledger-box .ledger caption {text-align: left; caption-side: top}
 .ledger-box .ledger caption span {display: block; max-width: min(40rem, 80vw)}
 .ledger-box .ledger th, .ledger-box .ledger td {text-align: left; vertical-align: top;
   padding: 0.3em 0.6em; max-width: 24em; white-space: normal}
-.ledger-box .ledger th[scope=row] {font-weight: normal; min-width: 14em}
+.ledger-box .ledger th[scope=row] {font-weight: normal; min-width: 16em}
+.ledger-box .ledger tbody tr {border-top: 1px solid #8884}
 .ledger-box .ledger th code {display: block; font-size: 0.85em; background: none; border: 0;
   padding: 0; color: inherit; overflow-wrap: anywhere}
-.ledger-box .ledger .wide {min-width: 11em}
+.ledger-box .ledger .wide {min-width: 15em}
 .ledger-box .ledger thead th {position: sticky; top: 0; z-index: 1;
   background: var(--pst-color-background, var(--jp-layout-color0, Canvas));
   color: var(--pst-color-text-base, var(--jp-content-font-color1, CanvasText))}
@@ -49,7 +50,7 @@ html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box)
 #ledger-filters select {max-width: 70vw}
 @media print {.ledger-box {max-height: none; overflow: visible}}
 """
-WIDE = ("measured", "why", "effect", "ours", "runs")
+WIDE = ("measured", "where", "why", "effect", "ours", "runs")
 SCRIPT = """
 (function () {
   const box = document.getElementById("ledger-filters");
