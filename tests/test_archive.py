@@ -160,6 +160,22 @@ def test_sums_by_hand():
         sums.unpack(found, "ccc", 2)
 
 
+def test_sums_that_cannot_be():
+    fine = {"speakers": ["0" * 12, "1" * 12], "confusion": [[0, 0, 1, 2], [1, 1, 1, 1]]}
+    assert sums.score(fine, "wa", 2) == 1 / 3
+    for wrong in (
+        {"speakers": ["1" * 12, "0" * 12]}, {"speakers": ["0" * 12] * 2},
+        {"speakers": [f"{i:012x}" for i in range(2_600_000)]},  # gigabytes, if it were believed
+        {"confusion": []}, {"confusion": [[2, 0, 0, 1]]}, {"confusion": [[0, 2, 0, 1]]},
+        {"confusion": [[0, 0, 0, 0]]}, {"confusion": [[0, 0, 0, 1]] * 2}, {"confusion": [[0] * 3]},
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            sums.score(fine | wrong, "wa", 2)
+    for ratios in ([[1, 2]], [[-1, 2], [0, 1]], [[1], [1]]):
+        with pytest.raises(ValueError):
+            sums.score(fine | {"ratios": {"wer": ratios}}, "wer", 2)
+
+
 def test_machine_and_folders_are_told_in_general_terms():
     facts = {
         "python": "3.12.1+", "packages": {"numpy": "2.1.0", "torch": None}, "cpu_count": None,

@@ -26,6 +26,8 @@ from serlib.sweep import METRICS
 RATIOS = {"wer": "reference", "cer": "reference", "gender": "gender_truth",
           "speaker": "speaker_id_truth"}  # fmt: skip
 
+LARGEST = 10**7  # cells of all talkers' confusion matrices; 8 classes and 150,000 talkers
+
 
 class Masks:
     """Hashes of names with a key that is forgotten with this object, so that none can be tried."""
@@ -76,6 +78,10 @@ def unpack(found: Mapping, metric: str, n_classes: int) -> np.ndarray:
         ValueError: They are not there, or are no such sums.
     """
     g = len(found["speakers"])
+    if g * n_classes**2 > LARGEST:
+        raise ValueError(f"{g:,} talkers and {n_classes} classes are more than any corpus has")
+    if found["speakers"] != sorted(set(found["speakers"])):
+        raise ValueError("talkers are not in the order of their masks, each once")
     if metric in METRICS:
         cells = np.array(found.get("confusion", ()), int).reshape(-1, 4)
         if not len(cells):
