@@ -42,7 +42,7 @@ def decode(name: str, content: bytes) -> np.ndarray:
             wave = audio.load(file.name)
         except audio.AudioError as error:
             reason = str(error).replace(file.name, name)
-            raise PanelError(f"{reason} A recording as WAV, FLAC, OGG or MP3 will do.") from error
+            raise PanelError(f"{reason} Or choose another file.") from error
     seconds = len(wave) / audio.SAMPLE_RATE
     if not SHORTEST <= seconds <= LONGEST:
         raise PanelError(
@@ -96,7 +96,9 @@ class Panel:
             options=[*self.utterances], description="utterance", layout={"width": "auto"}
         )
         self.upload = ipywidgets.FileUpload(
-            accept=".wav,.flac,.ogg,.mp3,audio/*", description="or your own file"
+            accept=".wav,.flac,.ogg,.mp3,audio/*",
+            description="or your own file",
+            layout={"width": "max-content"},
         )
         self.output = ipywidgets.HTML(value="<p>Bring a recording of your own.</p>")
         self.choice.observe(self._chosen, "value")
