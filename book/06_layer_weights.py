@@ -1102,16 +1102,13 @@ def colleagues_rows(role, label):
 
 # %%
 y, rows = labels["emotion"][0], dict(rows_of["emotion"])
-fair = metrics.recalls(
-    metrics.confusion(
-        y[rows["test"]], probe(means["pre-trained"][:, last], y, rows)["test"], len(classes)
-    )
-)
 known = np.isin(np.arange(len(y)), np.concatenate([*rows.values()]))
 rows["train"] = colleagues_rows(np.where(known, role, "unheard"), np.where(known, y, -1))
-hers = metrics.recalls(
-    metrics.confusion(
-        y[rows["test"]], probe(means["pre-trained"][:, last], y, rows)["test"], len(classes)
+fair, hers = (
+    metrics.recalls(metrics.confusion(y[rows["test"]], said["test"], len(classes)))
+    for said in (
+        answers["emotion", "pre-trained"][last],
+        probe(means["pre-trained"][:, last], y, rows),
     )
 )
 pd.DataFrame({"recall of the probe": fair, "of hers": hers}, index=list(classes)).round(2)
