@@ -79,7 +79,8 @@ def test_every_system_is_used_and_can_be_made_at_every_profile():
     used |= {n for x in BOOK.unsaid for n in (x.base, x.instead) if n}
     assert used == set(BOOK.systems)
     for profile in ("smoke", "demo", "full"):
-        keys = {n: claim_runs.system_key(records.plain(BOOK.recipe(n, profile))) for n in BOOK.systems}
+        made = {n: records.plain(BOOK.recipe(n, profile)) for n in BOOK.systems}
+        keys = {n: claim_runs.system_key(recipe) for n, recipe in made.items()}
         for claim in BOOK.claims:
             for step in claim.steps:
                 assert len({keys[n] for n in step.systems}) == len(step.systems), claim.id
