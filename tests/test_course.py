@@ -34,15 +34,19 @@ def reviews() -> dict[str, str]:
 
 
 def commands(text: str) -> list[str]:
-    """Lines of code blocks, joined where they go on, and inline code, that begin with a program."""
-    blocks = re.findall(r"^ *```\n(.*?)^ *```", text, re.M | re.S)
-    lines = [x.strip() for b in blocks for x in b.replace("\\\n", " ").splitlines()]
+    """Lines of plain code blocks, joined where they go on, and inline code, that name a program."""
+    lines, fence = [], None
+    for line in text.replace("\\\n", " ").splitlines():
+        if mark := re.match(r"\s*(`{3,}|:{3,})(.*)", line):
+            if fence is None:
+                fence = mark[1], mark[2]
+            elif mark[2] == "" and len(mark[1]) >= len(fence[0]):
+                fence = None
+        elif fence and fence[1] == "":
+            lines.append(line.strip())
     lines += re.findall(r"`(serlib [a-z]+ [^`]+)`", text)
-    return [
-        x.removeprefix(".venv/bin/")
-        for x in lines
-        if re.match(r"(\.venv/bin/)?(serlib|papermill) ", x)
-    ]
+    programs = r"(\.venv/bin/)?(serlib|papermill) "
+    return [line.removeprefix(".venv/bin/") for line in lines if re.match(programs, line)]
 
 
 @functools.cache
