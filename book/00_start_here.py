@@ -271,7 +271,7 @@ choices = {
 panel.Panel(choices, lambda wave: judge([wave]).iloc[0])
 
 # %% [markdown]
-# Without a mouse, as in a run by papermill, set the parameter `own_file` to a recording instead.
+# Without a mouse, as in a run by {term}`papermill`, set the parameter `own_file` to a recording instead.
 
 # %%
 if own_file:

@@ -995,7 +995,7 @@ line = ax.axhline(1, color="#000000", lw=1)
 # %% [markdown]
 # ## This chapter's claims
 #
-# The book keeps one ledger of all claims, each with a rule that was fixed before any run ([chapter 08](08_claims)). This is its slice for this chapter. It finds the runs above by their recipes; the support vector machine is chapter 02's.
+# The book keeps one ledger of all claims, each with a rule that was fixed before any run ([chapter 08](08_claims)). This is its slice for this chapter. It finds the runs above by their recipes; the {term}`support vector machine` is chapter 02's.
 
 # %%
 pages.chapter("03", profile, corpus, data_root)

@@ -947,7 +947,7 @@ check.function(
 )
 
 # %% [markdown]
-# **Find the bug 2.** Another colleague pools with attention. "Padding is zero, so it adds nothing to a weighted sum." Watch one clip in ever longer batches:
+# **Find the bug 2.** Another colleague pools with attention. "{term}`Padding` is zero, so it adds nothing to a weighted sum." Watch one clip in ever longer batches:
 
 
 # %% tags=["bug"]
