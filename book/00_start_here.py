@@ -223,8 +223,8 @@ def judge(waves: list[np.ndarray]) -> pd.DataFrame:
 
 judged = judge([data.store[i] for i in chosen])
 judged.insert(0, "listeners said", table.loc[chosen, "emotion"].to_numpy())
-judged.style.format(precision=2).background_gradient(
-    axis=1, cmap="Blues", vmin=0, vmax=1, text_color_threshold=0.18
+judged.style.format(precision=2).background_gradient(  # light enough for black numbers
+    axis=1, cmap="Blues", vmin=0, vmax=1.5, text_color_threshold=0
 )
 
 # %% [markdown]
@@ -464,7 +464,7 @@ if planted:
     answers.index = [f"pitch × {f}" for f in factors]
     display(
         answers.style.format(precision=2).background_gradient(
-            axis=1, cmap="Blues", vmin=0, vmax=1, text_color_threshold=0.18
+            axis=1, cmap="Blues", vmin=0, vmax=1.5, text_color_threshold=0
         )
     )
 

@@ -15,16 +15,21 @@ from site_toys import FLAGS, listen, needs_browser, served
 pytestmark = [needs_browser, pytest.mark.slow]
 CHAPTERS = [path.stem for path in notebooks.chapters()]
 
-# Of code that looks the same, one word per kind is enough: a chapter has seven thousand.
-UNWRAP = """() => document.querySelectorAll('pre').forEach(pre => {
-  const kind = pre.closest('.cell_output') ? 'out' : 'in';
-  window.seen ??= new Set();
-  pre.querySelectorAll('span:not(:has(*))').forEach(span => {
-    const name = kind + span.className;
-    if (window.seen.has(name)) span.replaceWith(span.textContent);
-    window.seen.add(name);
+# What looks the same is looked at once: a chapter has seven thousand words of code, the ledger two
+# thousand cells. Tables with colors of their own keep all their rows.
+THIN = """() => {
+  const seen = new Set();
+  document.querySelectorAll('pre').forEach(pre => {
+    const kind = pre.closest('.cell_output') ? 'out' : 'in';
+    pre.querySelectorAll('span:not(:has(*))').forEach(span => {
+      if (seen.has(kind + span.className)) span.replaceWith(span.textContent);
+      seen.add(kind + span.className);
+    });
   });
-})"""
+  document.querySelectorAll('table.dataframe, #ledger, article table.table').forEach(
+    table => [...table.rows].slice(5).forEach(row => row.remove()));
+  [...document.querySelectorAll('mjx-container')].slice(4).forEach(e => e.remove());
+}"""
 NIGHTLY = ["color-contrast", "link-in-text-block", "scrollable-region-focusable"]
 AXE = """async only => {
   const options = {resultTypes: ['violations'], preload: false};
@@ -94,24 +99,27 @@ def tour(chrome, base, html, axe):
     By day axe-core applies all its rules; by night those that colors and narrowness can break.
     """
     day, night = {}, {}
+    context = chrome.new_context(color_scheme="light")
     for path in sorted(html.glob("*.html")):
-        page = chrome.new_page(color_scheme="light", viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        page.set_viewport_size({"width": 1280, "height": 900})
         heard = listen(page, base)
         page.goto(base + path.name)
         page.evaluate("() => window.MathJax?.startup?.promise.then(() => null)")
         facts = page.evaluate(FACTS) if path.name != "search.html" else {}
-        page.evaluate(UNWRAP)
+        page.set_viewport_size({"width": 390, "height": 844})
+        width = page.evaluate("document.documentElement.scrollWidth")
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.evaluate(THIN)
         page.evaluate(axe)
         day[path.name] = facts | {"axe": page.evaluate(AXE, None), "heard": heard}
         page.set_viewport_size({"width": 390, "height": 844})
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         page.wait_for_timeout(400)  # the theme makes what scrolls focusable a while after resizing
-        night[path.name] = {
-            "axe": page.evaluate(AXE, NIGHTLY),
-            "width": page.evaluate("document.documentElement.scrollWidth"),
-        }
+        night[path.name] = {"axe": page.evaluate(AXE, NIGHTLY), "width": width}
         page.close()
+    context.close()
     return day, night
 
 
