@@ -147,7 +147,8 @@ def online(repository: str) -> str:
             "This copy of the book does not say where its repository is, so its pages have no "
             "buttons. Whoever publishes it names the address once, and builds again:\n\n"
             "```\nSERLIB_REPOSITORY=https://github.com/OWNER/NAME serlib site\n```\n\n"
-            "or for good, as `Repository` under `[project.urls]` in `pyproject.toml`.\n"
+            "or for good, as `Repository` under `[project.urls]` in `pyproject.toml`. The buttons "
+            "lead to the branch `main`, or to the one in `SERLIB_BRANCH`.\n"
         )
     return (
         "The rocket at the top of a chapter opens it on Binder or Colab. The repository is "
