@@ -26,7 +26,7 @@ THIN = """() => {
       seen.add(kind + span.className);
     });
   });
-  document.querySelectorAll('table.dataframe, #ledger, article table.table').forEach(
+  document.querySelectorAll('table.dataframe, table.ledger, article table.table').forEach(
     table => [...table.rows].slice(5).forEach(row => row.remove()));
   [...document.querySelectorAll('mjx-container')].slice(4).forEach(e => e.remove());
 }"""

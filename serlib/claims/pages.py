@@ -48,7 +48,6 @@ html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box)
   color: var(--pst-color-text-base, var(--jp-content-font-color1, CanvasText))}
 #ledger-filters label {display: inline-block; margin: 0 0.8em 0.4em 0}
 #ledger-filters select {max-width: 70vw}
-@media print {.ledger-box {max-height: none; overflow: visible}}
 """
 WIDE = ("measured", "where", "why", "effect", "ours", "runs")
 SCRIPT = """
