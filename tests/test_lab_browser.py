@@ -43,6 +43,7 @@ panel.Panel(waves, lambda wave: {"anger": float(wave.max()) * 0.9, "neutral": 0.
 # %%
 print("the last", "cell of", profile)
 """
+FIRST, LAST = "00_start_here.py", 'print("the last", "cell of", profile)'
 
 
 def free_port() -> int:
@@ -55,6 +56,8 @@ def free_port() -> int:
 def lab(tmp_path, write_chapter):
     """The address of a JupyterLab of its own, on a copy of the book with a chapter in it."""
     write_chapter(CHAPTER, folder=tmp_path / "book")
+    real = (notebooks.BOOK / FIRST).read_text().replace('profile = "demo"', 'profile = "smoke"', 1)
+    (tmp_path / "book" / FIRST).write_text(f"{real}\n# %%\n{LAST}\n")
     port, token = free_port(), "for-this-test"
     environment = os.environ | {
         name: str(tmp_path / name.lower())
@@ -86,6 +89,33 @@ def lab(tmp_path, write_chapter):
         log.close()
 
 
+def opened(page, lab: str, name: str):
+    """Double click on a chapter; the notebook that opens."""
+    page.goto(lab)
+    page.locator(".jp-DirListing-item", has_text=name).dblclick()
+    book = page.locator(".jp-NotebookPanel")
+    book.locator(".jp-Cell").first.wait_for()
+    return book
+
+
+def run_all(page) -> None:
+    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle'], "
+                           ".jp-Notebook-ExecutionIndicator[data-status='idle']")  # fmt: skip
+    page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
+    page.locator("[data-command='runmenu:run-all']").click()
+
+
+def test_the_first_chapter_runs_from_its_first_cell_to_its_last(lab):
+    with pdf.browser() as chrome:
+        page = chrome.new_page(viewport={"width": 1400, "height": 1600})
+        page.set_default_timeout(60_000)
+        book = opened(page, lab, FIRST)
+        book.locator("h1", has_text="Start here").wait_for()
+        run_all(page)
+        # An error in any cell would stop the run before the last.
+        book.get_by_text("the last cell of smoke").wait_for(timeout=400_000)
+
+
 def test_double_click_opens_a_chapter_and_it_runs_to_its_end(lab, tmp_path):
     from playwright.sync_api import expect
 
@@ -94,17 +124,11 @@ def test_double_click_opens_a_chapter_and_it_runs_to_its_end(lab, tmp_path):
         page.set_default_timeout(60_000)
         crashes = []
         page.on("pageerror", lambda error: crashes.append(str(error)))
-        page.goto(lab)
-        page.locator(".jp-DirListing-item", has_text="01_toy.py").dblclick()
-        book = page.locator(".jp-NotebookPanel")
-        book.locator(".jp-Cell").first.wait_for()
+        book = opened(page, lab, "01_toy.py")
         book.locator("h1", has_text="01 A toy").wait_for()  # the text is set, not shown as code
         expect(book.locator(".jp-CodeCell")).to_have_count(4)
 
-        page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle'], "
-                               ".jp-Notebook-ExecutionIndicator[data-status='idle']")  # fmt: skip
-        page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
-        page.locator("[data-command='runmenu:run-all']").click()
+        run_all(page)
         book.get_by_text("the last cell of demo").wait_for()
 
         assert not book.locator("[data-mime-type='application/vnd.jupyter.error']").count()
