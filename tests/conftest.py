@@ -55,6 +55,22 @@ def own_home(tmp_path, monkeypatch, with_corpus) -> Path:
 
 
 @pytest.fixture
+def small(tmp_path):
+    """A ledger of a few claims."""
+    import claims_toys
+
+    return claims_toys.ledger(tmp_path)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """An empty home for runs that need no training."""
+    import claims_toys
+
+    return claims_toys.home(tmp_path, monkeypatch)
+
+
+@pytest.fixture
 def write_chapter(tmp_path):
     """A function that writes a small chapter from the body of its cells and returns its path."""
 

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import yaml
 
-import claims_toys as toys
 from claims_toys import SMALL, judged, make
 from serlib import claims, cli, records
 from serlib.claims import ClaimError, of_number, pages
@@ -113,16 +112,6 @@ def test_chapters_and_prefixes_select():
 
 
 # ---------------------------------------------------------------------------------- strict reading
-
-
-@pytest.fixture
-def small(tmp_path):
-    return toys.ledger(tmp_path)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return toys.home(tmp_path, monkeypatch)
 
 
 def test_a_small_ledger_is_read(small):

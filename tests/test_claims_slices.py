@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-import claims_toys as toys
 from claims_toys import judged, make
 from serlib import claims, notebooks, records
 from serlib.bench import asked
@@ -41,16 +40,6 @@ class Tables(HTMLParser):
     def handle_data(self, data):
         if {"th", "td"} & set(self.open):
             self.tables[-1][-1][-1] += data
-
-
-@pytest.fixture
-def small(tmp_path):
-    return toys.ledger(tmp_path)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    return toys.home(tmp_path, monkeypatch)
 
 
 def rows_of(html):

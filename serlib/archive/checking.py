@@ -6,7 +6,6 @@ look; what was found broken is not looked into further.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -19,12 +18,11 @@ from typing import Any
 
 from serlib import claims, records
 from serlib.archive import forms, sums
-from serlib.archive.kept import NO_DATE, Archived, Kept, dump, verdict
+from serlib.archive.kept import LIST, NO_DATE, Archived, Kept, dump, listing, verdict
 from serlib.claims.ledger import ClaimError, Ledger
 from serlib.manifest import ATTRIBUTES
 
 NAME = re.compile(r"archive\.json|claims\.json|SHA256SUMS|runs/[a-z][a-z-]*-[0-9a-f]{12}\.json")
-LIST = "SHA256SUMS"
 NEEDED = ("archive.json", "claims.json", LIST)
 FILES, ONE, ALL = 5000, 64 * 2**20, 2**30  # entries, bytes of one and of all, unpacked
 MOST = 20
@@ -104,16 +102,13 @@ def _unpack(archive: zipfile.ZipFile) -> dict[str, bytes]:
 
 def _sums(files: Mapping[str, bytes]) -> Iterator[str]:
     """Files that are not those that the list of sums is of."""
-    lines = "".join(
-        sorted(
-            f"{hashlib.sha256(d).hexdigest()}  {n}\n" for n, d in files.items() if n != NEEDED[2]
-        )
-    )
-    if files[NEEDED[2]] != lines.encode():
-        listed = files[NEEDED[2]].decode("ascii", "replace").splitlines()
-        changed = [line.split("  ")[-1] for line in lines.splitlines() if line not in listed]
+    wanted, there = listing({n: d for n, d in files.items() if n != LIST}), files[LIST]
+    if there != wanted:
+        listed = there.decode("ascii", "replace").splitlines()
+        lines = wanted.decode().splitlines()
+        changed = [line.split("  ")[-1] for line in lines if line not in listed]
         names = ", ".join(changed[:5]) or "of a file that is not there"
-        yield f"SHA256SUMS does not agree: {names}"
+        yield f"{LIST} does not agree: {names}"
 
 
 def _refuse(name: str) -> None:

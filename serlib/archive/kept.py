@@ -20,6 +20,7 @@ from serlib.claims.runs import Finished, system_key
 from serlib.recipe import Recipe
 from serlib.sweep import Runs
 
+LIST = "SHA256SUMS"  # the file that all others are listed in
 NO_DATE = (1980, 1, 1, 0, 0, 0)  # of every file inside: when it was made is nobody's business
 
 
@@ -108,11 +109,16 @@ def dump(content) -> bytes:
     return text.encode("ascii") + b"\n"
 
 
+def listing(files: Mapping[str, bytes]) -> bytes:
+    """The content of `LIST`: a line for each file, as the command sha256sum writes it, sorted."""
+    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return "".join(sorted(lines)).encode()
+
+
 def pack(files: Mapping[str, bytes]) -> bytes:
     """A zip file of some files and their sums; the same bytes each time."""
-    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in {**files, "SHA256SUMS": "".join(sorted(lines)).encode()}.items():
+        for name, data in {**files, LIST: listing(files)}.items():
             archive.writestr(zipfile.ZipInfo(name, NO_DATE), data, zipfile.ZIP_DEFLATED)
     return out.getvalue()

@@ -53,7 +53,7 @@ class Measured:
     lacks: str = ""
 
 
-class Kept(records.Run):
+class ReadOnce(records.Run):
     """A run whose predictions are read from the disk once, since many claims ask for them."""
 
     def predictions(self, split: str) -> pd.DataFrame:
@@ -74,7 +74,7 @@ class Finished:
         """Look through $SERLIB_HOME/runs; what is no finished run is passed over."""
         self.found: dict[str, list[tuple[str, records.Run, dict]]] = {}
         for path in sorted((records.home() / "runs").glob("*/status.json")):
-            run = Kept(path.parent)
+            run = ReadOnce(path.parent)
             try:
                 status, config = run.status, run.config
                 asked = config["recipe"]
