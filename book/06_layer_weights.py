@@ -122,6 +122,7 @@ frozen = recipes.wang2025_baseline(profile, corpus, data_root).change(
     layer_speed=10.0,
     epochs=frozen_epochs,
     lr_head=1e-2,
+    budget_seconds=24.0,
     warmup=0.1,
     schedule="linear",
     clip=1.0,

@@ -52,8 +52,8 @@ def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
     if profile == "full":
         return full
     small = dict(
-        epochs=4, lr_encoder=2e-3, lr_head=2e-3, warmup=0.1, schedule="linear", clip=1.0,
-        budget_seconds=24.0, weight_decay=0.01, select=full.select,
+        epochs=4, lr_encoder=3e-3, lr_head=3e-3, warmup=0.1, schedule="linear", clip=1.0,
+        budget_seconds=48.0, weight_decay=0.01, select=full.select,
     )  # fmt: skip
     small.update(demo)
     if profile == "smoke":

@@ -2,6 +2,7 @@
 
 FSDP (version 2) turns each parameter into a DTensor, of which a process has a slice. Without it
 these functions do what their names say and nothing else. With it all processes must call them.
+DTensors are known by their ``full_tensor``: importing the class would cost every start a second.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 
@@ -29,13 +29,15 @@ def whole(x: Any) -> Any:
         return {name: whole(value) for name, value in x.items()}
     if isinstance(x, list):
         return [whole(value) for value in x]
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:
     """``x``, known to every process, sharded as the other tensor is."""
-    if not isinstance(other, DTensor):
+    if not hasattr(other, "full_tensor"):
         return x
+    from torch.distributed.tensor import distribute_tensor
+
     x = x.to(other.device, other.dtype)
     return distribute_tensor(x, other.device_mesh, other.placements, src_data_rank=None)
 

@@ -138,7 +138,7 @@ def fit(
         checkpoint = Checkpoint(run, setup, writes=main)
         unfinished = may_improve(checkpoint.rows(), config.epochs, config.patience)
         gauge = measured(model, train_batches, config, device) if unfinished else None
-        optimizer = make_optimizer(model, config, fused=device.type == "cuda")
+        optimizer = make_optimizer(model, config, fused=device.type in ("cpu", "cuda"))
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         rows = checkpoint.resume(model, optimizer, device, accelerator.process_index)
         report = Report(config.epochs, len(rows), progress and main)

@@ -23,7 +23,9 @@ def waves_of(lengths, seed: int = 0) -> list[np.ndarray]:
 
 
 class Toy(nn.Module):
-    """An encoder in miniature: means of 4 samples, 2 layers. Counts its calls."""
+    """An encoder in miniature: means of 4 samples, 2 layers. Counts the clips that it is given."""
+
+    modality = "speech"
 
     def __init__(self, freeze: str = "all", scale: float = 1.0) -> None:
         super().__init__()
@@ -37,9 +39,9 @@ class Toy(nn.Module):
         return np.pad(wave, (0, max(4 - len(wave), 0)))
 
     def extract(self, waves, lengths):
-        self.calls += 1
-        self.batches.add((len(waves), waves.shape[1] - int(lengths[0])))
-        frames = waves[:, : waves.shape[1] // 4 * 4].reshape(1, -1, 4)
+        self.calls += len(waves)
+        self.batches.add((len(waves), waves.shape[1]))
+        frames = waves[:, : waves.shape[1] // 4 * 4].reshape(len(waves), -1, 4)
         return frames.mean(2, keepdim=True) * torch.tensor([1.0, 10.0]) * self.scale, lengths // 4
 
     def contextualize(self, features, lengths):
@@ -56,7 +58,7 @@ def expected_cnn(store, i):
     return np.stack([means, 10 * np.array(means)], 1)
 
 
-def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
+def test_features_are_computed_once_and_read_afterwards(tmp_path):
     store, encoder = WaveStore(waves_of(LENGTHS)), Toy()
     for calls in (4, 4):  # the second time reads
         cached = features.cache(encoder, store, root=tmp_path, progress=False)
@@ -64,7 +66,7 @@ def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
         for i in range(4):
             np.testing.assert_allclose(cached[i], expected_cnn(store, i), rtol=1e-5)
             assert cached[i].dtype == torch.float32
-    assert encoder.batches == {(1, 0)}  # one clip at a time, no padding
+    assert encoder.batches == {(4, 4000)}  # together, padded to a quarter of a second
     assert isinstance(cached.rows, np.memmap) and not cached.rows.flags.writeable
     cached[0][:] = 5  # a copy: the file is unharmed
     np.testing.assert_allclose(cached[0], expected_cnn(store, 0), rtol=1e-5)
@@ -73,6 +75,44 @@ def test_features_are_computed_once_alone_and_read_afterwards(tmp_path):
     with pytest.raises(IndexError):
         cached[4]
     assert len(list(cached)) == 4
+
+
+def test_an_encoder_that_lets_padding_in_gets_each_clip_alone(tmp_path):
+    store, encoder = WaveStore(waves_of(LENGTHS)), Toy()
+    encoder.padding_leaks = True
+    cached = features.cache(encoder, store, root=tmp_path, progress=False)
+    assert encoder.batches == {(1, 40), (1, 4), (1, 17), (1, 160)}
+    for i in range(4):
+        np.testing.assert_allclose(cached[i], expected_cnn(store, i), rtol=1e-5)
+
+
+def test_clips_of_like_length_share_a_batch_and_keep_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "CHUNK", 6)
+    monkeypatch.setattr(features, "TOGETHER", 2)
+    lengths = (9_000, 40, 8_000, 3, 4_001, 160, 17, 12_000)
+    store, encoder = WaveStore(waves_of(lengths)), Toy()
+    cached = features.cache(encoder, store, root=tmp_path, progress=False)
+    for i in range(len(lengths)):
+        np.testing.assert_allclose(cached[i], expected_cnn(store, i), rtol=1e-4, atol=1e-7)
+    # of the first six 3 and 40, 160 and 4,001, 8,000 and 9,000; then 17 and 12,000
+    assert encoder.batches == {(2, 4_000), (2, 8_000), (2, 12_000)} and encoder.calls == 8
+
+
+@pytest.mark.parametrize("name", ["demo-wavlm", "demo-wav2vec2", "demo-whisper", "demo-roberta"])
+def test_a_batch_gives_each_clip_what_it_gets_alone(tmp_path, monkeypatch, name):
+    encoder = encoders.load(name, freeze="all")
+    store = WaveStore(waves_of((9_000, 300, 16_000, 24_123, 4_000, 4_001)))
+    if encoder.modality == "text":
+        store = batching.TextStore(["", "Yes.", "I do not know what you mean.", "Why not?", None])
+    for kind in ("layers", "frames", "layers_mean", "output_mean"):
+        together = features.cache(encoder, store, root=tmp_path, kind=kind, progress=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(features, "TOGETHER", 1)
+            patch.setattr(features, "QUANTUM", {"speech": 1, "text": 1})
+            alone = features.cache(encoder, store, root=tmp_path / "alone", kind=kind)
+        assert len(together) == len(alone) == len(store)
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
 def test_layer_means(tmp_path):
@@ -217,7 +257,9 @@ def test_damaged_features_are_made_anew(tmp_path, damage):
     assert encoder.calls == 4
 
 
-def test_a_killed_computation_leaves_nothing_that_counts(tmp_path):
+def test_a_killed_computation_leaves_nothing_that_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(features, "TOGETHER", 1)
+
     class Killed(Toy):
         def extract(self, waves, lengths):
             if self.calls == 2:
