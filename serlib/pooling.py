@@ -32,18 +32,22 @@ def frame_mask(lengths: Tensor, n_frames: int) -> Tensor:
 def valid_frames(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Frames in float32 with zeros for padding, mask (B, T, 1), lengths on the frames' device."""
     batch, n_frames, _ = frames.shape
+    padded = True
     if lengths.shape != (batch,):
         raise ValueError(f"lengths {tuple(lengths.shape)} for {batch} clips: need (B,)")
     # On a GPU, looking at the values would stall the queue; batches carry lengths on the CPU.
-    if lengths.device.type == "cpu" and not ((lengths >= 1) & (lengths <= n_frames)).all():
-        raise ValueError(
-            f"lengths {lengths.tolist()} for {n_frames} frames: need 1 to T valid frames per clip "
-            "(are these samples instead of frames?)"
-        )
+    if lengths.device.type == "cpu":
+        if not ((lengths >= 1) & (lengths <= n_frames)).all():
+            raise ValueError(
+                f"lengths {lengths.tolist()} for {n_frames} frames: need 1 to T valid frames per "
+                "clip (are these samples instead of frames?)"
+            )
+        padded = bool((lengths < n_frames).any())
     lengths = lengths.to(frames.device, non_blocking=True)
     mask = frame_mask(lengths, n_frames)[..., None]
-    # masked_fill and not a product, because 0 * NaN is NaN
-    frames = frames.to(torch.promote_types(frames.dtype, torch.float32)).masked_fill(~mask, 0)
+    frames = frames.to(torch.promote_types(frames.dtype, torch.float32))
+    if padded:  # a choice and not a product, because 0 * NaN is NaN
+        frames = torch.where(mask, frames, 0)
     return frames, mask, lengths
 
 
@@ -103,10 +107,15 @@ class AttentiveStatistics(nn.Module):
         frames, mask, _ = valid_frames(frames, lengths)
         with torch.autocast(frames.device.type, enabled=False):
             weights = self._attend(frames, mask)
-            mean = (weights * frames).sum(dim=1)  # (B, D)
+            # Sums over t as matrix products: α h for each frame would be one more (B, T, D), and
+            # on a CPU the fresh memory of such arrays costs more than the sums.
+            weights = weights.transpose(1, 2)  # (B, 1, T)
+            mean = weights @ frames  # (B, 1, D)
             # The gradient through this mean is 2 Σ α (h - μ) = 0, so it need not be computed.
-            variance = (weights * (frames - mean[:, None].detach()) ** 2).sum(dim=1)
-            return torch.cat([mean, variance.clamp(min=VARIANCE_FLOOR).sqrt()], dim=1)
+            deviation = frames - mean.detach()
+            variance = weights @ (deviation * deviation)
+            spread = variance.clamp(min=VARIANCE_FLOOR).sqrt()
+            return torch.cat([mean, spread], dim=2).squeeze(1)
 
     def attention(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """The weights α (B, T), for a plot: each row sums to 1 and is 0 in the padding."""

@@ -67,6 +67,38 @@ def test_nothing_in_the_padding_reaches_the_result_or_a_gradient(name, garbage):
 
 
 @pytest.mark.parametrize("name", POOLS)
+def test_a_batch_of_full_clips_equals_the_same_clips_padded(name):
+    """Full batches take a way of their own, which makes no copy."""
+    frames, lengths = clips(8, (6, 6, 6))
+    padded = torch.cat([frames, torch.full((3, 2, WIDTH), math.nan)], dim=1)
+    module = pool(name)
+    results = []
+    for x in (frames, padded):
+        x.requires_grad_()
+        out = module(x, lengths)
+        gradients = torch.autograd.grad(out.pow(2).sum(), [x, *module.parameters()])
+        results.append((out, gradients[0][:, :6], *gradients[1:]))
+    for full, cut in zip(*results, strict=True):
+        torch.testing.assert_close(full, cut)
+
+
+@pytest.mark.parametrize("lengths", [(9, 9), (4, 9)])
+@pytest.mark.parametrize("name", POOLS)
+def test_pooling_leaves_its_input_as_it_was(name, lengths):
+    frames, lengths = clips(9, lengths)
+    before = frames.clone()
+    pool(name)(frames, lengths)
+    assert torch.equal(frames, before)
+
+
+def test_the_gradient_of_attentive_statistics_against_finite_differences():
+    frames, lengths = clips(10, (2, 5))
+    module = pool("attentive").double()
+    frames = frames.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: module(x, lengths), frames)
+
+
+@pytest.mark.parametrize("name", POOLS)
 def test_the_order_of_frames_does_not_matter(name):
     frames, _ = clips(2, (9, 9))
     lengths = torch.tensor([9, 9])
