@@ -216,9 +216,10 @@ class Encoder(Pretrained):
         the states carry gradients under checkpointing.
         """
         layers, bias = self.model.encoder.layers, None
-        if self.family == "wavlm":  # all layers share the first one's position bias
+        above = layers[len(states) - 1 :]
+        if self.family == "wavlm" and above:  # all layers share the first one's position bias
             bias = wavlm.position_bias(layers, states[0].shape[1], len(states[0]))
-        for layer in layers[len(states) - 1 :]:
+        for layer in above:
             x = states[-1]
             if self.family == "wavlm":
                 x, _ = layer(x, attention_mask=valid, position_bias=bias)
