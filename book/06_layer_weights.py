@@ -58,6 +58,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serlib import (
+    batching,
     encoders,
     experiments,
     features,
@@ -265,16 +266,14 @@ if profile == "demo":
 
 def layer_means(encoder: encoders.Encoder) -> np.ndarray:
     """Mean over time of every state of the clips that are heard, (U, L + 1, D)."""
-    if profile == "full":
-        kept = features.cache(encoder, data.store, kind="layers_mean")
-        return np.stack([x.numpy() for x in kept])
-    means = np.full((len(heard), n_states, encoder.width), np.nan, np.float32)
-    if encoder is random_encoder:
-        mean = joblib.delayed(lambda row: states(encoder, [row]).mean(1).numpy())
-        found = joblib.Parallel(n_jobs=workers, prefer="threads")(map(mean, np.flatnonzero(heard)))
+    places = np.flatnonzero(heard)
+    if profile == "full" or encoder is random_encoder:
+        some = batching.WaveStore(data.store.waves[i] for i in places)
+        found = [x.numpy() for x in features.cache(encoder, some, kind="layers_mean")]
     else:  # the trainings have stored them
         kept = features.cache(encoder, data.store, kind="layers", dtype="float16")
-        found = [kept[int(i)].float().mean(0).view(n_states, -1) for i in np.flatnonzero(heard)]
+        found = [kept[int(i)].float().mean(0).view(n_states, -1) for i in places]
+    means = np.full((len(heard), n_states, encoder.width), np.nan, np.float32)
     means[heard] = np.stack(found)
     return means
 
