@@ -27,6 +27,7 @@ from serlib import (
     fusion,
     processes,
     records,
+    selection,
     streams,
     tasks,
     throughput,
@@ -199,8 +200,10 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         table = evaluation.predict(model, mine, precision=recipe.train.precision)
         return evaluation.together(table, data.table["key"].iloc[data.rows(role)])
 
+    judged: list[pd.DataFrame] = []  # dev after each epoch since a process began or went on
+
     def judge(model) -> dict[str, float]:
-        table = predict(model, "dev")
+        judged.append(table := predict(model, "dev"))
         scores = evaluation.score(table, len(recipe.classes))
         if "hypothesis" in table and processes.main():
             heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
@@ -227,7 +230,15 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         progress,
     )
     facts = _transcripts(data, targets) | {"throughput": throughput.summary(history)}
-    return {role: predict(model, role) for role in ("dev", "test")}, facts
+    dev = _of_best(judged, history, recipe.train.select)
+    dev = predict(model, "dev") if dev is None else dev
+    return {"dev": dev, "test": predict(model, "test")}, facts
+
+
+def _of_best(tables: list[pd.DataFrame], history: pd.DataFrame, select: str) -> pd.DataFrame | None:
+    """The table of the selected epoch, of the last epochs' tables; None if it is older."""
+    back = len(history) - selection.selected_epoch(history.to_dict("records"), select) + 1
+    return tables[-back] if back <= len(tables) else None
 
 
 def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):

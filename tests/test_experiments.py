@@ -341,3 +341,27 @@ def test_attributes_and_the_contrastive_term_end_to_end(own_home):
     recognizer = inference.Recognizer(runs.runs[2])
     answer = recognizer(experiments.load(alone).store[0])
     assert answer.emotion is None and set(answer.attributes) == set(tasks.ATTRIBUTES)
+
+
+def test_the_dev_table_of_the_chosen_epoch_is_kept_unless_a_kill_came_after_it():
+    history = pd.DataFrame(
+        {"epoch": [1, 2, 3, 4], "dev_ua": [0.1, 0.4, 0.3, 0.2], "best": [True, True, False, False]}
+    )
+    tables = [pd.DataFrame({"epoch": [n]}) for n in (1, 2, 3, 4)]
+    for begun_at in (1, 2):  # the epoch at which this process began, or went on
+        kept = experiments._of_best(tables[begun_at - 1 :], history, "ua")
+        assert kept["epoch"].tolist() == [2]
+    assert experiments._of_best(tables[2:], history, "ua") is None
+    assert experiments._of_best([], history, "ua") is None
+
+
+def test_kept_dev_predictions_are_those_of_the_stored_model(own_home):
+    recipe = recipes.cai2021("smoke").change(epochs=2)
+    run = experiments.run(recipe, progress=False)
+    data, model = experiments.load(recipe), experiments.restore(run)
+    clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
+    plan = [data.rows("dev")]
+    again = evaluation.predict(model, clips.batches(plan, quantum))
+    stored = run.predictions("dev").loc[again.index]
+    columns = [c for c in again if c.startswith("p_")]
+    np.testing.assert_allclose(stored[columns], again[columns], atol=1e-5)

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from serlib import (
     batching,
@@ -22,7 +23,6 @@ from serlib import (
     experiments,
     processes,
     records,
-    sharding,
     train_cli,
     training,
 )
@@ -187,7 +187,7 @@ def sharded_checkpoints(folder: str) -> None:
         o.step()
     one, two = bookkeeping.copy_weights(model), bookkeeping.copy_weights(again)
     assert all(torch.equal(one[name], two[name]) for name in one)  # the optimizer's state too
-    assert any(isinstance(p, sharding.DTensor) for p in again.parameters())
+    assert any(isinstance(p, DTensor) for p in again.parameters())
     torch.save(one, Path(folder) / f"rank{processes.rank()}.pt")
 
 
