@@ -65,9 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     book = add("book", _book, "Execute every chapter, then render the site.")
     profile(book)
     book.add_argument("--force", action="store_true", help="run finished chapters again")
-    book.add_argument(
-        "--jobs", type=int, metavar="N", help="chapters at a time; default: all that fit"
-    )
+    book.add_argument("--jobs", type=int, metavar="N", help="chapters at a time; default: as fit")
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
     site = add("site", _site, "Render the site from finished chapters.")
