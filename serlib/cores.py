@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from serlib.notebooks import UsageError
 
 MOST = 4  # chapters at a time, unless more are asked for: they are few, and not equally long
 MEMORY_GB = 4  # for each chapter: about the most that one has taken, two worker processes included
+LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container, in bytes
 X = TypeVar("X")
 Y = TypeVar("Y")
 
@@ -26,8 +28,16 @@ def at_a_time() -> int:
 
     if torch.cuda.is_available() or not hasattr(os, "sched_setaffinity"):
         return 1
-    memory = psutil.virtual_memory().available / 2**30
-    return max(1, min(joblib.cpu_count(), MOST, int(memory / MEMORY_GB)))
+    return max(1, min(joblib.cpu_count(), MOST, int(_memory() / 2**30 / MEMORY_GB)))
+
+
+def _memory() -> float:
+    """Bytes that are free, or that a container may have, if that is less."""
+    free = psutil.virtual_memory().available
+    try:
+        return min(free, int(LIMIT.read_text()))
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return free
 
 
 def shares(jobs: int) -> list[list[int]]:

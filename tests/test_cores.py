@@ -63,19 +63,24 @@ def test_cores_are_divided_and_each_is_in_one_share(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "gigabytes", "gpu", "linux", "expected"),
+    ("count", "gigabytes", "limit", "gpu", "linux", "expected"),
     [
-        (2, 21.0, False, True, 2),
-        (1, 21.0, False, True, 1),
-        (64, 500.0, False, True, 4),
-        (8, 11.9, False, True, 2),
-        (8, 3.0, False, True, 1),
-        (8, 0.0, False, True, 1),
-        (8, 500.0, True, True, 1),
-        (8, 500.0, False, False, 1),
+        (2, 21.0, None, False, True, 2),
+        (1, 21.0, None, False, True, 1),
+        (64, 500.0, "max\n", False, True, 4),
+        (8, 11.9, "max\n", False, True, 2),
+        (8, 500.0, f"{13 * 2**30}\n", False, True, 3),
+        (8, 11.9, f"{13 * 2**30}\n", False, True, 2),
+        (8, 3.0, None, False, True, 1),
+        (8, 0.0, None, False, True, 1),
+        (8, 500.0, None, True, True, 1),
+        (8, 500.0, None, False, False, 1),
     ],
 )
-def test_how_many_at_a_time(count, gigabytes, gpu, linux, expected, monkeypatch):
+def test_how_many_at_a_time(count, gigabytes, limit, gpu, linux, expected, monkeypatch, tmp_path):
+    monkeypatch.setattr(cores, "LIMIT", tmp_path / "memory.max")
+    if limit is not None:
+        cores.LIMIT.write_text(limit)
     monkeypatch.setattr(joblib, "cpu_count", lambda: count)
     memory = SimpleNamespace(available=gigabytes * 2**30, total=10**15)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
