@@ -261,7 +261,9 @@ class Run:
         try:
             guard.acquire(timeout=0)
         except filelock.Timeout:
-            log.warning("%s: another process is working on this run, waiting for it", self.path)
+            # Where bars are off, in a page of the book, it would only say when the page was made.
+            level = logging.DEBUG if os.environ.get("TQDM_DISABLE") else logging.WARNING
+            log.log(level, "%s: another process is working on this run, waiting for it", self.path)
             guard.acquire()
         try:
             if not self.done:
