@@ -174,7 +174,7 @@ deaf = [c for n in (1, 2) for c in itertools.combinations(names, n) if names[1] 
 deaf = [base.change(experts=c, seed=s) for c in deaf for s in seeds[: 3 - len(c)]]
 with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
     wavlm = joblib.delayed(experiments.encode)(base, names[1])
-    others = [joblib.delayed(sweep)([r], progress=False, workers=1) for r in deaf]
+    others = [joblib.delayed(experiments.run)(r, progress=False) for r in deaf]
     joblib.Parallel()([wavlm, *others])  # WavLM takes long; meanwhile, fusions that do without it
 clips, quantum = streams.inputs(experts, data, streams.transcripts(base, data), progress=False)
 (batch,) = clips.batches([data.rows("dev")[:16]], quantum)
