@@ -106,7 +106,7 @@ pd.Series(
 ).to_frame()
 
 # %% [markdown]
-# What the chapters took when the notebooks of this book were made (the demo tier, on the number of cores given):
+# What the chapters took when the notebooks of this book were made (the demo tier, on the number of cores given). The book runs several chapters at a time where cores and memory allow, so it takes less than their sum:
 
 # %% tags=["hide-input"]
 pd.DataFrame.from_dict(

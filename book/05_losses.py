@@ -344,7 +344,7 @@ def swfc(name: str, **changes) -> recipes.Recipe:
 
 
 first = base.change(seed=seeds[0])
-sweep([first], progress=False)  # alone, so that the frozen states are stored with all cores
+sweep([first], progress=False)  # alone: it stores the frozen states that all others read
 by_beta = sweep(
     [first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)], workers=workers
 )

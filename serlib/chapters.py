@@ -9,21 +9,21 @@ run again.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
+import joblib
 import nbformat
-import psutil
 from filelock import FileLock
 from nbformat import NotebookNode
 
-from serlib import notebooks, records
+from serlib import cores, kernels, notebooks, records
 from serlib.notebooks import BOOK, ChapterError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -46,6 +46,8 @@ class ChapterRun:
     cells: list[float] = field(default_factory=list)  # seconds of each executed cell
     error: str = ""
     environment: dict = field(default_factory=dict)
+    began: str = ""  # date and time
+    cores: int = 0  # that its kernel could use
     cached: bool = False  # finished before this call
 
     @property
@@ -85,6 +87,7 @@ def execute(
     *,
     force: bool = False,
     timeout: float | None = None,
+    stop: threading.Event | None = None,
 ) -> ChapterRun:
     """Execute one chapter, or return the run that is already there.
 
@@ -95,6 +98,7 @@ def execute(
         out_root: Where runs are kept, never the book folder; default `records.home()/"chapters"`.
         force: Run again even if finished.
         timeout: Seconds that one cell may take; default by profile (`TIMEOUT`).
+        stop: For a chapter that runs beside others in this process: set it to give it up.
 
     Returns:
         The run. A failing cell, a killed kernel, a timeout and `sys.exit` make a failed one.
@@ -107,11 +111,16 @@ def execute(
     if run.folder.is_relative_to(source.parent):
         raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
     run.folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(run.folder / ".lock"):  # a second process waits, then finds the run finished
+    given_up = stop.is_set if stop else lambda: False
+    # A second process waits, then finds the run finished.
+    with FileLock(run.folder / ".lock").acquire(cancel_check=given_up):
         if not force and (done := _finished(run.folder)):
             return done
         (run.folder / "run.json").unlink(missing_ok=True)
-        run = _execute(run, notebooks.read(source), changed, timeout or TIMEOUT[run.profile])
+        timeout = timeout or TIMEOUT[run.profile]
+        run = _execute(run, notebooks.read(source), changed, timeout, stop)
+        if given_up() and not run.ok:
+            return run  # which is no failure, so nothing is recorded
         run = replace(run, environment=records.environment())
         content = asdict(run)
         del content["folder"], content["cached"]
@@ -140,13 +149,19 @@ def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[Chapte
     return ChapterRun(source.stem, given["profile"], known | given, key, folder), changed
 
 
-def _execute(run: ChapterRun, notebook, parameters: dict, timeout: float | None) -> ChapterRun:
+def _execute(
+    run: ChapterRun,
+    notebook: NotebookNode,
+    parameters: dict,
+    timeout: float | None,
+    stop: threading.Event | None,
+) -> ChapterRun:
     import papermill
 
     partial = run.folder / f"{run.chapter}.partial.ipynb"
     cells = sum(bool(c.cell_type == "code" and c.source.strip()) for c in notebook.cells)
-    watch = _Watch(run.chapter, cells + bool(parameters))
-    start = time.perf_counter()
+    watch = kernels.Watch(run.chapter, cells + bool(parameters), stop)
+    began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
     try:
         executed = papermill.execute_notebook(
             notebook,
@@ -160,7 +175,7 @@ def _execute(run: ChapterRun, notebook, parameters: dict, timeout: float | None)
             iopub_timeout=60,
             coalesce_streams=True,
             shutdown_kernel="immediate",
-            kernel_manager_class=_kernel(run.folder, watch),
+            kernel_manager_class=kernels.manager(run.folder, watch),
             on_cell_execute=watch.begin,
             on_cell_executed=watch.end,
         )
@@ -172,24 +187,33 @@ def _execute(run: ChapterRun, notebook, parameters: dict, timeout: float | None)
             error += " (killed from outside, often for lack of memory, or a crash in native code)"
     finally:
         watch.close()
-    measured = {"seconds": round(time.perf_counter() - start, 2), "peak_mb": round(watch.peak_mb)}
+    measured = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_mb": round(watch.peak_mb),
+        "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
+        "began": began,
+    }
     run = replace(run, **measured, cells=[round(s, 2) for s in watch.seconds])
-    log = run.folder / "kernel.log"
     if error:
-        tail = _last_words(log.read_text(errors="replace")) if log.exists() else ""
-        tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
-        text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
-        return replace(run, error=re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip())
+        return replace(run, error=_told(error, run.folder / "kernel.log", watch))
     run = replace(run, status="ok")
-    measured = {"profile": run.profile, **measured, "cores": os.cpu_count()}
+    measured = {"profile": run.profile, **measured}
     executed.metadata["serlib"] = measured
     for output in (o for c in executed.cells for o in c.get("outputs", [])):
         if notebooks.COST in output.get("data", {}):  # shown by `publish.cost`, known only now
             output.data = NotebookNode({"text/markdown": notebooks.cost(**measured)})
     records.atomic_write(run.notebook, nbformat.writes(notebooks.tidy(executed)) + "\n")
     partial.unlink(missing_ok=True)
-    log.unlink(missing_ok=True)
+    (run.folder / "kernel.log").unlink(missing_ok=True)
     return run
+
+
+def _told(error: str, log: Path, watch: kernels.Watch) -> str:
+    """An error with the cell that it stopped, and what the kernel said last."""
+    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
+    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 
 def _unfinished(notebook: NotebookNode) -> str:
@@ -214,95 +238,7 @@ def _finished(folder: Path) -> ChapterRun | None:
     return replace(run, cached=True) if run.ok and run.notebook.exists() else None
 
 
-def _kernel(folder: Path, watch: _Watch) -> type:
-    """A kernel manager that starts this interpreter in the run folder and tells its process id.
-
-    Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
-    widgets do not heed that variable; `tidy` drops them.)
-    """
-    from jupyter_client import AsyncKernelManager
-
-    path = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path),
-        "SERLIB_HOME": str(records.home().resolve()),
-        "TQDM_DISABLE": "1",
-    }
-    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
-
-    class Kernel(AsyncKernelManager):
-        async def start_kernel(self, **kwargs) -> None:
-            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / "kernel.log", "w") as log:
-                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
-            watch.pid = self.provisioner.pid
-
-    return Kernel
-
-
-def _last_words(log: str, size: int = 6000) -> str:
-    r"""The end of a kernel's log, with the line that names a crash: its stacks may be longer.
-
-    >>> _last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
-    'Fatal Python error: Aborted\n...\nframe frame '
-    """
-    crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
-    end = log[-size:]
-    return f"{crash[-1]}\n...\n{end}" if crash and crash[-1] not in end else end
-
-
-class _Watch(threading.Thread):
-    """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
-
-    def __init__(self, label: str, total: int) -> None:
-        super().__init__(daemon=True)
-        self.label, self.total, self.begun, self.source = label, total, 0, ""
-        self.pid, self.peak_mb, self.seconds = None, 0.0, []
-        self._line, self._began, self._closed = "", 0.0, threading.Event()
-        self.start()
-
-    def begin(self, cell: NotebookNode, cell_index: int) -> None:
-        self.begun, self.source, self._began = self.begun + 1, cell.source, time.perf_counter()
-        code = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
-        self._line = f"{self.label} {self.begun:3d}/{self.total}  {(code or [''])[0][:60]:60s}"
-        self._show()
-
-    def end(self, cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
-        self.seconds.append(time.perf_counter() - self._began)
-        self._show(f"{self.seconds[-1]:7.1f} s\n")
-        self._sample()
-
-    def run(self) -> None:
-        while not self._closed.wait(0.5):
-            self._sample()
-            if sys.stderr.isatty() and self.begun > len(self.seconds):
-                self._show(f"{time.perf_counter() - self._began:7.1f} s")
-
-    def close(self) -> None:
-        self._closed.set()
-        self.join()
-        if self.begun > len(self.seconds):
-            self._show("stopped\n")
-
-    def _show(self, text: str = "") -> None:
-        if sys.stderr.isatty():
-            print(f"\r{self._line} {text}", end="", flush=True, file=sys.stderr)
-        elif text:  # in a log, a line appears when its cell is done
-            print(f"{self._line} {text}", end="", flush=True, file=sys.stderr)
-
-    def _sample(self) -> None:
-        if self.pid is None:
-            return
-        try:
-            kernel = psutil.Process(self.pid)
-            family = [kernel, *kernel.children(recursive=True)]
-            peak = sum(process.memory_info().rss for process in family)
-            if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
-                status = Path(f"/proc/{self.pid}/status").read_text()
-                peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
-        except (OSError, TypeError, psutil.Error):
-            return  # gone, or going
-        self.peak_mb = max(self.peak_mb, peak / 2**20)
+# ------------------------------------------------------------------------- the book as a whole
 
 
 def book(
@@ -312,8 +248,18 @@ def book(
     out_root: Path | None = None,
     force: bool = False,
     report: Callable[[ChapterRun], None] = lambda run: None,
+    jobs: int | None = None,
 ) -> list[ChapterRun]:
-    """Execute all chapters in order, going on after a failed one.
+    """Execute all chapters, going on after a failed one.
+
+    Several at a time: each has its own share of the cores, so that none is idle while a chapter
+    imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
+    found, and waits for them. With one at a time they go in order, each on all cores.
+
+    Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
+    never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
+    contains, so they cannot contain it (`experiments.needs`); who holds features, a corpus or a
+    measured peak asks for nothing.
 
     Args:
         profile: "smoke", "demo" or "full".
@@ -321,9 +267,15 @@ def book(
         out_root: As in `execute`.
         force: Run finished chapters again.
         report: Called with each run as it ends.
+        jobs: Chapters at a time; None takes as many as cores and memory allow, and one with a GPU,
+            in full, or where cores cannot be given to a process (other systems than Linux).
+
+    Returns:
+        The runs, in the order of the book.
 
     Raises:
         ChapterError: Before anything runs, if there is no chapter or one breaks its contract.
+        UsageError: If there are fewer cores than jobs.
     """
     sources = notebooks.chapters(folder)
     if not sources:
@@ -333,8 +285,43 @@ def book(
             notebooks.check({"profile": profile}, notebooks.declared(notebooks.read(source)))
         except ChapterError as error:
             raise type(error)(f"{source.name}: {error}") from error
-    runs = []
-    for source in sources:
-        runs.append(execute(source, profile, out_root=out_root, force=force))
-        report(runs[-1])
-    return runs
+    runs, run = {}, partial(execute, profile=profile, out_root=out_root, force=force)
+
+    def done(ended: ChapterRun) -> None:
+        runs[ended.chapter] = ended
+        report(ended)
+
+    if jobs is None:
+        jobs = 1 if profile == "full" else cores.at_a_time()
+    shares = cores.shares(jobs)
+    others = sources[:-1] if jobs > 1 else []
+    took = notebooks.measured(folder)
+    long_first = sorted(others, key=lambda source: -took[source.stem].get("seconds", 0))
+    cores.side_by_side(run, long_first, shares, done)
+    for source in sources[len(others) :]:
+        done(run(source))
+    return [runs[source.stem] for source in sources]
+
+
+def elapsed(runs: Sequence[ChapterRun]) -> tuple[float, int]:
+    """Seconds in which at least one of the runs was at work, and how many were at a time, at most.
+
+    For chapters that ran one after another, on whatever days, the sum of their seconds and 1. A run
+    that does not say when it began counts as one that was alone.
+
+    >>> a, b = (ChapterRun("", "", {}, "", Path(), seconds=s, began=f"2026-01-01T00:0{m}:00+00:00")
+    ...         for m, s in ((0, 90.0), (1, 60.0)))
+    >>> elapsed([a, b])
+    (120.0, 2)
+    """
+    total = sum(run.seconds for run in runs if not run.began)
+    most, at_work = 1, []  # ends of runs
+    for run in sorted((run for run in runs if run.began), key=lambda run: run.began):
+        began = datetime.fromisoformat(run.began)
+        end = began + timedelta(seconds=run.seconds)
+        until = max([began, *at_work])
+        total += max(0.0, (end - until).total_seconds())
+        # Of two runs in a row, clock and rounding may make the first end after the second began.
+        at_work = [e for e in at_work if e > began + timedelta(seconds=1)] + [end]
+        most = max(most, len(at_work))
+    return total, most

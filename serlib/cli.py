@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     book = add("book", _book, "Execute every chapter, then render the site.")
     profile(book)
     book.add_argument("--force", action="store_true", help="run finished chapters again")
+    book.add_argument("--jobs", type=int, metavar="N", help="chapters at a time; default: as fit")
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
     site = add("site", _site, "Render the site from finished chapters.")
@@ -157,12 +158,18 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _book(arguments: argparse.Namespace) -> int:
     from serlib import chapters
 
-    runs = chapters.book(arguments.profile, force=arguments.force, report=_show)
+    runs = chapters.book(
+        arguments.profile, force=arguments.force, report=_show, jobs=arguments.jobs
+    )
     print(f"\n{'chapter':24s} {'':8s} {'minutes':>8s} {'peak GB':>8s}")
     for run in runs:
         figures = f"{run.seconds / 60:8.1f} {run.peak_mb / 1024:8.1f}"
         print(f"{run.chapter:24s} {run.status:8s} {figures}")
-    print(f"{'all':33s} {sum(run.seconds for run in runs) / 60:8.1f}\n")
+    print(f"{'all, added up':33s} {sum(run.seconds for run in runs) / 60:8.1f}")
+    seconds, at_a_time = chapters.elapsed(runs)
+    if at_a_time > 1:
+        print(f"{f'all, {at_a_time} at a time':33s} {seconds / 60:8.1f}")
+    print()
     if failed := [run.chapter for run in runs if not run.ok]:
         print(f"serlib: failed: {', '.join(failed)}", file=sys.stderr)
         return 1
@@ -212,7 +219,9 @@ def _machine(arguments: argparse.Namespace) -> None:
     print("\nMinutes and peak memory of the demo tier, on the machine that made the notebooks:")
     for name, took in publish.measured(notebooks.BOOK).items():
         known = f"{took['seconds'] / 60:6.1f} min {took['peak_mb'] / 1024:6.1f} GB" if took else "?"
-        print(f"{name:24s} {known}" + (f"  ({took['cores']} cores)" if took else ""))
+        print(
+            f"{name:24s} {known}" + (f"  ({notebooks.on_cores([took['cores']])})" if took else "")
+        )
 
 
 def _demo_corpus(arguments: argparse.Namespace) -> None:

@@ -58,6 +58,16 @@ def find(chapter: str | Path, folder: Path = BOOK) -> Path:
     return found[0]
 
 
+def measured(folder: Path = BOOK) -> dict[str, dict]:
+    """What each chapter's notebook says of its making: profile, seconds, memory, cores, date."""
+    found = {}
+    for path in chapters(folder):
+        beside = path.with_suffix(".ipynb")
+        metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
+        found[path.stem] = metadata.get("serlib", {})
+    return found
+
+
 def read(path: Path) -> NotebookNode:
     """A py:percent source as a notebook that papermill accepts, the same each time."""
     with warnings.catch_warnings():
@@ -180,10 +190,21 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def cost(profile: str, seconds: float, peak_mb: float, cores: int | None) -> str:
+def on_cores(counts: Iterable[int | None]) -> str:
+    """How many cores chapters had, in words.
+
+    >>> on_cores([1, 1]), on_cores([2, 1]), on_cores([])
+    ('1 CPU core', '1 to 2 CPU cores', '? CPU cores')
+    """
+    known = sorted(set(counts) - {0, None}) or ["?"]
+    said = " to ".join(str(n) for n in dict.fromkeys([known[0], known[-1]]))
+    return f"{said} CPU core{'' if said == '1' else 's'}"
+
+
+def cost(profile: str, seconds: float, peak_mb: float, cores: int | None, **_: str) -> str:
     """One sentence of Markdown on what executing a chapter took."""
     return (
-        f"**Time and memory**, measured at profile `{profile}` on {cores} CPU cores: "
+        f"**Time and memory**, measured at profile `{profile}` on {on_cores([cores])}: "
         f"{seconds / 60:.1f} minutes, {peak_mb / 1024:.1f} GB at the peak."
     )
 

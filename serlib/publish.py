@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from IPython.display import HTML
 from serlib import audio, chapters, notebooks, records
 from serlib.chapters import ChapterRun
 from serlib.corpora import cards
-from serlib.notebooks import BOOK, ChapterError
+from serlib.notebooks import BOOK, ChapterError, measured
 
 
 def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
@@ -43,16 +42,6 @@ def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
     beside = source.with_suffix(".ipynb")
     records.atomic_write(beside, run.notebook.read_bytes())
     return beside
-
-
-def measured(folder: Path = BOOK) -> dict[str, dict]:
-    """What each chapter's notebook says of its making: profile, seconds, peak memory, cores."""
-    found = {}
-    for path in notebooks.chapters(folder):
-        beside = path.with_suffix(".ipynb")
-        metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
-        found[path.stem] = metadata.get("serlib", {})
-    return found
 
 
 def player(wave: np.ndarray, caption: str) -> HTML:
@@ -80,7 +69,7 @@ def shipped(folder: Path = BOOK) -> list[ChapterRun]:
         runs.append(
             ChapterRun(
                 name, took["profile"], {}, "", folder, "ok", took["seconds"], took["peak_mb"],
-                environment={"cpu_count": took["cores"]}, cached=True,
+                began=took.get("began", ""), cores=took["cores"], cached=True,
             )
         )  # fmt: skip
     if missing:
@@ -126,8 +115,11 @@ def table(runs: Iterable[ChapterRun]) -> str:
             f"| [{number} · {title}]({run.chapter}.ipynb) "
             f"| {run.seconds / 60:.1f} | {run.peak_mb / 1024:.1f} GB |"
         )
-    total, peak = sum(r.seconds for r in runs) / 60, max(r.peak_mb for r in runs) / 1024
-    return "\n".join([*rows, f"| **All** | **{total:.1f}** | **{peak:.1f} GB** |", ""])
+    seconds, at_a_time = chapters.elapsed(runs)
+    peaks = sorted(run.peak_mb / 1024 for run in runs)[-at_a_time:]
+    many = f", {at_a_time} at a time" if at_a_time > 1 else ""
+    most = f"{'up to ' if many else ''}{sum(peaks):.1f} GB"
+    return "\n".join([*rows, f"| **All{many}** | **{seconds / 60:.1f}** | **{most}** |", ""])
 
 
 def repository() -> str:
@@ -184,9 +176,9 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     for path in [folder / "conf.py", *folder.glob("*.md"), *folder.glob("*.bib")]:
         shutil.copy(path, source)
     shutil.copytree(folder / "_static", source / "_static")
-    cores = {run.environment.get("cpu_count") for run in runs} - {None}
+    cores = notebooks.on_cores(run.cores for run in runs)
     note = (
-        f"Measured at profile `{runs[0].profile}` on {max(cores, default='?')} CPU cores. "
+        f"Measured at profile `{runs[0].profile}`, each chapter on {cores}. "
         "A chapter whose models were trained before reads them, and takes less.\n"
     )
     (source / "_chapters.md").write_text(f"{table(runs)}\n{note}")

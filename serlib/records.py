@@ -35,9 +35,9 @@ import platformdirs
 # Modules that decide no result. Every other one is in the name of each run, comments too: the price
 # of never reading a result that today's code would not give.
 BYSTANDERS = frozenset(
-    "__init__ archive_cli bench_cli chapters check claims_cli cli cluster course exercises "
-    "exercises_cli fusionplots inference layerplots lossplots manifest_cli notebooks panel pdf "
-    "plan plots publish records sweep taskplots throughput trackers train_cli verdicts".split()
+    "__init__ archive_cli bench_cli chapters check claims_cli cli cluster cores course exercises "
+    "exercises_cli fusionplots inference kernels layerplots lossplots manifest_cli notebooks panel "
+    "pdf plan plots publish records sweep taskplots throughput trackers train_cli verdicts".split()
 )
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
@@ -261,7 +261,9 @@ class Run:
         try:
             guard.acquire(timeout=0)
         except filelock.Timeout:
-            log.warning("%s: another process is working on this run, waiting for it", self.path)
+            # Where bars are off, in a page of the book, it would only say when the page was made.
+            level = logging.DEBUG if os.environ.get("TQDM_DISABLE") else logging.WARNING
+            log.log(level, "%s: another process is working on this run, waiting for it", self.path)
             guard.acquire()
         try:
             if not self.done:

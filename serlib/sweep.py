@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,15 +164,17 @@ def sweep(
     """Run recipes; finished ones are read, so a killed sweep goes on where it was.
 
     Small models do not keep several processor cores busy, so without a GPU as many runs go side by
-    side as there are cores, each on one thread.
+    side as there are cores, each on one thread; a run that is alone has one, too, so that its last
+    bits are those of a sweep. With one core they follow each other in this process.
 
     Args:
         asked: What to run.
         scheduler: Address of a `dask.distributed` scheduler, a cluster, or a client: its workers
             train, and this process reads the results. They must share $SERLIB_HOME; see
             `serlib.cluster`. None trains here.
-        progress: A bar over the runs, or with one worker each run's own.
-        workers: Processes; None takes one with a GPU, else one per core, at most four.
+        progress: A bar over the runs. A run that is alone has its own, and so has each on a GPU.
+        workers: Processes; None takes one with a GPU, else one per core that this process may use,
+            at most four.
     """
     asked = tuple(asked)
     if before := [first for r in asked for first in experiments.needs(r)]:
@@ -190,6 +192,11 @@ def sweep(
             done = parallel(joblib.delayed(_train)(r) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
                 pass
+    else:
+        several, gpu = progress and len(missing) > 1, torch.cuda.is_available()
+        for recipe in tqdm(missing, "train", unit="run", disable=not several):
+            with _one_thread(recipe):
+                experiments.run(recipe, progress=progress and (gpu or not several))
     return Runs(asked, tuple(experiments.run(r, progress=progress) for r in asked))
 
 
@@ -243,7 +250,19 @@ def _workers(asked: int | None) -> int:
     """How many processes: what was asked for, else one with a GPU and one per core without."""
     if asked is not None:
         return asked
-    return 1 if torch.cuda.is_available() else min(os.cpu_count() or 1, 4)
+    return 1 if torch.cuda.is_available() else min(joblib.cpu_count(), 4)
+
+
+@contextmanager
+def _one_thread(recipe: recipes.Recipe) -> Iterator[None]:
+    """One thread for a small model on a CPU; the number before is restored."""
+    before = torch.get_num_threads()
+    small = recipe.profile != "full" and not torch.cuda.is_available()
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _train(recipe: recipes.Recipe) -> None:

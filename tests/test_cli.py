@@ -142,6 +142,7 @@ def test_book_pair_and_site(toy, capsys, monkeypatch, tmp_path):
     assert cli.main(["book", "--no-site"]) == 0 and not built
     out = capsys.readouterr().out
     assert "minutes" in out and "01_toy                   ok" in out
+    assert "all, added up" in out and "at a time" not in out
     assert cli.main(["book"]) == 0
     assert "index.html" in capsys.readouterr().out
     assert cli.main(["site"]) == 0
@@ -154,6 +155,32 @@ def test_book_pair_and_site(toy, capsys, monkeypatch, tmp_path):
     assert cli.main(["book"]) == 1 and len(built) == 2
     shown = capsys.readouterr()
     assert "01_toy                   failed" in shown.out and "failed: 01_toy" in shown.err
+
+
+def test_the_book_side_by_side_tells_both_times(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def book(profile, **options):
+        asked.append((profile, options["jobs"]))
+        about = [("00_a", "10:00", 480.0), ("01_b", "10:01", 600.0), ("02_c", "10:11", 12.0)]
+        return [
+            chapters.ChapterRun(name, profile, {}, "", tmp_path, "ok", seconds, 512.0,
+                                began=f"2026-11-22T{time}:00+00:00")
+            for name, time, seconds in about
+        ]  # fmt: skip
+
+    monkeypatch.setattr(chapters, "book", book)
+    assert cli.main(["book", "--no-site", "--jobs", "2"]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()[2:] if line]
+    assert table[-2:] == ["all, added up 18.2".split(), "all, 2 at a time 11.2".split()]
+    assert cli.main(["book", "--no-site", "--profile", "smoke"]) == 0
+    assert asked == [("demo", 2), ("smoke", None)]
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "1000"])
+def test_more_chapters_at_a_time_than_cores_are_refused(jobs, toy, capsys):
+    assert cli.main(["book", "--no-site", "--jobs", jobs]) == 2
+    assert f"jobs={jobs}" in capsys.readouterr().err
 
 
 def test_machine_tells_cores_memory_and_minutes(capsys):

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
 TIERS = (
     {"intervals", "pooling", "regression", "check", "demo", "bench"},
     {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
-    {"splits"},
+    {"splits", "cores", "kernels"},
     {"manifest", "floors", "features", "checkpoints"},
     {"stores", "wavlm", "corpora.files", "corpora.cards", "corpora.measure"},
     {"demo.plan", "demo.speech", "demo.loop", "wav2vec2", "whisper", "roberta"},
@@ -95,7 +95,7 @@ ONLY = {
     "matplotlib": {"plots", "taskplots", "layerplots", "lossplots", "fusionplots"},
     "seaborn": {"plots", "taskplots"},
     "papermill": {"chapters"},
-    "jupyter_client": {"chapters"},
+    "jupyter_client": {"kernels"},
     "jupytext": {"notebooks"},
     "sphinx": set(),
     "playwright": {"pdf"},

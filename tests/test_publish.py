@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serlib import cli, notebooks, pdf, publish
+from serlib import chapters, cli, notebooks, pdf, publish
 from serlib.notebooks import BOOK, ChapterError
 
 ADDRESS = "https://github.com/OWNER/NAME"
@@ -37,6 +37,38 @@ def test_shipped_notebooks_count_as_finished_runs(tmp_path):
     (run,) = publish.shipped(tmp_path)
     assert run.ok and run.notebook == tmp_path / "01_toy.ipynb" and run.profile == "demo"
     assert "| [01 · A toy](01_toy.ipynb) | 1.5 | 0.5 GB |" in publish.table([run])
+
+
+def test_the_book_takes_less_than_its_chapters_where_they_ran_side_by_side(tmp_path):
+    began = "2026-11-22T10:0{}:00.000+00:00"
+    written(tmp_path, "01_toy", **TOOK | {"cores": 1, "began": began.format(0)})
+    written(tmp_path, "02_toy", **TOOK | {"cores": 1, "began": began.format(1)})
+    written(tmp_path, "03_toy", **TOOK | {"peak_mb": 128.0, "began": began.format(3)})
+    runs = publish.shipped(tmp_path)
+    table = publish.table(runs).splitlines()
+    assert table[-1] == "| **All, 2 at a time** | **4.0** | **up to 1.0 GB** |"  # 150 s and 90 s
+    assert publish.table(runs[1:]).splitlines()[-1] == "| **All** | **3.0** | **0.5 GB** |"
+    assert notebooks.on_cores(run.cores for run in runs) == "1 to 2 CPU cores"
+
+
+def test_the_cost_of_a_chapter_says_on_how_many_cores():
+    said = notebooks.cost(**TOOK | {"cores": 1, "began": "2026-11-22T10:00:00.000+00:00"})
+    assert "on 1 CPU core: 1.5 minutes, 0.5 GB" in said
+    assert "on 2 CPU cores: 1.5 minutes" in notebooks.cost(**TOOK)
+
+
+def test_readme_has_the_minutes_of_the_notebooks():
+    """Typed by hand, so it is compared: each chapter's, and those of the whole book."""
+    readme = (BOOK.parent / "README.md").read_text()
+    told = readme.split("<!-- chapters -->")[1].split("<!-- /chapters -->")[0].splitlines()[3:]
+    runs = publish.shipped()
+    assert len(told) == len(runs) + 1
+    for line, run in zip(told, runs, strict=False):
+        minutes, memory = f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"
+        assert run.notebook.name in line and line.endswith(f"| {minutes} | {memory} |"), run.chapter
+    seconds, at_a_time = chapters.elapsed(runs)
+    assert f"**{seconds / 60:.0f}**" in told[-1]
+    assert f"{at_a_time} at a time" in told[-1] or at_a_time == 1
 
 
 def test_chapters_without_a_notebook_are_named(tmp_path):

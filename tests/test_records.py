@@ -234,6 +234,15 @@ def test_of_processes_that_ask_for_the_same_run_one_works_and_the_others_wait(tm
     assert any("waiting" in error for _, error in said)
 
 
+def test_a_page_does_not_say_that_it_waited_for_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # as the runner of the chapters has it
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    workers = [python(WORKER, tmp_path, i, 1.0, **pipes) for i in range(2)]
+    said = [worker.communicate(timeout=100) for worker in workers]
+    assert sorted(out[:4] for out, _ in said) == ["read", "work"]
+    assert [error for _, error in said] == ["", ""]
+
+
 def test_lock_of_a_killed_process_is_free(tmp_path):
     worker = python(WORKER, tmp_path, "first", 1000, stdout=subprocess.PIPE, text=True)
     assert worker.stdout.readline() == "work\n"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import joblib
 import pytest
+import torch
 
 from serlib import cluster, experiments, recipes, records
+from serlib import sweep as sweeps
 from serlib.sweep import Runs, sweep
 
 ONE = recipes.cai2021("demo").change(name="one")
@@ -62,3 +65,74 @@ def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
     assert handed == [([1], "tcp://x", False)] and all(run.done for run in runs.runs)
     sweep(asked, "tcp://x", progress=False)
     assert len(handed) == 1
+
+
+# ------------------------------------------------------------------------ threads, cores and bars
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """What `experiments.run` is asked to train: seed, threads, progress; nothing is trained."""
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    found = []
+
+    def run(recipe: recipes.Recipe, *, progress: bool = True) -> records.Run:
+        run = experiments.record(recipe)
+        if not run.done:
+            found.append((recipe.seed, torch.get_num_threads(), progress))
+            if recipe.seed == 13:
+                raise ValueError("no luck")
+            run.finish({})
+        return run
+
+    monkeypatch.setattr(experiments, "run", run)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield found
+    torch.set_num_threads(before)
+
+
+def test_as_many_processes_as_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for count, expected in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr(joblib, "cpu_count", lambda count=count: count)
+        assert sweeps._workers(None) == expected
+    assert sweeps._workers(7) == 7
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert sweeps._workers(None) == 1
+
+
+def test_a_run_that_is_alone_has_one_thread_and_its_own_bar(trained, capfd):
+    sweep([recipes.cai2021("smoke").change(seed=4)])
+    assert trained == [(4, 1, True)] and torch.get_num_threads() == 3
+    assert "train" not in capfd.readouterr().err
+    with pytest.raises(ValueError, match="no luck"):
+        sweep([recipes.cai2021("smoke").change(seed=13)])
+    assert torch.get_num_threads() == 3
+
+
+def test_on_one_core_runs_follow_each_other_under_one_bar(trained, monkeypatch, capfd):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    asked = recipes.cai2021("demo").vary(seed=[0, 1, 2])
+    runs = sweep(asked)
+    assert trained == [(seed, 1, False) for seed in (0, 1, 2)] and len(runs) == 3
+    assert "train: 100%" in (shown := capfd.readouterr().err) and "3/3" in shown
+    sweep(asked)
+    assert len(trained) == 3 and capfd.readouterr().err == ""  # read, and no empty bar
+    sweep(recipes.cai2021("demo").vary(seed=[5, 6]), progress=False)
+    assert trained[3:] == [(5, 1, False), (6, 1, False)] and capfd.readouterr().err == ""
+
+
+def test_on_a_gpu_each_run_shows_its_own_too(trained, monkeypatch, capfd):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    sweep(recipes.cai2021("demo").vary(seed=[0, 1]))
+    assert trained == [(0, 3, True), (1, 3, True)] and "2/2" in capfd.readouterr().err
+
+
+def test_large_models_keep_their_threads(trained, monkeypatch, tmp_path):
+    recipe = recipes.cai2021("smoke")
+    with sweeps._one_thread(recipe.change(profile="full")):
+        assert torch.get_num_threads() == 3
+    with sweeps._one_thread(recipe):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 3
