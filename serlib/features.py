@@ -17,6 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 import filelock
+import joblib
 import numpy as np
 import torch
 from torch import Tensor
@@ -171,9 +172,9 @@ def cache(
 
 
 def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.ndarray]:
-    """Features of every clip in order; on a CPU, as many batches at a time as torch has threads."""
+    """Features of every clip in order; on a CPU, as many batches at a time as there are cores."""
     on_cpu = next(encoder.parameters()).device.type == "cpu"
-    workers, before = torch.get_num_threads() if on_cpu else 1, torch.get_num_threads()
+    workers, before = joblib.cpu_count() if on_cpu else 1, torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
