@@ -211,12 +211,10 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         if {"macro_f1", "ccc"} <= set(scores):
             scores["both"] = (scores["macro_f1"] + scores["ccc"]) / 2
         if getattr(model, "layer_sum", None) is not None:
-            weights = enumerate(model.layer_sum.weights.tolist())
-            scores |= {f"layer_{i}": weight for i, weight in weights}
+            scores |= {f"layer_{i}": w for i, w in enumerate(model.layer_sum.weights.tolist())}
         if recipe.diagnose:
-            dev = plan["dev"].epoch(0)
+            dev, terms = plan["dev"].epoch(0), tasks.task_losses(recipe.loss, wanted, data.counts)
             some = batches("dev", dev[:: max(1, len(dev) // DIAGNOSED)])
-            terms = tasks.task_losses(recipe.loss, wanted, data.counts)
             scores |= tasks.gradient_cosine(model, terms, some)
         return scores
 
@@ -230,15 +228,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         progress,
     )
     facts = _transcripts(data, targets) | {"throughput": throughput.summary(history)}
-    dev = _of_best(judged, history, recipe.train.select)
+    dev = selection.of_selected(judged, history.to_dict("records"), recipe.train.select)
     dev = predict(model, "dev") if dev is None else dev
     return {"dev": dev, "test": predict(model, "test")}, facts
-
-
-def _of_best(tables: list[pd.DataFrame], history: pd.DataFrame, select: str) -> pd.DataFrame | None:
-    """The table of the selected epoch, of the last epochs' tables; None if it is older."""
-    back = len(history) - selection.selected_epoch(history.to_dict("records"), select) + 1
-    return tables[-back] if back <= len(tables) else None
 
 
 def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def best_epoch(rows: Sequence[dict]) -> int:
@@ -39,3 +40,16 @@ def selected_epoch(rows: Sequence[dict], select: str) -> int:
     if math.isnan(best.get(f"dev_{select.removeprefix('-')}", 0.0)):
         raise ValueError(f"select={select!r}: the dev score was never a number; check the dev set.")
     return best["epoch"]
+
+
+def of_selected(items: Sequence, rows: Sequence[dict], select: str) -> Any:
+    """What belongs to the selected epoch, of the items of the last epochs; None if it is older.
+
+    A training that went on after a kill has items of the epochs since then.
+
+    >>> rows = [{"epoch": 1, "best": True}, {"epoch": 2, "best": True}, {"epoch": 3, "best": False}]
+    >>> of_selected(["two", "three"], rows, "ua"), of_selected(["three"], rows, "ua")
+    ('two', None)
+    """
+    back = len(rows) - selected_epoch(rows, select) + 1  # from the end: 1 is the last epoch
+    return items[-back] if back <= len(items) else None

@@ -343,18 +343,6 @@ def test_attributes_and_the_contrastive_term_end_to_end(own_home):
     assert answer.emotion is None and set(answer.attributes) == set(tasks.ATTRIBUTES)
 
 
-def test_the_dev_table_of_the_chosen_epoch_is_kept_unless_a_kill_came_after_it():
-    history = pd.DataFrame(
-        {"epoch": [1, 2, 3, 4], "dev_ua": [0.1, 0.4, 0.3, 0.2], "best": [True, True, False, False]}
-    )
-    tables = [pd.DataFrame({"epoch": [n]}) for n in (1, 2, 3, 4)]
-    for begun_at in (1, 2):  # the epoch at which this process began, or went on
-        kept = experiments._of_best(tables[begun_at - 1 :], history, "ua")
-        assert kept["epoch"].tolist() == [2]
-    assert experiments._of_best(tables[2:], history, "ua") is None
-    assert experiments._of_best([], history, "ua") is None
-
-
 def test_kept_dev_predictions_are_those_of_the_stored_model(own_home):
     recipe = recipes.cai2021("smoke").change(epochs=2)
     run = experiments.run(recipe, progress=False)
