@@ -30,6 +30,12 @@ def parsers(commands, add) -> None:
     cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
     cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
 
+    lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.", actions)
+    lora.add_argument("--profile", default="demo", choices=("smoke", "demo"))
+    lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    lora.add_argument("--workers", type=int, metavar="N", help="trainings side by side; default: "
+                      "one per core")  # fmt: skip
+
     losses = add("losses", _losses, "Losses against versions that loop over samples.", actions)
     losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
 
@@ -42,7 +48,7 @@ def parsers(commands, add) -> None:
     rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
     rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
 
-    for command in (train, cpu, losses, rehearse):
+    for command in (train, cpu, lora, losses, rehearse):
         command.add_argument("--markdown", action="store_true", help="tables for a page")
 
     plan = add("plan", _plan, "Say what chapters cost before anything runs.")
@@ -88,6 +94,8 @@ def _train(arguments: argparse.Namespace) -> None:
         _show(train.compare(setup), title, device, arguments.markdown)
     if arguments.only != "rivals":
         _show(train.ablate(setup), f"Switches: {title}", device, arguments.markdown)
+        if not train.compiler(device):
+            print("Compiled layers are not measured: torch.compile finds no compiler here.")
 
 
 def _cpu(arguments: argparse.Namespace) -> None:
@@ -100,6 +108,18 @@ def _cpu(arguments: argparse.Namespace) -> None:
     title = f"Demo fine-tuning, {n} seeds, profile {arguments.profile}"
     _show(cpu.fine_tune(arguments.profile, n), title, "cpu", arguments.markdown)
     _show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
+
+
+def _lora(arguments: argparse.Namespace) -> None:
+    from serlib.bench import lora
+    from serlib.sweep import sweep
+
+    device = _device(None)
+    runs = sweep(lora.asked(arguments.profile, arguments.seeds), workers=arguments.workers)
+    title = f"LoRA, profile {arguments.profile}, {arguments.seeds} seed(s)"
+    _show(lora.costs(runs), title, device, arguments.markdown)
+    for role in ("dev", "test"):
+        _show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
 
 
 def _losses(arguments: argparse.Namespace) -> None:
