@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `bench train`
+
 
 def parsers(commands, add) -> None:
     """Add the commands; `add` makes one (name, function, text, group)."""
@@ -13,11 +15,7 @@ def parsers(commands, add) -> None:
 
     train = add("train", _train, "Full-size models: this loop against others, and each switch "
                 "off in turn.", actions)  # fmt: skip
-    train.add_argument(
-        "--model",
-        default="wavlm-large",
-        choices=("wavlm-large", "wavlm-base", "wav2vec2-base", "demo"),
-    )
+    train.add_argument("--model", default=MODELS[0], choices=MODELS)
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     train.add_argument("--layers", type=int, metavar="L", help="transformer layers; default: all")
     train.add_argument("--seconds", type=float, metavar="S", help="audio in a repeat")
@@ -26,15 +24,14 @@ def parsers(commands, add) -> None:
     train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
 
     cpu = add("cpu", _cpu, "The demo fine-tuning against others, and start-up times.", actions)
-    cpu.add_argument("--profile", default="demo", choices=("smoke", "demo"))
     cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
     cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
 
     lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.", actions)
-    lora.add_argument("--profile", default="demo", choices=("smoke", "demo"))
     lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
-    lora.add_argument("--workers", type=int, metavar="N", help="trainings side by side; default: "
-                      "one per core")  # fmt: skip
+    lora.add_argument("--workers", type=int, metavar="N", help="at a time; default: one per core")
+    for command in (cpu, lora):
+        command.add_argument("--profile", default="demo", choices=("smoke", "demo"))
 
     losses = add("losses", _losses, "Losses against versions that loop over samples.", actions)
     losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")

@@ -235,7 +235,7 @@ def test_what_is_computed_again_is_no_work():
     again = made["with gradient checkpointing"]()
     work = train.flops_per_second(made["this loop"](), setup)
     assert train.flops_per_second(again, setup) == work
-    assert again.model.encoder.model.is_gradient_checkpointing  # as before
+    assert again.model.encoder.model.is_activation_checkpointing  # as before
 
 
 def test_a_compiler_is_looked_for(monkeypatch):

@@ -216,9 +216,9 @@ def flops_per_second(contender: Contender, setup: Setup) -> float:
 def computed_once(model: torch.nn.Module) -> Iterator[None]:
     """Inside, activations are kept, also by a model that otherwise computes them again."""
     encoder = getattr(model, "encoder", None)
-    again = getattr(getattr(encoder, "model", None), "is_gradient_checkpointing", False)
+    again = getattr(getattr(encoder, "model", None), "is_activation_checkpointing", False)
     if again:
-        encoder.model.gradient_checkpointing_disable()
+        encoder.model.activation_checkpointing_disable()
     try:
         yield
     finally:
