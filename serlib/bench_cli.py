@@ -144,11 +144,15 @@ def _plan(arguments: argparse.Namespace) -> None:
     from serlib.bench import machine
 
     named = arguments.machine or machine.device_name(_device(None))
+    rates = machine.rates(named)
     made = plan.make(
         arguments.chapters, profile=arguments.profile, data_root=arguments.data_root,
-        seeds=arguments.seeds, folds=arguments.folds, rates=machine.rates(named),
+        seeds=arguments.seeds, folds=arguments.folds, rates=rates,
     )  # fmt: skip
     print(f"{made.table.round(1).to_string(na_rep='?')}\n\n{made.verdict()}")
     print(f"\nmachine: {named}")
+    for kind, rate in rates.items():  # a rate of two steps plans as readily as one of thousands
+        how = f"{rate.get('steps', '?')} steps, {rate.get('date', 'no date')}"
+        print(f"rate of {kind}: {rate['train']:.3g} s of audio per second ({how})")
     for source in made.sources:
         print(f"size of {source}")

@@ -333,6 +333,16 @@ def test_a_rehearsal_is_killed_and_goes_on(tmp_path, monkeypatch, write_chapter)
     assert machine.rates(machine.device_name("cpu")) == {}  # not at full size
 
 
+def test_a_plan_says_how_much_its_rates_rest_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    kind, here = "facebook/wav2vec2-base, nothing frozen, 2 clips", machine.device_name("cpu")
+    rate = {"kind": kind, "machine": here, "train": 2.0, "evaluate": 4.0, "peak_gb": None}
+    machine.keep(rate | {"steps": 2, "date": "2026-11-22"})
+    assert cli.main(["plan", "--chapters", "03", "--machine", here]) == 0
+    shown = capsys.readouterr().out
+    assert f"rate of {kind}: 2 s of audio per second (2 steps, 2026-11-22)" in shown
+
+
 def test_samples_are_whole():
     samples = speech.durations(50) * audio.SAMPLE_RATE
     assert np.array_equal(samples, samples.round())
