@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `bench train`
+
 
 def parsers(commands, add) -> None:
     """Add the commands; `add` makes one (name, function, text, group)."""
@@ -13,11 +15,7 @@ def parsers(commands, add) -> None:
 
     train = add("train", _train, "Full-size models: this loop against others, and each switch "
                 "off in turn.", actions)  # fmt: skip
-    train.add_argument(
-        "--model",
-        default="wavlm-large",
-        choices=("wavlm-large", "wavlm-base", "wav2vec2-base", "demo"),
-    )
+    train.add_argument("--model", default=MODELS[0], choices=MODELS)
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     train.add_argument("--layers", type=int, metavar="L", help="transformer layers; default: all")
     train.add_argument("--seconds", type=float, metavar="S", help="audio in a repeat")
@@ -26,9 +24,14 @@ def parsers(commands, add) -> None:
     train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
 
     cpu = add("cpu", _cpu, "The demo fine-tuning against others, and start-up times.", actions)
-    cpu.add_argument("--profile", default="demo", choices=("smoke", "demo"))
     cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
     cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+
+    lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.", actions)
+    lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    lora.add_argument("--workers", type=int, metavar="N", help="at a time; default: one per core")
+    for command in (cpu, lora):
+        command.add_argument("--profile", default="demo", choices=("smoke", "demo"))
 
     losses = add("losses", _losses, "Losses against versions that loop over samples.", actions)
     losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
@@ -42,7 +45,7 @@ def parsers(commands, add) -> None:
     rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
     rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
 
-    for command in (train, cpu, losses, rehearse):
+    for command in (train, cpu, lora, losses, rehearse):
         command.add_argument("--markdown", action="store_true", help="tables for a page")
 
     plan = add("plan", _plan, "Say what chapters cost before anything runs.")
@@ -88,6 +91,8 @@ def _train(arguments: argparse.Namespace) -> None:
         _show(train.compare(setup), title, device, arguments.markdown)
     if arguments.only != "rivals":
         _show(train.ablate(setup), f"Switches: {title}", device, arguments.markdown)
+        if not train.compiler(device):
+            print("Compiled layers are not measured: torch.compile finds no compiler here.")
 
 
 def _cpu(arguments: argparse.Namespace) -> None:
@@ -100,6 +105,18 @@ def _cpu(arguments: argparse.Namespace) -> None:
     title = f"Demo fine-tuning, {n} seeds, profile {arguments.profile}"
     _show(cpu.fine_tune(arguments.profile, n), title, "cpu", arguments.markdown)
     _show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
+
+
+def _lora(arguments: argparse.Namespace) -> None:
+    from serlib.bench import lora
+    from serlib.sweep import sweep
+
+    device = _device(None)
+    runs = sweep(lora.asked(arguments.profile, arguments.seeds), workers=arguments.workers)
+    title = f"LoRA, profile {arguments.profile}, {arguments.seeds} seed(s)"
+    _show(lora.costs(runs), title, device, arguments.markdown)
+    for role in ("dev", "test"):
+        _show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
 
 
 def _losses(arguments: argparse.Namespace) -> None:
@@ -127,11 +144,15 @@ def _plan(arguments: argparse.Namespace) -> None:
     from serlib.bench import machine
 
     named = arguments.machine or machine.device_name(_device(None))
+    rates = machine.rates(named)
     made = plan.make(
         arguments.chapters, profile=arguments.profile, data_root=arguments.data_root,
-        seeds=arguments.seeds, folds=arguments.folds, rates=machine.rates(named),
+        seeds=arguments.seeds, folds=arguments.folds, rates=rates,
     )  # fmt: skip
     print(f"{made.table.round(1).to_string(na_rep='?')}\n\n{made.verdict()}")
     print(f"\nmachine: {named}")
+    for kind, rate in rates.items():  # a rate of two steps plans as readily as one of thousands
+        how = f"{rate.get('steps', '?')} steps, {rate.get('date', 'no date')}"
+        print(f"rate of {kind}: {rate['train']:.3g} s of audio per second ({how})")
     for source in made.sources:
         print(f"size of {source}")

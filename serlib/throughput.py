@@ -81,7 +81,8 @@ def count(model: nn.Module, batch: Batch, precision: str = "fp32") -> int:
     """Floating-point operations of one forward and backward pass, a multiplication counting one.
 
     Matrix products, convolutions, attention and LSTMs; element-wise work is left out, as usual.
-    Frozen parts count forward only. Neither weights, gradients nor random states change.
+    Frozen parts count forward only. Neither weights, gradients nor random states change. Compiled
+    layers are counted as they are written: under a counter torch.compile gives up, and for good.
 
     Args:
         model: In the mode it is to be counted in.
@@ -93,7 +94,8 @@ def count(model: nn.Module, batch: Batch, precision: str = "fp32") -> int:
     try:
         for p in model.parameters():
             p.grad = None
-        with flop_counter.FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        counter = flop_counter.FlopCounterMode(display=False, custom_mapping=FORMULAS)
+        with torch.compiler.set_stance("force_eager"), counter:
             with torch.enable_grad(), autocast(device, precision):
                 outputs = model(batch).values()
             sum(x.float().sum() for x in outputs if x.requires_grad).backward()

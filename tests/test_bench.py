@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import audio, cli, encoders
+from serlib import audio, cli, encoders, tuning
 from serlib.batching import Clips, collate
 from serlib.bench import (
     architectures,
@@ -191,12 +191,13 @@ def test_train_runs_small(capsys):
         assert name in shown
 
 
-def test_every_switch_gets_a_row():
+def test_every_switch_gets_a_row(monkeypatch):
+    monkeypatch.setattr(train, "compiler", lambda device: True)
     setup = train.Setup("wav2vec2-base", **SMALL)
     names = [name for name, _ in train.switches(setup)]
     assert names == [
         "this loop", "random batches", "lengths as they are", "with bf16", "stock group norm",
-        "CNN trained too", "with stored CNN outputs",
+        "CNN trained too", "with stored CNN outputs", *train.ADDED,
     ]  # fmt: skip
     assert "stock attention" in dict(train.switches(replace(setup, model="wavlm-base")))
     made = dict(train.switches(setup))
@@ -207,6 +208,46 @@ def test_every_switch_gets_a_row():
     assert norms == [True, False]
     trained = made["CNN trained too"]().model.encoder.model.feature_extractor.parameters()
     assert all(p.requires_grad for p in trained)
+
+
+def test_what_can_be_added_is_added(monkeypatch):
+    setup = train.Setup("wavlm-base", **SMALL)
+    monkeypatch.setattr(train, "compiler", lambda device: False)
+    assert [name for name, _ in train.switches(setup)][-1] == "with gradient checkpointing"
+    monkeypatch.setattr(train, "compiler", lambda device: True)
+    made = {name: make for name, make in train.switches(setup) if name in train.ADDED}
+    whole = setup.make()
+    lora, again, compiled = (make() for make in made.values())
+    (layer,) = tuning.stack(compiled.model.encoder)
+    assert layer._compiled_call_impl is not None  # what torch.compile made, not yet called
+    learning = [n for n, p in lora.model.encoder.named_parameters() if p.requires_grad]
+    assert len(learning) == 4 and all("lora_" in name for name in learning)
+    for contender in (lora, again):
+        assert contender.epoch() > 0
+        for name, weight in whole.encoder.model.feature_extractor.named_parameters():
+            there = contender.model.encoder.model.feature_extractor.get_parameter(name)
+            assert torch.equal(there, weight)  # the same weights to start from
+
+
+def test_what_is_computed_again_is_no_work():
+    setup = train.Setup("wav2vec2-base", **SMALL)
+    made = dict(train.switches(setup))
+    again = made["with gradient checkpointing"]()
+    work = train.flops_per_second(made["this loop"](), setup)
+    assert train.flops_per_second(again, setup) == work
+    assert again.model.encoder.model.is_activation_checkpointing  # as before
+
+
+def test_a_compiler_is_looked_for(monkeypatch):
+    for name in ("CXX", "CC"):
+        monkeypatch.delenv(name, raising=False)
+    for there, device, found in (
+        ("g++", "cpu", True), ("gcc", "cpu", False), ("gcc", "cuda", True), ("", "cuda", False),
+    ):  # fmt: skip
+        monkeypatch.setattr(train.shutil, "which", lambda name, there=there: name == there)
+        assert train.compiler(device) == found
+    monkeypatch.setenv("CXX", "/opt/g++")
+    assert train.compiler("cpu")
 
 
 @pytest.mark.slow
@@ -290,6 +331,16 @@ def test_a_rehearsal_is_killed_and_goes_on(tmp_path, monkeypatch, write_chapter)
     assert row["chapters"] == "01" and row["steps"] >= 2 and row["killed"] >= 1
     assert row["train"] > 0 and row["evaluate"] > 0 and row["peak_gb"] is None
     assert machine.rates(machine.device_name("cpu")) == {}  # not at full size
+
+
+def test_a_plan_says_how_much_its_rates_rest_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    kind, here = "facebook/wav2vec2-base, nothing frozen, 2 clips", machine.device_name("cpu")
+    rate = {"kind": kind, "machine": here, "train": 2.0, "evaluate": 4.0, "peak_gb": None}
+    machine.keep(rate | {"steps": 2, "date": "2026-11-22"})
+    assert cli.main(["plan", "--chapters", "03", "--machine", here]) == 0
+    shown = capsys.readouterr().out
+    assert f"rate of {kind}: 2 s of audio per second (2 steps, 2026-11-22)" in shown
 
 
 def test_samples_are_whole():

@@ -69,7 +69,7 @@ TIERS = (
     {"fusionplots"},
     {"bench.architectures", "bench.machine", "bench.speech"},
     {"bench.asked", "bench.contenders"},
-    {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses"},
+    {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses", "bench.lora"},
     {"plan"},
     {"course"},
     {"publish"},

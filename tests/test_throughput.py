@@ -47,6 +47,24 @@ def frames(b: int, t: int, d: int) -> Batch:
 # ------------------------------------------------------------------ work
 
 
+def test_what_is_compiled_is_counted_and_compiled_all_the_same():
+    """Under a counter torch.compile would leave a function alone from then on."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    plain, net, batch = Net(nn.Linear(4, 6)), Net(nn.Linear(4, 6)), frames(2, 5, 4)
+    net.compile(backend=backend)
+    assert throughput.count(net, batch) == throughput.count(plain, batch) > 0
+    assert not graphs
+    net(batch)
+    torch._dynamo.reset()
+    assert len(graphs) == 1
+
+
 def test_a_linear_layer_by_hand():
     b, t, d, e = 3, 10, 4, 6
     forward = 2 * b * t * d * e

@@ -6,20 +6,31 @@ statistics over the encoder's output, two layers, cross-entropy, frozen CNN).
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
+import shutil
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 
-from serlib import encoders, features, recipes, throughput
+from serlib import encoders, features, recipes, throughput, tuning
 from serlib.batching import Batch, Clips, collate
 from serlib.bench import architectures, contenders, machine, speech
 from serlib.bench.contenders import Contender
 from serlib.model import SER, ModelConfig
 from serlib.training import TrainConfig
+
+# Additions to a recipe, by their names in `ModelConfig`.
+ADDED = {
+    "with LoRA of rank 8": {"lora": 8},
+    "with gradient checkpointing": {"checkpoint_layers": True},
+    "with compiled layers": {"compile": True},  # last: what it compiled stays in the process
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,14 @@ class Setup:
         )  # fmt: skip
         return recipe.model, recipe.train
 
-    def make(self, *, stock: bool = False, **options) -> SER:
-        """The model, with the same weights each time; `stock` takes the library's attention."""
+    def make(self, *, stock: bool = False, tuned: Mapping | None = None, **options) -> SER:
+        """The model, with the same weights each time.
+
+        Args:
+            stock: Take the library's attention.
+            tuned: What `serlib.tuning` does to it, by its names in `ModelConfig`.
+            **options: See `encoders.load`.
+        """
         config, _ = self.recipe()
         settings = dict(
             freeze=config.freeze, spec_augment=config.spec_augment, n_layers=config.n_layers
@@ -69,7 +86,7 @@ class Setup:
         # Stock wav2vec 2.0 has torch's fused attention as it is; its eager one takes other masks.
         settings |= {"attention": "stock"} if stock and self.is_wavlm else {}
         encoder = encoders.load(config.encoder, **settings | options)
-        config = replace(config, freeze=options.get("freeze", config.freeze))
+        config = replace(config, freeze=options.get("freeze", config.freeze), **tuned or {})
         return SER(config, encoder=encoder)
 
     def clips(self, prepare: Callable | None) -> Clips:
@@ -130,6 +147,15 @@ def switches(setup: Setup) -> Iterable[tuple[str, Callable[[], Contender]]]:
         yield "stock group norm", lambda: loop("stock group norm", **unmasked)
     yield "CNN trained too", lambda: loop("CNN trained too", freeze="none")
     yield "with stored CNN outputs", lambda: stored("with stored CNN outputs")
+    for name, tuned in ADDED.items():
+        if "compile" not in tuned or compiler(device):
+            yield name, functools.partial(loop, name, tuned=tuned)
+
+
+def compiler(device: str) -> bool:
+    """Whether torch.compile has what it needs: a C++ compiler on a CPU, a C compiler on a GPU."""
+    needed = ("g++", "clang++") if torch.device(device).type == "cpu" else ("gcc", "clang", "cc")
+    return any(map(shutil.which, needed)) or any(map(os.environ.get, ("CXX", "CC")))
 
 
 def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
@@ -177,12 +203,27 @@ def flops_per_second(contender: Contender, setup: Setup) -> float:
     """Floating-point operations per second of audio, forward and backward, without padding.
 
     Of the model as it is trained, counted by `throughput.cost` on one clip, and summed over the
-    lengths of all of them.
+    lengths of all of them. What gradient checkpointing computes again is no achievement either.
     """
     clips, device = contender.clips, setup.device
-    cost = throughput.cost(contender.model.to(device), collate([clips[0]]).to(device))
+    with computed_once(contender.model):
+        cost = throughput.cost(contender.model.to(device), collate([clips[0]]).to(device))
     total = sum(cost(alone(len(clips[i].input))) for i in range(len(clips)))
     return total / sum(clips.durations)
+
+
+@contextmanager
+def computed_once(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, activations are kept, also by a model that otherwise computes them again."""
+    encoder = getattr(model, "encoder", None)
+    again = getattr(getattr(encoder, "model", None), "is_activation_checkpointing", False)
+    if again:
+        encoder.model.activation_checkpointing_disable()
+    try:
+        yield
+    finally:
+        if again:
+            tuning.checkpoint_layers(encoder)
 
 
 def alone(length: int) -> Batch:
