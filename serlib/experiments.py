@@ -219,14 +219,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         return scores
 
     history = training.fit(
-        model,
-        tasks.total_loss(recipe.loss, wanted, data.counts),
-        share,
-        judge,
-        replace(recipe.train, seed=recipe.seed),
-        record,
-        progress,
-    )
+        model, tasks.total_loss(recipe.loss, wanted, data.counts), share, judge,
+        replace(recipe.train, seed=recipe.seed), record, progress,
+    )  # fmt: skip
     facts = _transcripts(data, targets) | {"throughput": throughput.summary(history)}
     dev = selection.of_selected(judged, history.to_dict("records"), recipe.train.select)
     dev = predict(model, "dev") if dev is None else dev
