@@ -295,9 +295,7 @@ def book(
         jobs = 1 if profile == "full" else cores.at_a_time()
     shares = cores.shares(jobs)
     others = sources[:-1] if jobs > 1 else []
-    took = notebooks.measured(folder)
-    long_first = sorted(others, key=lambda source: -took[source.stem].get("seconds", 0))
-    cores.side_by_side(run, long_first, shares, done)
+    cores.side_by_side(run, others, shares, done)
     for source in sources[len(others) :]:
         done(run(source))
     return [runs[source.stem] for source in sources]
