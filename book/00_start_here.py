@@ -106,7 +106,7 @@ pd.Series(
 ).to_frame()
 
 # %% [markdown]
-# What the chapters took when the notebooks of this book were made (the demo tier, on the number of cores given). The book runs several chapters at a time where cores and memory allow, so it takes less than their sum:
+# What the chapters took when the notebooks of this book were made (the demo tier, on the number of cores given). The book runs several chapters at a time where cores and memory allow, so it takes less than their sum. A chapter whose models another one had trained before reads them, and takes less:
 
 # %% tags=["hide-input"]
 pd.DataFrame.from_dict(
@@ -188,6 +188,7 @@ axes = plots.waveform(
 #
 # Now a recognizer. It is the single-task baseline of chapter 02: a pre-trained encoder turns the waveform into frames, attentive pooling turns the frames into one vector, a small network
 # turns the vector into eight scores. The first call trains it, with a progress bar; each later call, in any chapter, reads the finished run.
+# Where no bar is seen, another chapter came first and trained it.
 
 # %%
 runs = sweep([recipe])
@@ -236,7 +237,7 @@ judged.style.format(precision=2).background_gradient(  # light enough for black 
 ax = plots.confusion(runs.confusion(recipe.name), recipe.classes)
 
 # %% [markdown]
-# Which errors is it *surest* of? These are worth a listen: sometimes the machine is wrong, sometimes the five simulated listeners were.
+# Which errors is it *surest* of? These are worth a listen: sometimes the machine is wrong, sometimes the five simulated listeners were. What was planted tells which. In the demo run it is the machine both times.
 
 # %%
 test = run.predictions("test")
@@ -445,10 +446,10 @@ check.function(
 )
 
 # %% [markdown]
-# **Research.** Change one number of an utterance's recipe, its pitch, say, and speak it again (`serlib.demo.corpus.render` takes a manifest row). At which pitch does the recognizer change its mind?
+# **Research.** Change one number of an utterance's recipe, its pitch, say, and speak it again (`serlib.demo.corpus.render` takes a manifest row). At which pitch, if at any, does the recognizer change its mind?
 #
 # ```{dropdown} Solution
-# Sweep the pitch of one neutral utterance and watch the probabilities. The same can be done for tempo, tilt and single words: this is how you find out *what* a model listens to, and only a synthetic corpus lets you do it with all else equal.
+# Sweep the pitch of one neutral utterance and watch the probabilities. In the demo run they move, but the answer stays: at 1.4 times the pitch *neutral* is still ahead with 0.46, after 0.76 at the utterance's own, while *happiness* has come from 0.04 to 0.26. The same can be done for tempo, tilt and single words: this is how you find out *what* a model listens to, and only a synthetic corpus lets you do it with all else equal.
 # ```
 
 # %% tags=["solution", "hide-input"]

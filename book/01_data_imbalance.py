@@ -1165,7 +1165,8 @@ answer
 # This is the right answer to compare with: what the talker's taste alone is worth to a perfect listener. The first row
 # is the ceiling of *talker only*. The probe gets part of the second row at most from taste, since it must first
 # recognize the talker and learn the taste from a few dozen utterances. But it has a second way to gain: it has met this
-# voice in training, so it knows what is high or fast *for this person*. Exercise 5 tries to tell the two apart.
+# voice in training, so it knows what is high or fast *for this person*. *Research 1* below tries to tell the two
+# apart.
 #
 # ## What the papers did not say
 #
