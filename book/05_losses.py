@@ -571,7 +571,7 @@ bold(
 )
 
 # %% [markdown]
-# It does not. The share of lonely utterances falls from a tenth to a fiftieth, and the difference to cross-entropy stays at zero.
+# It does not, as far as one seed can show. The share of lonely utterances falls from a tenth to a fiftieth, and the difference to cross-entropy cannot be told from zero at either size.
 #
 # ### With a fine-tuned encoder
 #
@@ -600,9 +600,9 @@ bold(
 )
 
 # %% [markdown]
-# Fine-tuned, SWFC cannot be told from cross-entropy at either weight: the difference in macro-F1 is 0.002 [−0.013, 0.016] at β = 1 and 0.001 [−0.014, 0.018] at β = 10. In single seeds it goes both ways.
-# **One seed had promised more.** When this chapter trained all layers of the encoder, once, SWFC was 0.023 above cross-entropy in macro-F1 and 0.025 in UA, and both intervals excluded zero. An interval over talkers does not know about luck in training, and chapter 04 shows that rounding alone moves such a difference by 0.02. The setting was not
-# quite the same, since fewer layers are trained now. Still, a gain that needs the right seed, or one certain setting, is not what a table with one number per system should print.
+# Fine-tuned, SWFC cannot be told from cross-entropy at either weight: the difference in macro-F1 is −0.006 [−0.023, 0.012] at β = 1 and −0.009 [−0.033, 0.018] at β = 10.
+# **One seed promises more, in either direction.** The second seed alone would call SWFC harmful: at both weights UA falls by more than 0.02, and the intervals exclude zero. The first seed shows nothing of the kind. And when this chapter trained all layers of the encoder, once, SWFC was 0.023 *above* cross-entropy in macro-F1 and 0.025 in UA,
+# with intervals that excluded zero as well. An interval over talkers does not know about luck in training. The setting was not quite the same, since fewer layers are trained now. Still, a gain (or a loss) that needs the right seed, or one certain setting, is not what a table with one number per system should print.
 #
 # ## Part B: a Gaussian on the error
 #
@@ -923,7 +923,7 @@ if rated:
         taskplots.groups(by_sigma, ylabel=name, ax=ax)
 
 # %% [markdown]
-# Attached, σ = 0.5 and σ = 1 lose most of the CCC. At 0.5 most predictions end at one end of the scale, so that even the spread is smaller than at 1. At σ = 2 nothing can be told from squared error, where the table of optima has left its ends as well. Detached, σ does not matter.
+# Attached, σ = 1 loses about half of the CCC and σ = 0.5 nearly all of it. At 0.5 most predictions end at one end of the scale, so that even the spread is smaller than at 1. At σ = 2 nothing can be told from squared error, where the table of optima has left its ends as well. Detached, σ does not matter.
 #
 # ### CCC depends on the batch
 #
@@ -982,7 +982,7 @@ if rated:
     display(pd.DataFrame(table).T)
 
 # %% [markdown]
-# It hardly does: from 8 utterances to 64 the CCC falls by 0.005, far within the intervals, and the steps fall from 1,104 to 144. The noise of small batches is averaged out over many steps.
+# It hardly does: from 8 utterances to 64 the CCC falls by 0.007, far within the intervals, and the steps fall from 1,104 to 144. The noise of small batches is averaged out over many steps.
 #
 # ## Against what was expected
 #
