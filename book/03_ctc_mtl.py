@@ -321,8 +321,9 @@ if planted:
 pd.DataFrame(answers, columns=["question (rules 1 and 5)", "answer"]).style.hide(axis="index")
 
 # %% [markdown]
-# **In this sweep no α helps, by the rule.** At 0.01 WA is 0.014 higher than at α = 0, at 0.1 it is 0.014 lower, and both intervals hold zero. α = 1 hurts in all three metrics. Some words are learned: WER is 0.82 at 0.01, 0.65 at 0.1 and 0.59 at 1.
-# (α = 0 and 0.1 have two seeds, the others one; 0.001, which taught no word at this size, is left to the full tier. The figure's heights mix that; the paired differences do not.)
+# **In this sweep no α helps, by the rule.** In WA 0.01 and 0.1 lie within 0.003 of α = 0, and all three intervals hold zero. In UA and macro-F1 every α lies below α = 0: α = 1 by 0.07 and 0.08, so it hurts there; 0.1 by 0.02 and 0.03, and we cannot tell. Of 0.01 one interval ends just below zero, −0.023 [−0.041, −0.002] in macro-F1. By the rule it hurts, too; with one seed that is weak evidence.
+# Some words are learned: WER is 0.82 at 0.01, 0.64 at 0.1 and 0.59 at 1.
+# (α = 0 and 0.1 have two seeds, the others one; 0.001, which taught no word in an earlier run at this size, is left to the full tier. The figure's heights mix that; the paired differences do not.)
 #
 # The planted right answer, *words help*, was *not* found in these scores. Did CTC fail to teach the words, or does the emotion head not use them? Or has the body no room for them? The next sections find out.
 #
@@ -359,7 +360,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# On dev WA, the paper's metric, α = 0.1 leads from the first epoch on, so it is not slower at first; it is ahead at the end, but was so before the WER settled in the third of four epochs. The claim as printed is not found. On dev UA the rule cannot tell.
+# On dev WA, the paper's metric, we cannot tell whether α = 0.1 is slower at first: after the first epoch one seed is behind α = 0, the other ahead. It is ahead at the end, but was so from the second epoch on, before the WER settled in the third of four. The claim as printed is not found.
+# On dev UA it is ahead for good only in the last epoch, after the WER has settled. But there, too, one seed is behind at first and the other is not, so the rule cannot tell.
 # Nor does the lead on dev carry over to test. Four epochs are a coarse clock beside the paper's hundred, so the full tier has the last word on this claim.
 #
 # The claim has three parts, and each can fail alone. Note what its evidence was in the paper: curves on the *test* fold, for the code has no dev set, and no seeds beside the first as far as paper and code tell.
@@ -473,7 +475,7 @@ else:
     print("when a word begins is known of the demo corpus only")
 
 # %% [markdown]
-# Trained heads find the start of a word to within half a frame, at the median. The even spread misses by about four times as much, the untrained head by more than six. Even α = 0.01, which gets four words in five wrong, aligns as well as the others: to lay a *known* text over
+# Trained heads find the start of a word to within half a frame, at the median. The even spread misses by about four times as much, the untrained head by about six. Even α = 0.01, which gets four words in five wrong, aligns as well as the others: to lay a *known* text over
 # the sound is far easier than to write an unknown one.
 #
 # One frame of the demo encoder lasts 40 ms, so an error below that is not to be had. CTC also has a habit: it says a character in *one* frame, often late in the sound, and blanks elsewhere. The boxes are therefore narrower than the words.
@@ -549,7 +551,7 @@ if planted:
     ax = taskplots.groups(shares, ylabel="share of words missed")
 
 # %% [markdown]
-# At 0.1 and 1 adjectives are missed a little less often than topics, by five or six words in a hundred. But nine adjectives in ten are missed all the same. **A WER of 0.65 hides that**: what is right are interjections and the words of the frame, which come again and again.
+# At 0.1 and 1 adjectives are missed a little less often than topics, by five to seven words in a hundred. But about nine adjectives in ten are missed all the same. **A WER of 0.64 hides that**: what is right are interjections and the words of the frame, which come again and again.
 #
 # A difference between the kinds has several possible causes: how long the words are, how many there are to choose from, where in the clip they stand. And one that is special to the adjective: the emotion loss, too,
 # profits from hearing it. The figure shows the sum of these, not the parts.
@@ -618,7 +620,7 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **At this size the reason is not confirmed.** Both models follow the words in about a sixth of the utterances, where the perfect listener follows them in nearly three quarters. CTC has changed nothing.
+# **At this size the reason is not confirmed.** Both models follow the words in about a fifth of the utterances, where the perfect listener follows them in nearly three quarters. What CTC adds, 0.012 [−0.054, 0.071], cannot be told from nothing.
 # What such a swap can show: the words were *set*, so a rise means that words *cause* decisions. That is causal, for these voices and these words, and so is the comparison of two models that differ in α alone.
 #
 # ### Room for the words
@@ -640,8 +642,8 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.33 to 0.57, and the scores with it: 0.06 in WA, 0.08 in UA and in {term}`macro-F1`, each by its interval. The WER is 0.37.
-# α = 0 gains nothing from the two more layers: its WA is 0.62, as with one. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
+# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.23 to 0.55, and the scores with it: 0.06 in WA, 0.08 in UA and 0.10 in {term}`macro-F1`, each by its interval. The WER is 0.36.
+# α = 0 has no such gain from the two more layers: with this seed its WA is 0.63 with them and 0.61 without, its UA 0.26 and 0.30. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
 # the difference is large beside what seeds do in the sweep.
 #
 # What it does not show is the path inside. A model may follow the words more because its speech head made the body spell, or because any strong second loss changes what the body keeps.
@@ -686,7 +688,7 @@ else:
     print("which words carry the emotion is marked in the demo corpus only")
 
 # %% [markdown]
-# With one trained layer the speech head gets all cue words right in 36 of 1,019 utterances. There α = 0.1 gains 0.01, with an interval from −0.13 to 0.11; elsewhere it gains nothing. So the sweep could hardly have found more: **words that are not heard cannot help.** α = 0 too does better on the left, so these utterances are also easier.
+# With one trained layer the speech head gets all cue words right in 42 of 1,019 utterances. There α = 0.1 gains 0.065 [−0.054, 0.250]; with so few utterances we cannot tell. Elsewhere the difference is 0.002 [−0.029, 0.029]. So the sweep could hardly have found more: **words that are not heard cannot help.** α = 0 too does better on the left, so these utterances are also easier.
 #
 # Read across the rows first. If α = 0 also does better on the left, the left utterances are easier, or more often of a frequent class. Only the row of *differences* speaks about CTC; and even there the columns were not
 # assigned at random. This is an observation. The swap above is the experiment.
@@ -760,7 +762,7 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
     )
 
 # %% [markdown]
-# The surface is flat: all four cells lie between 0.61 and 0.63 in WA.
+# The four cells lie between 0.59 and 0.62 in WA, and between 0.24 and 0.30 in UA. The two tops are not in the same cell: in WA it is CTC alone, in UA no auxiliary task at all.
 # A surface invites one to pick its top. With one run per cell and this many cells the top is partly luck. The honest question is whether any cell differs from the corner without auxiliary tasks:
 
 # %%
@@ -776,6 +778,9 @@ bold(
 )
 
 # %% [markdown]
+# With CTC, alone or beside the speaker task, we cannot tell. The speaker task alone has 0.06 less UA and 0.07 less macro-F1, and both intervals exclude zero. Do not call it the task's doing yet: it is one seed, and this run kept its third epoch, the corner its fourth. After the third and the fourth epoch
+# its dev WA was the same to the last digit, and of equals the first is kept. After the fourth its dev UA was 0.280, the corner's 0.285. How much of the gap on test is the task, and how much the epoch? One run per cell leaves it open.
+#
 # ### Three answers at once
 #
 # A finished run answers for any recording, emotion and transcript and speaker together. On the command line:
@@ -842,7 +847,7 @@ bold(reasons, f"Paired differences at α = β = 0.1, {len(label_seeds)} seed(s)"
 ax = plots.intervals(reasons["ua"].to_dict(), xlabel="difference in UA on test", zero=True)
 
 # %% [markdown]
-# No difference excludes zero: true talkers do nothing for the emotion, and shuffled ones do nothing either. The rule *cannot tell* whether the reason holds, because there is no gain to explain. Is that because the runs are alike, or because they differ by luck? Look at what they did on dev, epoch by epoch:
+# No interval excludes zero, and none reaches much beyond 0.01: true talkers do nothing that we can see for the emotion, and shuffled ones do nothing either. The rule *cannot tell* whether the reason holds, because there is no gain to explain. Is that because the runs are alike, or because they differ by luck? Look at what they did on dev, epoch by epoch:
 
 
 # %%
@@ -863,7 +868,7 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 )
 
 # %% [markdown]
-# At equal epochs the three runs are as good as the same. But from the third epoch to the fourth each of them loses 0.01 to 0.03 in UA: more than any label does. Which epoch is kept hangs on dev WA, and one of the three kept another than the rest. **A table of single runs can show that a task helps by no more than the choice of the epoch**, and
+# At equal epochs the three runs are as good as the same: no label moves dev UA by more than 0.01. But from the second epoch to the third each of them loses 0.03 to 0.04, and wins it back in the fourth. Which epoch is kept hangs on dev WA. Here all three kept the fourth; in the surface above one run kept its third. **A table of single runs can show that a task helps, or hurts, by no more than the choice of the epoch**, and
 # it needs no ill will. An earlier recipe of this chapter, with all layers trained, did show it: true talkers *and* shuffled ones "gained" 0.03 to 0.04 in UA, with intervals above zero, because their runs had kept another epoch. An interval redraws talkers, and keeps the chosen epochs.
 #
 # How to read it: if true talkers beat both wrong labels, the reason stands. If wrong labels do as well, the task acts as a disturbance or a regularizer, whatever it is called. If all intervals hold zero, the experiment cannot tell,
@@ -915,7 +920,7 @@ sizes.join(equal).style.format("{:.3g}").set_caption(
 # Compare the last three columns: all of them are "α = 0.1" to somebody who follows the paper's formula to the letter.
 # An α without its reduction and batch size is not a setting, only a number.
 #
-# In the demo tier the sweep above has therefore run the other reductions already. Here we take the mean over clips. Summed over a batch of eight, α = 0.1 would weigh what 0.8 weighs here: its neighbor is α = 1, which hurt the emotion. Divided by the characters it would weigh what 0.0025 weighs: less than
+# In the demo tier the sweep above therefore tells already where the other reductions lie. Here we take the mean over clips. Summed over a batch of about eighteen, α = 0.1 would weigh what 1.8 weighs here: more than α = 1, which hurt the emotion in UA and macro-F1. Divided by the characters it would weigh what 0.0026 weighs: less than
 # α = 0.01, which hardly learned to write. The full tier trains them.
 #
 # The other choices are trained, each with nothing else changed, for one seed. Padding is shown to the pooling only: what frozen layers make of it could not be stored clip by clip.
@@ -944,7 +949,8 @@ bold(
 )
 
 # %% [markdown]
-# Padding in the pooling makes the WER 0.05 worse, and of the emotion we cannot tell. α = 0 at a fifth of the learning rate, which is how the paper trained it, has 0.03 less WA; the interval just holds zero. That is twice what α = 0.1 changed in the sweep. **An α table whose first row has another learning rate has two causes.**
+# Padding in the pooling makes the WER 0.045 worse, and of the emotion we cannot tell. α = 0 at a fifth of the learning rate, which is how the paper trained it, has 0.04 less UA and 0.05 less macro-F1, both by the interval; in WA we cannot tell. That is more than α = 0.1 changed in the sweep, and it could turn the table around:
+# with this seed α = 0.1 is 0.024 *below* α = 0 in UA, and would be 0.016 *above* the α = 0 of the lower rate. **An α table whose first row has another learning rate has two causes.**
 # Compare the sizes with the gain that the chapter is about. A choice that nobody prints and that moves the score as much as the claimed gain is a rival explanation of it.
 #
 # ## Do the tasks pull the same way?
@@ -974,8 +980,8 @@ ax.set_yscale("log")
 line = ax.axhline(1, color="#000000", lw=1)
 
 # %% [markdown]
-# The cosine stays within 0.1 of zero and ends a little below it: the two tasks hardly touch each other's steps. The pull tells more. At α = 0.1 transcription pulls two and a half times as hard as emotion at first, and nearly one and a half times as hard at the end. At α = 1 it pulls sixteen to twenty-six times as hard. Then
-# the encoder is trained for transcription, which is why the emotion suffers.
+# The cosine stays within 0.07 of zero, on either side: the two tasks hardly touch each other's steps. The pull tells more. At α = 0.1 transcription pulls two and a half times as hard as emotion at first, and nearly twice as hard at the end. At α = 1 it pulls some twenty to thirty times as hard. Then
+# the encoder is trained for transcription, and the emotion has little say. That fits what α = 1 loses in UA.
 #
 # Three cautions. The gradients are taken at weights that training has already made good for both tasks, so they are small and noisy late. A cosine near zero does not mean that the tasks are unrelated: they may still share
 # features that both need. And a negative cosine does not mean harm: a regularizer is *meant* to pull against the fit.
@@ -995,7 +1001,7 @@ line = ax.axhline(1, color="#000000", lw=1)
 # %% [markdown]
 # ## This chapter's claims
 #
-# The book keeps one ledger of all claims, each with a rule that was fixed before any run ([chapter 08](08_claims)). This is its slice for this chapter. It finds the runs above by their recipes; the {term}`support vector machine` is chapter 02's.
+# The book keeps one ledger of all claims, each with a rule that was fixed before any run ([chapter 08](08_claims)). This is its slice for this chapter. It finds the runs above by their recipes; the {term}`support vector machine` is chapter 02's, and its claim reads *not run* until that chapter has run.
 
 # %%
 pages.chapter("03", profile, corpus, data_root)
@@ -1003,7 +1009,7 @@ pages.chapter("03", profile, corpus, data_root)
 # %% [markdown]
 # *Within seed noise* is the ledger's word for *cannot tell*. Three places ask for a second look:
 #
-# - **WER falls as α grows.** The rule takes every step of the paper's table, and the demo tier leaves out α = 0.001. So the ledger gives no verdict, though each step that ran lowers the WER. A part that holds is not the whole.
+# - **WER falls as α grows, and α = 0.1 is best.** Both rules take every row of the paper's table, and the demo tier leaves out α = 0.001. So the ledger gives no verdict on either. Each step that ran lowers the WER. In WA 0.1 is ahead of the other three by 0.003 to 0.029, and each interval holds zero. A part that holds is not the whole.
 # - **All layers.** The ledger judges the recipe, which trains one layer at demo. That α = 0.1 helped when all layers were trained, with one seed, is evidence on another recipe: it says when to expect the effect, and it is no verdict on the claim.
 # - **Planted, and not found.** Words help on this corpus, by construction, and the sweep could not tell. The sections above say why: too few words were learned. This is a limit of the experiment and says nothing against the paper.
 #
