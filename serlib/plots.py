@@ -156,6 +156,7 @@ def intervals(
                     ha="center", fontsize=8.5)  # fmt: skip
     ax.set(yticks=range(len(table)), yticklabels=list(table), xlabel=xlabel)
     ax.set_ylim(len(table) - 0.4, -0.7)
+    ax.locator_params(axis="x", nbins=6)  # in a narrow panel more labels would touch
     for name, value in (ceilings or {}).items():  # several are too close for level labels
         rotation = 45 if len(ceilings) > 1 else 0
         _ceiling(ax, value, horizontal=False, label=name, rotation=rotation)
