@@ -391,8 +391,8 @@ if planted:
 pd.Series(answers, name="answer").to_frame()
 
 # %% [markdown]
-# **The planted answer was found: all three experts together beat each one alone**, in macro-F1 and in CCC, with all six intervals above zero. They beat each pair, too, in macro-F1. The best pair comes near: WavLM and RoBERTa, with one seed, have 0.28 in macro-F1 and 0.43 in CCC, all three 0.33 and 0.43.
-# So Whisper adds to the classes, and next to nothing to the attributes.
+# **The planted answer was found: all three experts together beat each one alone**, in macro-F1 and in CCC, with all six intervals above zero. They beat each pair, too, in macro-F1. The best pair comes near in CCC only: WavLM and RoBERTa, with one seed, have 0.27 in macro-F1 and 0.43 in CCC, all three 0.35 and 0.43.
+# So Whisper adds to the classes, and nothing that shows to the attributes.
 # Everyone is far below the perfect listener. In macro-F1 RoBERTa alone reaches two fifths of what words could give, Whisper and WavLM a quarter to a half of what sound could. The experts are small and frozen, and five epochs are few: training stops while it still learns. So the seeds of one system lie far apart, by a standard deviation of 0.04 in macro-F1,
 # and what follows is worth no more than its intervals.
 #
@@ -461,13 +461,13 @@ found |= {
 pd.Series(found, name="answer").to_frame()
 
 # %% [markdown]
-# **For the classes multi-task beats separate training**: by 0.107 in macro-F1, with an interval that begins just above zero, at 0.001. That is as planted. **For the attributes one cannot tell**: −0.011, and the interval holds zero. By rule 2, which asks for both, one cannot tell. So the attributes help the classes, which is the direction where the arithmetic above saw room; nothing comes back.
-# Look at the budget before you celebrate. Seven epochs are few for weighted cross-entropy alone: its macro-F1 is 0.29 with one seed and 0.20 with the other. The attributes give the network something to learn at once, and the classes follow sooner. Whether the gain would last in a longer training was not tested here.
-# And the rival matters. Plain cross-entropy alone, one seed, has 0.33 in macro-F1; the multi-task run with that seed is not above it (−0.013, zero inside), though higher in UA and lower in WA. A comparison that changes weights and tasks at once would have called either side the winner.
+# **For the classes multi-task beats separate training**: by 0.117 in macro-F1, with an interval that begins above zero, at 0.023. That is as planted. **For the attributes one cannot tell**: −0.018, and the interval holds zero. By rule 2, which asks for both, one cannot tell. So the attributes help the classes, which is the direction where the arithmetic above saw room; nothing comes back.
+# Look at the budget before you celebrate. Seven epochs are few for weighted cross-entropy alone: its macro-F1 is 0.30 with one seed and 0.22 with the other. The attributes give the network something to learn at once, and the classes follow sooner. Whether the gain would last in a longer training was not tested here.
+# And the rival matters. Plain cross-entropy alone, one seed, has 0.34 in macro-F1; the multi-task run with that seed cannot be told from it (0.009, zero inside), though it is higher in UA and lower in WA. A comparison that changes weights and tasks at once would have called either side the winner.
 #
-# Rule 3 cannot be told either. The second phase adds 0.028 in CCC, with zero inside, and it also changes the loss; the next section shows what that is worth. For the classes it trades: plain cross-entropy gives up the class weights, so WA rises by 0.120 and UA falls by 0.139.
+# **By rule 3 the second phase does not help.** The classes lose 0.080 in macro-F1, with an interval below zero. Plain cross-entropy gives up the class weights: UA falls by 0.163, and WA rises by 0.091, with zero inside. For the attributes one cannot tell: the second phase adds 0.015 in CCC, with zero inside. It also changes the loss; the next section shows what that is worth.
 #
-# How to read this: *two phases: emotion* differs from *multi-task* in two things, the loss (plain instead of weighted) and the tasks. A change of macro-F1 may come from the first alone. *Emotion, plain CE* is the control for that: the same loss, no other task.
+# How to read this: *two phases: emotion* differs from *multi-task* in two things, the loss (plain instead of weighted) and the tasks. A change of macro-F1 may come from the first alone. *Emotion, plain CE* is the control for that: the same loss, no other task. Two phases are below it, too, by 0.036 with one seed.
 #
 # ## The penalty, and what width is worth
 #
@@ -551,7 +551,7 @@ change = pd.DataFrame(change).T
 bold(change, "Against MSE, and the penalty against the stretch; bold where zero is outside")
 
 # %% [markdown]
-# **The penalty widens the range at every σ**, most at 1: from a deviation of 0.59 to 0.88. There CCC rises by 0.043, at σ = 2 by 0.018. At 0.5 it drives the predictions off: the {term}`RMSE` doubles, and CCC falls by 0.30. **But two numbers fitted on dev do better**: the stretched MSE gains 0.078 and is above the penalty by 0.035, with an interval that excludes zero. In RMSE one cannot tell the two apart.
+# **The penalty widens the range at every σ**, most at 1: from a deviation of 0.60 to 0.91. There CCC rises by 0.034, at σ = 2 by 0.016. At 0.5 it drives the predictions off: the {term}`RMSE` doubles, and CCC falls by 0.31. **But two numbers fitted on dev do better**: the stretched MSE gains 0.073 and is above the penalty by 0.039, with an interval that excludes zero. In RMSE one cannot tell the two apart.
 # The stretch is worth more here than in the exact table (0.025 to 0.064). A network that knows less is narrower, and has more to gain.
 # What the penalty buys is width. (By the arithmetic of chapter 05 the penalty at σ = 1 could send every answer to an end of the scale. Here it starts from a trained network, has two epochs and small steps, and stops on the way.)
 #
@@ -611,8 +611,8 @@ display(pd.DataFrame(each, turned.names()).round(3).rename_axis("macro-F1"))
 bold(against, f"Against the order {ours}; bold where zero is outside")
 
 # %% [markdown]
-# **No sign of it, by the rule.** The means of the three orders have a standard deviation of 0.036 in macro-F1. A single run of one and the same system has 0.038 between seeds. F is 1.8, where 4.1 would be a sign.
-# The first table shows why one must count seeds. With seed 0, *RoBERTa first* loses 0.118 to our order; with seed 1 it wins by 0.002. Who had tried it once would have found that order matters, and a paired interval over talkers would have agreed. *WavLM → RoBERTa → Whisper* is lower with both seeds, and its interval excludes zero. Perhaps it does harm to end on the weakest expert. Two seeds
+# **No sign of it, by the rule.** The means of the three orders have a standard deviation of 0.041 in macro-F1. A single run of one and the same system has 0.039 between seeds. F is 2.3, where 4.1 would be a sign.
+# The first table shows why one must count seeds. With seed 0, *RoBERTa first* loses 0.143 to our order; with seed 1 it wins by 0.008. Who had tried it once would have found that order matters, and a paired interval over talkers would have agreed. *WavLM → RoBERTa → Whisper* is lower with both seeds, and its interval excludes zero. Perhaps it does harm to end on the weakest expert. Two seeds
 # of three orders cannot settle it.
 #
 # ## LSTM, concatenation, attention
@@ -629,7 +629,7 @@ rest = differences(fused, [("LSTM", name) for name in list(kinds)[1:]])
 bold(rest, "Against the LSTM; bold where zero is outside")
 
 # %% [markdown]
-# Both lose to the LSTM by their intervals, but this is one seed. Two runs of one system easily differ by 0.05 in macro-F1, see above. The concatenation's −0.070 is little more than that; the attention's −0.122 is more than twice as much.
+# In the three scores of the classes both lose to the LSTM by their intervals, in CCC the attention only. But this is one seed. Two runs of one system easily differ by 0.05 in macro-F1, see above. The concatenation's −0.085 is less than twice that; the attention's −0.148 is almost three times as much.
 #
 # The attention can be looked at. It gives each expert a weight, per utterance. A weight is not an importance (chapter 06), but it can be compared with the planted truth: neutral words and a loud voice, or the reverse.
 
@@ -660,7 +660,7 @@ bold(
 )
 
 # %% [markdown]
-# It pays a little: UA gains 0.030 and CCC 0.008, by intervals that exclude zero; macro-F1 gains 0.016, by one that just touches it. An epoch takes more than twice as long. One seed, and two runs that share their start.
+# It pays next to nothing: CCC gains 0.013, by an interval that excludes zero; in the classes nothing is gained, −0.007 in macro-F1 with zero inside. An epoch takes more than twice as long. One seed, and two runs that share their start.
 #
 # ## Where does the transcript come from?
 #
@@ -702,8 +702,9 @@ print(
 bold(told, "Transcripts at test time, paired differences; bold where zero is outside")
 
 # %% [markdown]
-# **Text is needed, and without it the three experts are worse than the two that never had any**: macro-F1 falls from 0.33 to 0.15, where the audio experts alone have 0.21. An empty text is not silence to this model; it is a text that it has never seen.
-# With recognized transcripts more than half of the loss is made good, though the recognizer has a {term}`WER` of 0.62: 0.26 in macro-F1. That is below the manifest's by 0.065, and above the audio experts by 0.051, with intervals that exclude zero. Two cue words in a sentence carry the emotion here; a recognizer that gets some of them is worth having.
+# **Text is needed**: without it macro-F1 falls from 0.35 to 0.18. **Whether the three experts are then worse than the two that never had any text, one cannot tell by rule 6**: the audio experts alone have 0.21, and the difference, −0.035, has zero just inside its interval. In UA and CCC they are worse, by 0.050 and 0.046 with intervals below zero. In none of the four scores do they win.
+# An empty text is not silence to this model; it is a text that it has never seen.
+# With recognized transcripts more than half of the loss is made good, though the recognizer has a {term}`WER` of 0.62: 0.27 in macro-F1. That is below the manifest's by 0.075, and above the audio experts by 0.060, with intervals that exclude zero. Two cue words in a sentence carry the emotion here; a recognizer that gets some of them is worth having.
 # One trap on the way: our recognizer writes in capitals and without a full stop. RoBERTa has learned to read sentences, and to its tokenizer "GARDEN" is not "garden". So what is heard is written as a sentence first.
 #
 # How to read this: the model was never told that a transcript may be missing. A cure is in the exercises.
@@ -722,7 +723,7 @@ for ax, metric in zip(axes, ("macro_f1", "ccc"), strict=True):
     taskplots.ladder(ladder, xlabel="α", ylabel=TITLES[metric], ax=ax)
 
 # %% [markdown]
-# With one seed, 1 is best for both. At 0.1 the attributes are hardly learned, and the classes suffer as well: 0.24 in macro-F1, which is what they reach without attributes. That fits the ablation above, where the second task helps the first to get going. At 10 the classes wait, and CCC gains nothing by it.
+# With one seed, 1 is best for the classes, and as good as 10 for the attributes. At 0.1 the attributes are hardly learned, and the classes suffer as well: 0.24 in macro-F1, near the 0.26 that they reach without attributes. That fits the ablation above, where the second task helps the first to get going. At 10 the classes wait, and CCC gains nothing by it.
 #
 # ## What the paper did not say
 #
