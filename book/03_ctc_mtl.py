@@ -321,7 +321,7 @@ if planted:
 pd.DataFrame(answers, columns=["question (rules 1 and 5)", "answer"]).style.hide(axis="index")
 
 # %% [markdown]
-# **In this sweep no α helps, by the rule.** In WA 0.01 and 0.1 lie within 0.003 of α = 0, and all three intervals hold zero. In UA and macro-F1 every α lies below α = 0: α = 1 by 0.07 and 0.08, so it hurts there; 0.1 by 0.02 and 0.03, and we cannot tell. Of 0.01 one interval ends just below zero, −0.023 [−0.041, −0.002] in macro-F1. By the rule it hurts, too; with one seed that is weak evidence.
+# **In this sweep no α helps, by the rule.** In WA 0.01 and 0.1 lie within 0.003 of α = 0, and all three intervals hold zero. In UA and {term}`macro-F1` every α lies below α = 0: α = 1 by 0.07 and 0.08, so it hurts there; 0.1 by 0.02 and 0.03, and we cannot tell. Of 0.01 one interval ends just below zero, −0.023 [−0.041, −0.002] in macro-F1. By the rule it hurts, too; with one seed that is weak evidence.
 # Some words are learned: WER is 0.82 at 0.01, 0.64 at 0.1 and 0.59 at 1.
 # (α = 0 and 0.1 have two seeds, the others one; 0.001, which taught no word in an earlier run at this size, is left to the full tier. The figure's heights mix that; the paired differences do not.)
 #
@@ -642,7 +642,7 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.23 to 0.55, and the scores with it: 0.06 in WA, 0.08 in UA and 0.10 in {term}`macro-F1`, each by its interval. The WER is 0.36.
+# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.23 to 0.55, and the scores with it: 0.06 in WA, 0.08 in UA and 0.10 in macro-F1, each by its interval. The WER is 0.36.
 # α = 0 has no such gain from the two more layers: with this seed its WA is 0.63 with them and 0.61 without, its UA 0.26 and 0.30. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
 # the difference is large beside what seeds do in the sweep.
 #

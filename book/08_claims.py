@@ -189,7 +189,7 @@ answer = [agrees.get(pair, pair[0]) for pair in known]
 pd.Series(answer, dtype=str).value_counts().rename("directions with a planted answer").to_frame()
 
 # %% [markdown]
-# *As planted* does not say for which reason. In chapter 04 speech recognition as the only second task raises WA, as planted, by 0.046 [0.014, 0.078]. Its WER is 1.03 [1.00, 1.06], so what helped was no transcript that anybody could read.
+# *As planted* does not say for which reason. In chapter 04 speech recognition as the only second task raises {term}`WA`, as planted, by 0.046 [0.014, 0.078]. Its {term}`WER` is 1.03 [1.00, 1.06], so what helped was no transcript that anybody could read.
 #
 # ### What an interval does not know
 #
