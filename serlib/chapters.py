@@ -254,7 +254,9 @@ def book(
 
     Several at a time: each has its own share of the cores, so that none is idle while a chapter
     imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
-    found, and waits for them. With one at a time they go in order, each on all cores.
+    found, and waits for them. The first half of the others begin in order, because the rest read
+    some of their runs; of the rest the longest goes first, so that a short one ends last. With one
+    at a time all go in order, each on all cores.
 
     Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
     never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
@@ -295,7 +297,9 @@ def book(
         jobs = 1 if profile == "full" else cores.at_a_time()
     shares = cores.shares(jobs)
     others = sources[:-1] if jobs > 1 else []
-    cores.side_by_side(run, others, shares, done)
+    half, took = len(others) // 2, notebooks.measured(folder)
+    rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
+    cores.side_by_side(run, others[:half] + rest, shares, done)
     for source in sources[len(others) :]:
         done(run(source))
     return [runs[source.stem] for source in sources]

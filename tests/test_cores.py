@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 
-from serlib import chapters, cores
+from serlib import chapters, cores, notebooks
 from serlib.chapters import ChapterRun
 from serlib.notebooks import UsageError
 
@@ -193,9 +193,15 @@ print(joblib.cpu_count(), many == [os.sched_getaffinity(0)] * 2)
     assert chapters.elapsed(runs)[0] < sum(run.seconds for run in runs)
 
 
-def test_chapters_begin_in_order_and_the_last_waits(write_chapter, tmp_path, monkeypatch):
+def test_half_in_order_then_the_longest_and_the_last_waits(write_chapter, tmp_path, monkeypatch):
     for name in ("00_a", "01_b", "02_new", "03_c", "04_last"):
         folder = write_chapter(PARAMETERS, name).parent
+    took = {"00_a": 10.0, "01_b": 60.0, "03_c": 20.0, "04_last": 99.0}
+    monkeypatch.setattr(
+        notebooks, "measured",
+        lambda folder: {p.stem: {"seconds": took[p.stem]} if p.stem in took else {}
+                        for p in notebooks.chapters(folder)},
+    )  # fmt: skip
     ended = []
 
     def execute(source: Path, profile: str, **options) -> ChapterRun:
@@ -210,7 +216,7 @@ def test_chapters_begin_in_order_and_the_last_waits(write_chapter, tmp_path, mon
     monkeypatch.setattr(cores, "side_by_side", one_by_one)
     monkeypatch.setattr(cores, "shares", lambda jobs: [[]] * jobs)
     runs = chapters.book("smoke", folder=folder, jobs=2)
-    assert [name for name, _ in ended] == ["00_a", "01_b", "02_new", "03_c", "04_last"]
+    assert [name for name, _ in ended] == ["00_a", "01_b", "03_c", "02_new", "04_last"]
     assert [stop for _, stop in ended] == [True] * 4 + [False]
     assert [run.chapter for run in runs] == ["00_a", "01_b", "02_new", "03_c", "04_last"]
     ended.clear()
