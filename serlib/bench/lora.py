@@ -18,12 +18,13 @@ from serlib import recipes
 from serlib.bench import machine
 from serlib.model import SER
 from serlib.recipe import Recipe
-from serlib.sweep import METRICS, Runs
+from serlib.sweep import Runs
 
 FULL, SHIPPED = "all layers", "as shipped"
 RANKS = (4, 16)
 RATES = (1, 3)  # times the recipe's rate of the encoder
 WEIGHT = 4  # bytes of a number, float32
+TITLES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 
 
 def variants(profile: str = "demo", **changes) -> list[Recipe]:
@@ -96,16 +97,14 @@ def scores(runs: Runs, role: str = "test") -> pd.DataFrame:
     Means over seeds with 95 % intervals over talkers and seeds; differences are paired, on the same
     talkers and seeds.
     """
-    titles = {metric: metric.replace("_", "-").replace("f1", "F1") for metric in METRICS}
-    titles |= {metric: metric.upper() for metric in ("wa", "ua")}
     rows = {}
     for name in runs.names():
-        found = {title: str(runs.interval(name, m, role)) for m, title in titles.items()}
+        found = {title: str(runs.interval(name, m, role)) for m, title in TITLES.items()}
         apart = {
             f"{title}, difference": "–"
             if name == FULL
             else str(runs.difference(FULL, name, m, role))
-            for m, title in titles.items()
+            for m, title in TITLES.items()
         }
         rows[name] = found | apart
     return pd.DataFrame.from_dict(rows, orient="index")
