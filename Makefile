@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv $(VENV) || { \
 	  echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
 	@echo "Installing into $(VENV): about 6 GB, some minutes the first time."
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[docs,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[book,dev]'
 	@touch $@
 
 book: setup
@@ -59,7 +59,7 @@ notebooks: setup
 # A fresh environment, so that nothing installed by hand gets in.
 lock:
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && \
-	$(PYTHON) -m venv "$$tmp/venv" && "$$tmp/venv/bin/pip" install --quiet -e '.[docs,dev,pretrain]' && \
+	$(PYTHON) -m venv "$$tmp/venv" && "$$tmp/venv/bin/pip" install --quiet -e '.[book,dev,pretrain]' && \
 	{ sed -n '/^#/p' constraints.txt; \
 	  "$$tmp/venv/bin/pip" list --format=freeze --exclude-editable --exclude pip | tr 'A-Z_' 'a-z-' | LC_ALL=C sort; \
 	} > "$$tmp/lock" && cp "$$tmp/lock" constraints.txt

@@ -50,14 +50,21 @@ import psutil
 import torch
 from IPython.display import HTML, display
 
-from serlib import audio, evaluation, experiments, metrics, plots, publish, recipes
-from serlib.batching import Item, collate
-from serlib.demo import oracle
-from serlib.sweep import sweep
+from serbook.figures import plots
+from serbook.lesson import cells
+from serbook.runner import notebooks
+from serlib.corpora.demo import oracle
+from serlib.data import audio
+from serlib.data.batching import Item, collate
+from serlib.experiments import dataset, experiment
+from serlib.experiments.sweep import sweep
+from serlib.metrics import intervals, measures
+from serlib.recipes import papers
+from serlib.training import evaluation
 
 planted = corpus in ("", "demo") and profile != "full"
 plots.style(profile, corpus)
-publish.cost("00_start_here")
+cells.cost("00_start_here")
 
 # %% [markdown]
 # ## What the book tests
@@ -116,7 +123,7 @@ pd.DataFrame.from_dict(
             "peak memory (GB)": round(took["peak_mb"] / 1024, 1),
             "cores": took["cores"],
         }
-        for name, took in publish.measured().items()
+        for name, took in notebooks.measured().items()
         if took
     },
     orient="index",
@@ -130,8 +137,8 @@ pd.DataFrame.from_dict(
 # The table below is the corpus: one row per utterance, the **{term}`manifest`**. It says who speaks, what is said, which emotion the listeners agreed on, and on which side of the split the row lies.
 
 # %%
-recipe = recipes.wang2025_baseline(profile, corpus, data_root)
-data = experiments.load(recipe)
+recipe = papers.wang2025_baseline(profile, corpus, data_root)
+data = dataset.load(recipe)
 table = data.table
 table[["utt_id", "speaker", "gender", "emotion", "valence", "arousal", "text", "split"]].head()
 
@@ -142,7 +149,7 @@ table[["utt_id", "speaker", "gender", "emotion", "valence", "arousal", "text", "
 # %%
 def play(row: pd.Series, wave: np.ndarray) -> HTML:
     """The sound of a row, with its transcript."""
-    return publish.player(wave, f"{row['emotion']}: “{row['text']}” ({row['speaker']})")
+    return cells.player(wave, f"{row['emotion']}: “{row['text']}” ({row['speaker']})")
 
 
 moods = ("neutral", "happiness", "sadness", "anger")
@@ -209,7 +216,7 @@ pd.DataFrame(
 # Let it judge the utterances that you heard:
 
 # %%
-model = experiments.trained(recipe)
+model = experiment.trained(recipe)
 
 
 def judge(waves: list[np.ndarray]) -> pd.DataFrame:
@@ -260,7 +267,7 @@ for key, row in wrong.iterrows():
 # a human voice means nothing, and finding that out is part of the tour. (On this page the panel is still; it moves in JupyterLab.)
 
 # %%
-from serlib import panel
+from serbook.lesson import panel
 
 at = np.flatnonzero((table["split"] == "test").to_numpy())[:8] if planted else []
 choices = {
@@ -287,7 +294,7 @@ else:
 # the encoder was pre-trained that way; utterances without agreement are left out, as in MSP-Podcast's class X. How many is that?
 
 # %%
-everything, _ = experiments.locate(recipe)
+everything, _ = dataset.locate(recipe)
 side = everything["split"].fillna("no official part")
 share = (everything["emotion"] == "no_agreement").groupby(side).mean()
 share.round(3).rename("share without agreement").to_frame()
@@ -306,7 +313,7 @@ share.round(3).rename("share without agreement").to_frame()
 # %% tags=["hide-input"]
 import numpy as np
 
-from serlib import check
+from serbook.lesson import check
 
 # %% [markdown]
 # **Check 1.** What would the recognizer's WA be if it always answered with the most frequent class of test?
@@ -381,8 +388,8 @@ if gender.isna().all():
     print("Skipped: nobody's gender is known in this corpus.")
 for g in sorted(gender.dropna().unique()):
     half = test[(gender == g).to_numpy()]
-    interval = metrics.bootstrap(
-        metrics.wa,
+    interval = intervals.bootstrap(
+        measures.wa,
         half["truth"].to_numpy(),
         half["prediction"].to_numpy(),
         half["speaker"].to_numpy(),
@@ -446,7 +453,7 @@ check.function(
 )
 
 # %% [markdown]
-# **Research.** Change one number of an utterance's recipe, its pitch, say, and speak it again (`serlib.demo.corpus.render` takes a manifest row). At which pitch, if at any, does the recognizer change its mind?
+# **Research.** Change one number of an utterance's recipe, its pitch, say, and speak it again (`serlib.corpora.demo.corpus.render` takes a manifest row). At which pitch, if at any, does the recognizer change its mind?
 #
 # ```{dropdown} Solution
 # Sweep the pitch of one neutral utterance and watch the probabilities. In the demo run they move, but the answer stays: at 1.4 times the pitch *neutral* is still ahead with 0.46, after 0.76 at the utterance's own, while *happiness* has come from 0.04 to 0.26. The same can be done for tempo, tilt and single words: this is how you find out *what* a model listens to, and only a synthetic corpus lets you do it with all else equal.
@@ -454,7 +461,7 @@ check.function(
 
 # %% tags=["solution", "hide-input"]
 if planted:
-    from serlib.demo import corpus as demo_corpus
+    from serlib.corpora.demo import corpus as demo_corpus
 
     row = table.loc[chosen[0]].to_dict()
     factors = (0.7, 0.85, 1.0, 1.2, 1.4)

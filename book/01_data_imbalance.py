@@ -58,11 +58,18 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from serlib import batching, experiments, losses, manifest, metrics, plots, publish, recipes
-from serlib.claims import rules
+from serbook.claims import rules
+from serbook.figures import plots
+from serbook.lesson import cells
 from serlib.corpora import audit, cards
-from serlib.demo import corpus as demo
-from serlib.demo import oracle, plan
+from serlib.corpora.demo import corpus as demo
+from serlib.corpora.demo import oracle, plan
+from serlib.data import manifest, splits, tables
+from serlib.data.stores import WaveStore
+from serlib.experiments import dataset, floors
+from serlib.losses import classification
+from serlib.metrics import intervals, measures
+from serlib.recipes import papers
 
 planted = corpus in ("", "demo") and profile != "full"
 plots.style(profile, corpus)
@@ -80,7 +87,7 @@ def tier(table, decimals=3):
     return table.round(decimals).rename_axis(index=None, columns=corner)
 
 
-publish.cost("01_data_imbalance")
+cells.cost("01_data_imbalance")
 
 # %% [markdown]
 # ## The corpus at hand
@@ -94,14 +101,14 @@ publish.cost("01_data_imbalance")
 # recipe's own).
 
 # %%
-base = recipes.cai2021 if "iemocap" in corpus else recipes.wang2025_baseline
-recipe = base(profile, corpus, data_root).change(freeze="all")
+base = papers.cai2021 if "iemocap" in corpus else papers.wang2025_baseline
+recipe = dataset.taught(base(profile, corpus, data_root).change(freeze="all"))
 if encoder:
     recipe = recipe.change(encoder=encoder)
 classes = list(recipe.classes)
 
-df, root = experiments.locate(recipe)
-df["part"] = manifest.protocol(df, recipe.protocol, fold=recipe.fold)
+df, root = dataset.locate(recipe)
+df["part"] = splits.protocol(df, recipe.protocol, fold=recipe.fold)
 df["emotion"] = df["emotion"].replace(dict(recipe.merge))
 df = df[df["part"].notna()]
 by_part = df.groupby("part", observed=True)
@@ -227,15 +234,15 @@ pd.DataFrame.from_dict(known, orient="index").rename_axis(columns="from the card
 # `-p copies='["/data/emodb/emodb.csv"]'`, and they are drawn beside the corpus at hand.
 
 # %% mystnb={"image": {"alt": "Two panels: share of each class among the labeled utterances of each corpus named, on a logarithmic axis, and the middle half of the durations of each corpus"}, "figure": {"caption": "The corpus at hand beside the copies that were named. Left: class shares of the labeled utterances. Right: the middle half of the durations, with the median.", "name": "fig-01-copies"}}
-tables = {name: df} | {Path(file).stem: manifest.read(file) for file in copies}
+manifests = {name: df} | {Path(file).stem: tables.read(file) for file in copies}
 unlabeled = ["no_agreement", "other"]
-with_label = {k: d[d["emotion"].notna() & ~d["emotion"].isin(unlabeled)] for k, d in tables.items()}
+with_label = {k: d[d["emotion"].notna() & ~d["emotion"].isin(unlabeled)] for k, d in manifests.items()}
 shares = pd.DataFrame({k: d["emotion"].value_counts(normalize=True) for k, d in with_label.items()})
 left, right = plots.panels(2, size=(10, 4.2))
 shares = shares.loc[shares.max(axis=1).sort_values(ascending=False).index]
 plots.dots(shares, log=True, xlabel="share of the labeled", ax=left)
-lengths = {k: d["length"].quantile([0.5, 0.25, 0.75]) for k, d in tables.items()}
-middle = {k: metrics.Interval(*q, level=0.5) for k, q in lengths.items()}
+lengths = {k: d["length"].quantile([0.5, 0.25, 0.75]) for k, d in manifests.items()}
+middle = {k: intervals.Interval(*q, level=0.5) for k, q in lengths.items()}
 ax = plots.intervals(middle, xlabel="seconds", ax=right)
 if not copies:
     print("No copies are named, so this shows the corpus at hand alone.")
@@ -250,9 +257,9 @@ tier(
             "hours": d["length"].sum() / 3600,
             "classes": with_label[k]["emotion"].nunique(),
             "ratio": skew(with_label[k]["emotion"].value_counts())["ratio"],
-            "usual protocol": manifest.usual(d),
+            "usual protocol": splits.usual(d),
         }
-        for k, d in tables.items()
+        for k, d in manifests.items()
     },
     1,
 )
@@ -355,7 +362,7 @@ left, right = plots.panels(2, size=(9, 3.6))
 curves = {part: cumulative(df.loc[df["part"] == part, "length"]) for part in parts}
 plots.curves(curves, marks=False, xlabel="seconds", ylabel="share up to here", ax=left)
 quartiles = labeled.groupby("emotion")["length"].quantile([0.5, 0.25, 0.75]).unstack().loc[order]
-middle = {e: metrics.Interval(*q, level=0.5) for e, q in quartiles.iterrows()}
+middle = {e: intervals.Interval(*q, level=0.5) for e, q in quartiles.iterrows()}
 ax = plots.intervals(middle, xlabel="seconds", ax=right)
 
 # %% [markdown]
@@ -450,7 +457,7 @@ def one_against_rest(votes):
     return cm
 
 
-METRICS = {"WA": metrics.wa, "UA": metrics.ua, "macro-F1": metrics.macro_f1}
+METRICS = {"WA": measures.wa, "UA": measures.ua, "macro-F1": measures.macro_f1}
 if len(votes):
     v = votes[votes.sum(axis=1) > 1].to_numpy()
     r = v.sum(1)
@@ -493,7 +500,7 @@ def mind_reader(raters, accuracy, n=5_000 if profile == "smoke" else 40_000, see
     meant = rng.choice(c, n, p=plan.PRIOR)
     cast = rng.multinomial(raters, (accuracy * np.eye(c) + (1 - accuracy) * wrong)[meant])
     clear = (cast == cast.max(1, keepdims=True)).sum(1) == 1
-    cm = metrics.confusion(cast[clear].argmax(1), meant[clear], c)
+    cm = measures.confusion(cast[clear].argmax(1), meant[clear], c)
     return {k: f(cm) for k, f in METRICS.items()} | {"no agreement": 1 - clear.mean()}
 
 
@@ -529,7 +536,7 @@ ways = {
 if planted:
     agreed = df[df["emotion"].isin(plan.CLASSES)]
     label, meant = (agreed[k].map(plan.CLASSES.index).to_numpy() for k in ("emotion", "intended"))
-    cm = metrics.confusion(label, meant, len(plan.CLASSES))
+    cm = measures.confusion(label, meant, len(plan.CLASSES))
     ways["counted in this corpus"] = {k: f(cm) for k, f in METRICS.items()}
     ways["counted in this corpus"]["no agreement"] = 1 - len(agreed) / len(df)
 tier(ways)
@@ -589,7 +596,7 @@ for label, n in sets.items():
     always = np.full_like(truth, n.to_numpy().argmax())
     p, c = n.max() / n.sum(), len(n)
     by_hand = {"WA by hand": p, "UA by hand": 1 / c, "F1 by hand": 2 * p / (1 + p) / c}
-    in_code = metrics.classification(truth, always, c)
+    in_code = measures.classification(truth, always, c)
     assert np.allclose(list(by_hand.values()), list(in_code.values()))
     majority[label] = by_hand | in_code
 tier(majority)
@@ -617,7 +624,7 @@ deaf = plan.PRIOR[:, None] * say[:, None, :]  # expected confusion matrices, (21
 speech, label = oracle.draw(5_000 if profile == "smoke" else 60_000)
 posterior, share = oracle.posterior(speech), np.bincount(label, minlength=c) / len(label)
 powers = np.linspace(0, 1.6, 17)
-ideal = np.stack([metrics.confusion(label, (posterior / share**x).argmax(1), c) for x in powers])
+ideal = np.stack([measures.confusion(label, (posterior / share**x).argmax(1), c) for x in powers])
 
 left, right = plots.panels(2, size=(9, 3.8), sharey=True)
 plots.curves(
@@ -673,7 +680,7 @@ betas = (0.99, 0.999, 0.9999)
 n = np.unique(np.logspace(0, 5, 60).astype(int))
 left, right = plots.panels(2, size=(9.5, 4))
 plots.curves(
-    {f"β = {b}": (n, losses.effective_number(n, b)) for b in betas} | {"β → 1": (n, n)},
+    {f"β = {b}": (n, classification.effective_number(n, b)) for b in betas} | {"β → 1": (n, n)},
     marks=False,
     log="xy",
     xlabel="utterances n of a class",
@@ -686,8 +693,8 @@ def schemes(n):
     """Class weights of each kind, relative to the most frequent class."""
     n = n.sort_values(ascending=False)
     table = {"none": np.ones(len(n))}
-    table |= {f"β = {b}": losses.class_balanced_weights(list(n), b) for b in betas}
-    table["inverse frequency"] = losses.inverse_frequency_weights(list(n))
+    table |= {f"β = {b}": classification.class_balanced_weights(list(n), b) for b in betas}
+    table["inverse frequency"] = classification.inverse_frequency_weights(list(n))
     return pd.DataFrame({k: np.asarray(w) / float(w[0]) for k, w in table.items()}, index=n.index)
 
 
@@ -737,12 +744,12 @@ drawn = torch.from_numpy(rng.choice(len(shares), (500, 32), p=shares))
 logits = torch.tensor(np.log(shares)).expand(32, -1)
 scaled = {
     "none": torch.ones(len(shares)),
-    "effective number, β = 0.999": losses.class_balanced_weights(list(train_counts), 0.999),
-    "inverse frequency": losses.inverse_frequency_weights(list(train_counts)),
+    "effective number, β = 0.999": classification.class_balanced_weights(list(train_counts), 0.999),
+    "inverse frequency": classification.inverse_frequency_weights(list(train_counts)),
 }
 weighted = {}
 for kind, w in scaled.items():
-    by_weight = torch.stack([losses.cross_entropy(logits, y, weight=w) for y in drawn])
+    by_weight = torch.stack([classification.cross_entropy(logits, y, weight=w) for y in drawn])
     by_size = by_weight * torch.stack([w[y].sum() for y in drawn]) / 32
     heaviest = torch.stack([w[y].max() / w[y].sum() for y in drawn])
     weighted[kind] = {
@@ -802,12 +809,12 @@ Markdown(
 #
 # ### Count first
 #
-# No training is needed to see a leak. `manifest.leaks` compares the two sides of a split column by column. The next
+# No training is needed to see a leak. `splits.leaks` compares the two sides of a split column by column. The next
 # cell divides the labeled utterances in four ways, ten folds each, and counts which share of the test utterances has a
 # talker, a dialogue, a session or a topic word that also occurs in training.
 
 # %%
-rows = experiments.assign(recipe, df.drop(columns="part")).dropna(subset=["speaker", "group"])
+rows = dataset.assign(recipe, df.drop(columns="part")).dropna(subset=["speaker", "group"])
 if len(rows) > max_utterances:  # whole groups, drawn at random
     size = rows["group"].value_counts().sample(frac=1, random_state=0).cumsum()
     rows = rows[rows["group"].isin(size.index[size <= max_utterances])]
@@ -818,15 +825,15 @@ rows["fold"] = pd.factorize(rows["group"], sort=True)[0] + 1  # "session" deals 
 def divide(protocol, seed):
     """Test masks (folds, U): every utterance is tested once."""
     how = dict(folds=min(folds, rows["group"].nunique()), seed=seed, allow_leaks=True)
-    roles = [manifest.protocol(rows, protocol, fold=k + 1, **how) for k in range(how["folds"])]
+    roles = [splits.protocol(rows, protocol, fold=k + 1, **how) for k in range(how["folds"])]
     return np.stack([(role == "test").to_numpy() for role in roles])
 
 
-splits = {}
+divisions = {}
 for protocol in ("session", "speaker", "prefix", "random"):
     try:
-        splits[protocol] = [divide(protocol, seed) for seed in seeds]
-    except manifest.ManifestError as error:
+        divisions[protocol] = [divide(protocol, seed) for seed in seeds]
+    except tables.ManifestError as error:
         print(f"{protocol}: skipped ({error})")
 
 columns = ("speaker", "dialogue", "session", "topic", "text")
@@ -837,12 +844,12 @@ def counted(masks):
     """Percentage of the tested utterances whose value of a column occurs in their training part."""
     shared = dict.fromkeys(columns, 0.0)
     for test in masks:
-        for leak in manifest.leaks(rows[~test], rows[test], columns):
+        for leak in splits.leaks(rows[~test], rows[test], columns):
             shared[leak.column] += 100 * leak.share_of_test * test.sum() / masks.sum()
     return shared
 
 
-tier({f"{protocol}, % of test": counted(deals[0]) for protocol, deals in splits.items()}, 1)
+tier({f"{protocol}, % of test": counted(deals[0]) for protocol, deals in divisions.items()}, 1)
 
 # %% [markdown]
 # `session` is clean but for topic words that turn up in several dialogues, whose moods are unrelated, and a few
@@ -855,9 +862,9 @@ tier({f"{protocol}, % of test": counted(deals[0]) for protocol, deals in splits.
 # corpus gives:
 
 # %% tags=["hide-input"]
-if "prefix" in splits:
+if "prefix" in divisions:
     n = rows["utt_id"].str.split("_").str[0].nunique()
-    roles = [manifest.protocol(rows, "prefix", fold=k + 1, allow_leaks=True) for k in range(n)]
+    roles = [splits.protocol(rows, "prefix", fold=k + 1, allow_leaks=True) for k in range(n)]
     one_each = counted(np.stack([(role == "test").to_numpy() for role in roles]))
     ours = f"With one prefix per fold, {one_each['speaker']:.1f} % of the test utterances are by a training talker."
 else:
@@ -881,7 +888,7 @@ Markdown(
 # be in two of them. The same proof from Python, on the first fold of each way to divide:
 
 # %%
-for protocol in (recipe.protocol, *(p for p in ("session", "prefix", "random") if p in splits)):
+for protocol in (recipe.protocol, *(p for p in ("session", "prefix", "random") if p in divisions)):
     print(next(audit.prove(rows, protocol, fold=1)), end="\n\n")
 
 # %% [markdown]
@@ -895,8 +902,8 @@ for protocol in (recipe.protocol, *(p for p in ("session", "prefix", "random") i
 # %%
 with tempfile.TemporaryDirectory() as folder:
     found_lists = [Path(folder) / "fold1.train.txt", Path(folder) / "fold1.test.txt"]
-    if "prefix" in splits:
-        role = manifest.protocol(rows, "prefix", fold=1, allow_leaks=True)
+    if "prefix" in divisions:
+        role = splits.protocol(rows, "prefix", fold=1, allow_leaks=True)
         for path, chosen in zip(found_lists, (role != "test", role == "test"), strict=True):
             path.write_text("\n".join(rows["wav"][chosen]))
         print(*audit.audit(found_lists, known=rows), sep="\n")
@@ -967,9 +974,9 @@ pd.DataFrame(audited, columns=["published", "what was counted", "found"]).set_in
 
 # %%
 labels = rows["label"].to_numpy()
-store = batching.WaveStore.from_manifest(rows, root)
-data = experiments.Data(table=rows, store=store, counts=np.bincount(labels))
-vectors = experiments.embeddings(recipe, data)  # (U, D)
+store = WaveStore.from_manifest(rows, root)
+data = dataset.Data(table=rows, store=store, counts=np.bincount(labels))
+vectors = floors.embeddings(recipe, data)  # (U, D)
 
 
 def probe(train, test):
@@ -1018,7 +1025,7 @@ def judge(listener, deals):
 said = {
     (who, protocol): judge(listener, deals)
     for who, listener in listeners.items()
-    for protocol, deals in splits.items()
+    for protocol, deals in divisions.items()
 }
 
 # %% [markdown]
@@ -1029,15 +1036,15 @@ said = {
 group = rows["group"].to_numpy()
 
 
-def score(who, protocol, metric=metrics.ua):
+def score(who, protocol, metric=measures.ua):
     """Mean over seeds with its interval over groups and seeds."""
     said_ = said[who, protocol]
-    return metrics.bootstrap(metric, labels, said_, group, n_classes=len(classes))
+    return intervals.bootstrap(metric, labels, said_, group, n_classes=len(classes))
 
 
 axes = plots.panels(len(listeners), size=(10, 2.9), sharey=True)
 chance = 1 / len(set(labels))
-levels = {who: {protocol: score(who, protocol) for protocol in splits} for who in listeners}
+levels = {who: {protocol: score(who, protocol) for protocol in divisions} for who in listeners}
 highest = max(v.high for row in levels.values() for v in row.values())
 for ax, who in zip(axes, listeners, strict=True):
     plots.intervals(levels[who], xlabel="UA", ax=ax, ceilings={"chance": chance})
@@ -1045,7 +1052,7 @@ for ax, who in zip(axes, listeners, strict=True):
     ax.set_xlim(0, highest + 0.03)
 
 # %%
-tier({f"sound, {p}": {k: score("sound", p, f) for k, f in METRICS.items()} for p in splits})
+tier({f"sound, {p}": {k: score("sound", p, f) for k, f in METRICS.items()} for p in divisions})
 
 # %% [markdown]
 # First the controls, whose answers we know. *Talker only* has nothing to count for a talker it never met, so it gives
@@ -1075,13 +1082,13 @@ tier({k: {"UA": v, "chance": chance, "exact": np.isclose(v, chance)} for k, v in
 
 
 # %% mystnb={"image": {"alt": "Three panels of differences in UA to the session protocol for speaker, prefix and random: for each listener a point and an interval beside a line at zero"}, "figure": {"caption": "What each leak adds to UA: paired differences to the clean protocol, with 95 % intervals over groups.", "name": "fig-01-price"}}
-def price(who, protocol, metric=metrics.ua):
+def price(who, protocol, metric=measures.ua):
     """Paired interval of metric(protocol) - metric(session)."""
     a, b = said[who, "session"], said[who, protocol]
-    return metrics.paired_bootstrap(metric, labels, a, b, group, n_classes=len(classes))
+    return intervals.paired_bootstrap(metric, labels, a, b, group, n_classes=len(classes))
 
 
-leaky = [p for p in splits if p != "session"]
+leaky = [p for p in divisions if p != "session"]
 gains = {p: {who: price(who, p) for who in listeners} for p in leaky}
 what = {"speaker": "half of the dialogue", "prefix": "talker", "random": "talker and dialogue"}
 axes = plots.panels(len(leaky), size=(10, 3.2), sharey=True)
@@ -1139,7 +1146,7 @@ def ideal_scores(heard, log_prior):
     p = p / p.sum(1, keepdims=True) @ oracle.consensus_confusion()
     share = np.bincount(labels, minlength=c) / len(labels)
     best = {k: oracle.decide(p, f.__name__, share) for k, f in METRICS.items()}
-    return {k: METRICS[k](metrics.confusion(labels, b, c)) for k, b in best.items()}
+    return {k: METRICS[k](measures.confusion(labels, b, c)) for k, b in best.items()}
 
 
 if planted:
@@ -1178,15 +1185,15 @@ def fold_by_fold(metric, protocol):
     """The metric of the probe in each fold of each deal."""
     return np.array(
         [
-            metric(metrics.confusion(labels[test], a[test], len(classes)))
-            for a, masks in zip(said["sound", protocol], splits[protocol], strict=True)
+            metric(measures.confusion(labels[test], a[test], len(classes)))
+            for a, masks in zip(said["sound", protocol], divisions[protocol], strict=True)
             for test in masks
         ]
     )
 
 
-one = 100 * fold_by_fold(metrics.wa, "random")
-means = 100 * (fold_by_fold(metrics.ua, "session").mean() - score("sound", "session").value)
+one = 100 * fold_by_fold(measures.wa, "random")
+means = 100 * (fold_by_fold(measures.ua, "session").mean() - score("sound", "session").value)
 fewer = 100 * (caps[plan.ACCURACY].loc[3] - caps[plan.ACCURACY].loc[5])
 spread = weighted["inverse frequency"]
 unsaid = {
@@ -1315,7 +1322,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 
-from serlib import check, metrics
+from serbook.lesson import check
+from serlib.metrics import measures
 
 # %%
 eight = msp.reindex(manifest.CLASSES_8)  # utterances per class in MSP-Podcast's train
@@ -1335,7 +1343,7 @@ p = pd.Series({"happiness": 0.6, "neutral": 0.4}).reindex(eight.index, fill_valu
 blind_wa, blind_ua = (p * eight).sum() / eight.sum(), 1 / 8
 truth = np.repeat(np.arange(8), eight)
 blindly = np.random.default_rng(0).choice(8, len(truth), p=p)
-simulation = metrics.classification(truth, blindly, 8)
+simulation = measures.classification(truth, blindly, 8)
 print(
     f"by hand WA {blind_wa:.4f}, UA {blind_ua:.4f}; simulated WA {simulation['wa']:.4f}, UA {simulation['ua']:.4f}"
 )
@@ -1345,14 +1353,14 @@ share_said = np.where(eight.index == "happiness", 0.6, np.where(eight.index == "
 expected = np.outer(eight, share_said)  # counts: row the truth, column the answer
 check.number(
     [blind_wa, blind_ua],
-    [float(metrics.wa(expected)), float(metrics.ua(expected))],
+    [float(measures.wa(expected)), float(measures.ua(expected))],
     {
         "These are swapped: WA is plain accuracy, UA the mean recall.": [
-            float(metrics.ua(expected)),
-            float(metrics.wa(expected)),
+            float(measures.ua(expected)),
+            float(measures.wa(expected)),
         ],
         "UA averages over all eight classes. The six that are never said have a recall of 0.": [
-            float(metrics.wa(expected)),
+            float(measures.wa(expected)),
             0.5,
         ],
     },
@@ -1395,8 +1403,8 @@ check.number(
 # %% tags=["bug"]
 def colleagues_ua(truth, prediction, n_classes):
     """Mean over classes of right answers over all answers."""
-    cm = metrics.confusion(prediction, truth, n_classes)
-    return float(np.nanmean(metrics.recalls(cm)))
+    cm = measures.confusion(prediction, truth, n_classes)
+    return float(np.nanmean(measures.recalls(cm)))
 
 
 # %%
@@ -1416,7 +1424,7 @@ print(f"always neutral: {colleagues_ua(every_truth, always, 8):.3f}")
 def repaired_ua(truth, prediction, n_classes):
     """Mean recall over the classes that occur in the truth."""
     ### BEGIN SOLUTION
-    return float(metrics.ua(metrics.confusion(truth, prediction, n_classes)))
+    return float(measures.ua(measures.confusion(truth, prediction, n_classes)))
     ### END SOLUTION
 
 
@@ -1533,7 +1541,7 @@ check.function(
 # %% tags=["solution", "hide-input"]
 def ratio_of_weights(n, log_gap):
     """Weight of the rarest over that of the most frequent class at β = 1 - 10^-log_gap."""
-    e = losses.effective_number([n.max(), n.min()], 1 - 10.0**-log_gap)
+    e = classification.effective_number([n.max(), n.min()], 1 - 10.0**-log_gap)
     return float(e[0] / e[1])
 
 
@@ -1563,7 +1571,7 @@ check.number(
 )
 
 # %% [markdown]
-# **Explore 2.** `manifest.protocol` knows one more way to divide: `dialogue`, which deals out whole dialogues. Where in
+# **Explore 2.** `splits.protocol` knows one more way to divide: `dialogue`, which deals out whole dialogues. Where in
 # the 2 × 2 table does it belong? Predict the UA of *talker only* and *dialogue only*, and the price for the probe; then
 # measure.
 #
@@ -1574,11 +1582,11 @@ check.number(
 
 # %% tags=["solution", "hide-input"]
 try:
-    splits["dialogue"] = [divide("dialogue", seed) for seed in seeds]
+    divisions["dialogue"] = [divide("dialogue", seed) for seed in seeds]
     for who in ("sound", "talker only", "dialogue only"):
-        said[who, "dialogue"] = judge(listeners[who], splits["dialogue"])
+        said[who, "dialogue"] = judge(listeners[who], divisions["dialogue"])
         print(f"{who}: UA {score(who, 'dialogue')}, price {price(who, 'dialogue')}")
-except (manifest.ManifestError, KeyError) as error:
+except (tables.ManifestError, KeyError) as error:
     print(f"Skipped: this corpus cannot be divided by dialogue ({error})")
 
 # %% [markdown]
@@ -1609,9 +1617,9 @@ def evened(train, test, strength=5.0):
     return model.predict(vectors[test])
 
 
-if "prefix" in splits:
+if "prefix" in divisions:
     for protocol in ("session", "prefix"):
-        said["evened", protocol] = judge(evened, splits[protocol])
+        said["evened", protocol] = judge(evened, divisions[protocol])
     print(
         f"price of prefix: {price('sound', 'prefix')}; tastes evened out: {price('evened', 'prefix')}"
     )
@@ -1639,9 +1647,9 @@ for strength in (0.0, 0.5, 1.0, 2.0):
     heard = plan.MEANS[meant] + rng.standard_normal((len(meant), len(plan.CUES)))
     cues = pd.DataFrame(heard, columns=[f"cue_{k}" for k in plan.CUES])
     log_p = oracle.log_likelihood(cues, plan.CUES)
-    deaf_to_who = metrics.confusion(meant, log_p.argmax(1), c)
-    knows_who = metrics.confusion(meant, (log_p + np.log(tastes[who])).argmax(1), c)
-    gain[strength] = {"UA": metrics.ua(deaf_to_who), "UA, taste known": metrics.ua(knows_who)}
+    deaf_to_who = measures.confusion(meant, log_p.argmax(1), c)
+    knows_who = measures.confusion(meant, (log_p + np.log(tastes[who])).argmax(1), c)
+    gain[strength] = {"UA": measures.ua(deaf_to_who), "UA, taste known": measures.ua(knows_who)}
     gain[strength]["gain"] = gain[strength]["UA, taste known"] - gain[strength]["UA"]
 tier({f"strength {k}": v for k, v in gain.items()})
 
@@ -1654,7 +1662,7 @@ tier({f"strength {k}": v for k, v in gain.items()})
 # - Labels come from raters who err. That caps every score, and the rule for ties moves the cap.
 # - Class weights change the class shares that a model believes in. Effective numbers lie between no weights and inverse
 #   frequency; β has a meaning only beside the counts.
-# - A split leaks if something that gives away labels is on both sides. Count it (`manifest.leaks`) before you train.
+# - A split leaks if something that gives away labels is on both sides. Count it (`splits.leaks`) before you train.
 #   The file prefix of IEMOCAP is not the talker.
 # - What a leak pays depends on what the model can perceive, and it is of the size of the gains that papers report.
 #

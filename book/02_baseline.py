@@ -51,35 +51,42 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from serlib import audio, experiments, floors, heads, inference, metrics, plots, publish, recipes
-from serlib.claims import pages
-from serlib.demo import corpus as corpus_of_demo
-from serlib.demo import oracle
-from serlib.sweep import sweep
+from serbook.claims import pages
+from serbook.figures import plots
+from serbook.lesson import cells
+from serlib.corpora.demo import corpus as corpus_of_demo
+from serlib.corpora.demo import oracle
+from serlib.data import acoustics, audio
+from serlib.experiments import dataset, experiment, floors, inference
+from serlib.experiments.sweep import sweep
+from serlib.metrics import intervals, measures
+from serlib.models.pooling import AttentiveStatistics, MeanPool
+from serlib.recipes import papers
+from serlib.recipes.recipe import GUESSERS, Recipe
 
 plots.style(profile)
 planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
 if profile == "smoke":
     seeds = seeds[:1]
-publish.cost("02_baseline")
+cells.cost("02_baseline")
 
 # %% [markdown]
 # ## The data, and the only split we use
 #
 # All systems below see the same utterances: trained on *train*, chosen on *dev*, scored once on *test*.
-# No talker, no dialogue partner and no recording is on two sides; `experiments.assign` refuses to go on otherwise.
+# No talker, no dialogue partner and no recording is on two sides; `dataset.assign` refuses to go on otherwise.
 # The classes are the corpus's own: four on IEMOCAP, as Cai et al. have them, eight elsewhere, as far as they occur.
 
 # %%
-own = recipes.cai2021 if "iemocap" in corpus else recipes.wang2025_baseline
-own = own(profile, corpus, data_root)
+own = papers.cai2021 if "iemocap" in corpus else papers.wang2025_baseline
+own = dataset.taught(own(profile, corpus, data_root))
 classes = list(own.classes)
 same = {"classes": own.classes, "merge": own.merge, "n_classes": len(classes)}
 place = profile, own.corpus, data_root
-cai = recipes.cai2021(*place).change(**same)
-wang = recipes.wang2025_baseline(*place).change(**same)
-challenge = recipes.challenge_baseline(*place).change(**same)
-data = experiments.load(wang)
+cai = papers.cai2021(*place).change(**same)
+wang = papers.wang2025_baseline(*place).change(**same)
+challenge = papers.challenge_baseline(*place).change(**same)
+data = dataset.load(wang)
 split = data.table.groupby("role", observed=True).agg(
     utterances=("key", "size"), talkers=("speaker", "nunique"), minutes=("length", "sum")
 )
@@ -149,7 +156,7 @@ else:
 
 # %%
 wave = data.store[int(data.rows("test")[0])]
-contours = pd.Series(audio.functionals(wave), index=audio.FUNCTIONAL_NAMES)
+contours = pd.Series(acoustics.functionals(wave), index=acoustics.FUNCTIONAL_NAMES)
 contours.iloc[[0, 1, 2, 5, 6, 7, -2, -1]].to_frame("first test utterance").round(3)
 
 # %% [markdown]
@@ -163,8 +170,8 @@ contours.iloc[[0, 1, 2, 5, 6, 7, -2, -1]].to_frame("first test utterance").round
 # Runs that exist are read: an experiment is known by a hash of its recipe, data and code.
 
 # %%
-baselines = [recipes.floor(s, *place, **same) for s in (*floors.GUESSERS, "svm", "probe")]
-control = recipes.floor(
+baselines = [papers.floor(s, *place, **same) for s in (*GUESSERS, "svm", "probe")]
+control = papers.floor(
     "probe", *place, name="linear probe, random encoder", random_init=True, **same
 )
 open_choices = {
@@ -209,8 +216,8 @@ floor_runs.summary()
 # Here are both heads, as the package has them:
 
 # %% tags=["hide-output"]
-print(inspect.getsource(heads.MeanPool))
-print(inspect.getsource(heads.AttentiveStatistics))
+print(inspect.getsource(MeanPool))
+print(inspect.getsource(AttentiveStatistics))
 
 # %% [markdown]
 # Both recipes train with cross-entropy, choose the epoch by their paper's metric on dev (accuracy for Cai, macro-F1 for Wang), and are repeated with several seeds. The challenge's own baseline, which differs from
@@ -319,8 +326,8 @@ tables, errors = {}, {}
 for name in ("linear probe", *tuned.names()):
     seen = pd.concat([run.predictions("test") for run in both.named(name).runs])
     p = seen[[f"p_{c}" for c in range(len(classes))]].to_numpy()
-    tables[name] = metrics.reliability(p, seen["truth"].to_numpy(), bins=8)
-    errors[name] = metrics.ece(p, seen["truth"].to_numpy())
+    tables[name] = measures.reliability(p, seen["truth"].to_numpy(), bins=8)
+    errors[name] = measures.ece(p, seen["truth"].to_numpy())
 ax = plots.reliability(tables)
 
 # %%
@@ -339,14 +346,14 @@ def with_words(row: dict, emotion: str, rng: np.random.Generator) -> np.ndarray:
     return audio.from_int16(corpus_of_demo.render(corpus_of_demo.reworded(row, emotion, rng))[0])
 
 
-def decisions(system: recipes.Recipe, waves: list[np.ndarray]) -> np.ndarray:
+def decisions(system: Recipe, waves: list[np.ndarray]) -> np.ndarray:
     """What a trained system answers for new waveforms, as class numbers."""
     if system.system == "svm":
-        x, y = experiments.functionals(data), data.table["label"].to_numpy()
+        x, y = floors.functionals(data), data.table["label"].to_numpy()
         train, dev = ((x[data.rows(r)], y[data.rows(r)]) for r in ("train", "dev"))
-        new = np.stack([audio.functionals(w) for w in waves])
+        new = np.stack([acoustics.functionals(w) for w in waves])
         return floors.svm(train, dev, new, len(classes))[0].argmax(1)
-    logits = inference.respond(experiments.trained(system), waves, ["emotion"])["emotion"]
+    logits = inference.respond(experiment.trained(system), waves, ["emotion"])["emotion"]
     return np.stack(logits).argmax(1)
 
 
@@ -357,7 +364,7 @@ if planted:
     listeners = [
         cai.change(seed=seeds[0]),
         wang.change(seed=seeds[0]),
-        recipes.floor("svm", *place, **same),
+        papers.floor("svm", *place, **same),
     ]
     side_by_side = joblib.Parallel(n_jobs=2, prefer="threads")
     answers = side_by_side(joblib.delayed(decisions)(r, spoken) for r in listeners)
@@ -468,7 +475,7 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from serlib import check
+from serbook.lesson import check
 
 # %% [markdown]
 # **Check 1.** A system calls all test utterances *neutral*, the most frequent class. Give its WA and UA without running code, then check.
@@ -515,7 +522,7 @@ over_utterances, over_speakers = (np.sqrt(0.25 / n) for n in (100, 4))
 truth, predictions, speakers = tuned.stacked(wang.name)
 for unit, groups in {"speakers": speakers, "utterances": np.arange(len(truth))}.items():
     print(
-        f"{unit:>10}: {metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=len(classes))}"
+        f"{unit:>10}: {intervals.bootstrap(measures.wa, truth, predictions, groups, n_classes=len(classes))}"
     )
 
 # %% tags=["check", "hide-input"]
@@ -539,18 +546,18 @@ check.number(
 # ```
 
 # %% tags=["solution", "hide-input"]
-x, y = experiments.functionals(data), data.table["label"].to_numpy()
+x, y = floors.functionals(data), data.table["label"].to_numpy()
 part = {role: data.rows(role) for role in ("train", "dev", "test")}
 for family in ("log_pitch", "energy", "mfcc", "delta", ""):
-    columns = [i for i, n in enumerate(audio.FUNCTIONAL_NAMES) if n.startswith(family)]
+    columns = [i for i, n in enumerate(acoustics.FUNCTIONAL_NAMES) if n.startswith(family)]
     scores, _ = floors.svm(
         (x[part["train"]][:, columns], y[part["train"]]),
         (x[part["dev"]][:, columns], y[part["dev"]]),
         x[part["test"]][:, columns],
         len(classes),
     )
-    cm = metrics.confusion(y[part["test"]], scores.argmax(1), len(classes))
-    print(f"{family or 'all':>10}: {len(columns):3d} functionals, UA {metrics.ua(cm):.3f}")
+    cm = measures.confusion(y[part["test"]], scores.argmax(1), len(classes))
+    print(f"{family or 'all':>10}: {len(columns):3d} functionals, UA {measures.ua(cm):.3f}")
 
 # %% [markdown]
 # **Find the bug 1.** A colleague writes her own mean pooling. Training works, and scores are fair. But the same clip gets another vector whenever it shares a batch with a longer one:
@@ -684,7 +691,7 @@ check.function(
 # ```
 
 # %% tags=["solution", "hide-input"]
-x, y = experiments.functionals(data), data.table["label"].to_numpy()
+x, y = floors.functionals(data), data.table["label"].to_numpy()
 part = {role: data.rows(role) for role in ("train", "dev", "test")}
 speaker = data.table["speaker"].fillna("unknown").to_numpy()
 centered = x - pd.DataFrame(x).groupby(speaker).transform("mean").to_numpy()
@@ -695,8 +702,8 @@ for name, features in {"as they are": x, "centered per talker": centered}.items(
         features[part["test"]],
         len(classes),
     )
-    cm = metrics.confusion(y[part["test"]], scores.argmax(1), len(classes))
-    print(f"functionals {name}: UA {metrics.ua(cm):.3f}")
+    cm = measures.confusion(y[part["test"]], scores.argmax(1), len(classes))
+    print(f"functionals {name}: UA {measures.ua(cm):.3f}")
 
 # %% [markdown]
 # ## Recap

@@ -60,29 +60,26 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from serlib import (
-    audio,
-    claims,
-    evaluation,
-    experiments,
-    inference,
-    losses,
-    metrics,
-    plots,
-    publish,
-    recipes,
-    taskplots,
-    tasks,
-    text,
-)
-from serlib.batching import DurationBatchSampler
-from serlib.claims import pages, rules
-from serlib.claims.dynamics import dynamics
-from serlib.demo import corpus as corpus_of_demo
-from serlib.demo import oracle
-from serlib.model import SER
-from serlib.sweep import Runs, sweep
-from serlib.verdicts import bold, verdict
+from serbook import claims
+from serbook.claims import pages, rules
+from serbook.claims.dynamics import dynamics
+from serbook.claims.verdicts import bold, verdict
+from serbook.figures import plots, taskplots
+from serbook.lesson import cells
+from serlib.corpora.demo import corpus as corpus_of_demo
+from serlib.corpora.demo import oracle
+from serlib.data import audio, text
+from serlib.data.batching import DurationBatchSampler
+from serlib.experiments import dataset, experiment, inference
+from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.sweep import Runs, sweep
+from serlib.losses.ctc import ctc_loss
+from serlib.metrics import intervals, measures, recognition
+from serlib.models.recognizer import SER
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+from serlib.tasks.targets import task_targets
+from serlib.training.precision import evaluating, to_float32
 
 plots.style(profile)
 pd.set_option("display.max_colwidth", None)
@@ -96,12 +93,12 @@ if profile == "smoke":
 METRICS = ("wa", "ua", "macro_f1")
 
 
-def difference(runs: Runs, a: str, b: str, metric: str) -> metrics.Interval:
+def difference(runs: Runs, a: str, b: str, metric: str) -> intervals.Interval:
     """metric(b) - metric(a) on the seeds and talkers that both have."""
     return runs.together(a, b).difference(a, b, metric)
 
 
-publish.cost("03_ctc_mtl")
+cells.cost("03_ctc_mtl")
 
 # %% [markdown]
 # ## One loss more
@@ -144,7 +141,7 @@ total = sum(good.values())
 one = torch.tensor(p).log()[None], torch.tensor([3]), torch.tensor([[1, 2]]), torch.tensor([2])
 print("  ".join(f"{path} {value:.3f}" for path, value in good.items()), f"  sum {total:.3f}")
 print(
-    f"-log {total:.3f} = {-np.log(total):.4f}, and losses.ctc gives {losses.ctc(*one).item():.4f}"
+    f"-log {total:.3f} = {-np.log(total):.4f}, and losses.ctc gives {ctc_loss(*one).item():.4f}"
 )
 
 # %% [markdown]
@@ -178,8 +175,8 @@ ax = taskplots.trellis(ways, ["-", "a", "-", "b", "-"])
 # the **cue words**, are each drawn from the emotion's own list with probability 0.65, and otherwise from all lists. We also know what each kind of listener can score at best:
 
 # %%
-data = experiments.load(recipes.cai2021(profile, corpus, data_root, fold=fold))
-classes = list(recipes.cai2021(profile, corpus, data_root).classes)
+data = dataset.load(papers.cai2021(profile, corpus, data_root, fold=fold))
+classes = list(dataset.taught(papers.cai2021(profile, corpus, data_root)).classes)
 if planted:
     ceilings = oracle.ceilings(20_000 if profile == "smoke" else 200_000)
     room = ceilings.loc[["prosody and voice quality", "words", "everything"]]
@@ -211,11 +208,11 @@ else:
 
 
 # %%
-def cai(alpha: float, **changes) -> recipes.Recipe:
+def cai(alpha: float, **changes) -> Recipe:
     """Cai's model at one α; the run of equal settings in another chapter is the same run."""
     watch = alpha in watched and changes.get("seed", 0) == seeds[0]  # costs a few seconds per run
     changes = {"name": f"α = {alpha:g}", "fold": fold, "diagnose": watch} | changes
-    return recipes.cai2021(profile, corpus, data_root, alpha=alpha, **changes)
+    return papers.cai2021(profile, corpus, data_root, alpha=alpha, **changes)
 
 
 encoder = SER(cai(0.0).model).encoder
@@ -228,7 +225,7 @@ fit.groupby("role")[["known", "too tight"]].agg(
 
 # %% [markdown]
 # One frame takes one symbol, so a text with more characters than the clip has frames cannot be written at all. wav2vec 2.0 gives a frame every 20 ms, and all of IEMOCAP fits. The demo encoders
-# give one every 40 ms, which halves the work, and a hurried talker says more than 25 characters a second. The table counts the utterances that do not fit. Their CTC loss would be infinite; `losses.ctc` leaves them out, and the emotion
+# give one every 40 ms, which halves the work, and a hurried talker says more than 25 characters a second. The table counts the utterances that do not fit. Their CTC loss would be infinite; `ctc_loss` leaves them out, and the emotion
 # still learns from them. In test they put a floor under the WER.
 
 # %%
@@ -391,8 +388,8 @@ if planted:  # licensed transcripts stay out of the notebook
 pd.DataFrame(
     {
         f"epoch {e}": {
-            "WER": text.wer(list(t["reference"]), list(t["hypothesis"])),
-            "CER": text.cer(list(t["reference"]), list(t["hypothesis"])),
+            "WER": recognition.wer(list(t["reference"]), list(t["hypothesis"])),
+            "CER": recognition.cer(list(t["reference"]), list(t["hypothesis"])),
         }
         for e, t in kept.items()
     }
@@ -412,10 +409,10 @@ spelled = [int(i) for i in test if 0 < need[i] <= have[i]]
 median = sorted(spelled, key=lambda i: data.store.durations[i])[len(spelled) // 2]
 row, wave = data.table.iloc[median].to_dict(), data.store[median]
 if planted:  # licensed audio must not get into a notebook
-    display(publish.player(wave, f"{row['emotion']}: “{row['text']}” ({row['speaker']})"))
+    display(cells.player(wave, f"{row['emotion']}: “{row['text']}” ({row['speaker']})"))
 
 # %% mystnb={"image": {"alt": "Waveform and mel spectrogram of one utterance with a box for each aligned word, and below them lanes with the words as aligned, the words as the synthesizer spoke them, and the best character of every frame"}, "figure": {"caption": "One test utterance: words as aligned by the speech head (boxes and first lane), as the synthesizer spoke them (second lane, demo only), and the best character of each frame; a dot is the blank, a bar the space.", "name": "fig-03-alignment"}}
-model = experiments.restore(listener)
+model = experiment.restore(listener)
 (frames,) = inference.respond(model, [wave], ["asr"])["asr"]
 best = [
     {"<pad>": "·"}.get(c, c if len(c) == 1 else "")
@@ -447,7 +444,7 @@ if planted:
         "characters spread evenly": {i: evenly(data.store[i], data.table["text"][i]) for i in truth}
     }
     for name in tuned.names():
-        aligner = experiments.restore(tuned.named(name).runs[0])
+        aligner = experiment.restore(tuned.named(name).runs[0])
         label = name + (" (head never trained)" if name == single else "")
         starts[label] = {
             i: inference.align(aligner, data.store[i], data.table["text"][i])["start"].to_numpy()
@@ -502,7 +499,7 @@ def misses(run) -> pd.DataFrame:
     """Words and missed words of each kind, for every test utterance of a run."""
     found = []
     for key, answer in run.predictions("test").iterrows():
-        heard = text.words_heard(answer["reference"], answer["hypothesis"])
+        heard = recognition.words_heard(answer["reference"], answer["hypothesis"])
         kind = np.array(kinds(by_key[key]))
         found.append(
             {
@@ -529,10 +526,10 @@ if planted:
         )
 
     shares = {
-        n: {k: metrics.bootstrap_ratio([counts(n, k)], speaker) for k in KINDS} for n in others
+        n: {k: intervals.bootstrap_ratio([counts(n, k)], speaker) for k in KINDS} for n in others
     }
     gaps = {
-        n: metrics.bootstrap_ratio([counts(n, "topic"), counts(n, "adjective")], speaker)
+        n: intervals.bootstrap_ratio([counts(n, "topic"), counts(n, "adjective")], speaker)
         for n in others
     }
     display(
@@ -586,7 +583,7 @@ def follows(answers: dict[str, np.ndarray]) -> np.ndarray:
 
 def said(run) -> dict[str, np.ndarray]:
     """The classes that a run answers to the utterances spoken anew, per mood."""
-    model = experiments.restore(run)
+    model = experiment.restore(run)
     logits = {e: inference.respond(model, w, ["emotion"])["emotion"] for e, w in waves.items()}
     return {e: np.stack(found).argmax(1) for e, found in logits.items()}
 
@@ -607,9 +604,9 @@ if planted:
     followed["perfect listener"] = follows(ideal)[None]
     who = np.array([r["speaker"] for r in rows])
     parts = {n: (x, np.ones_like(x)) for n, x in followed.items()}
-    rise = {n: metrics.bootstrap_ratio([parts[n]], who) for n in (single, double)}
-    rise["perfect listener"] = metrics.bootstrap_ratio([parts["perfect listener"]], who)
-    more = metrics.bootstrap_ratio([parts[single], parts[double]], who)
+    rise = {n: intervals.bootstrap_ratio([parts[n]], who) for n in (single, double)}
+    rise["perfect listener"] = intervals.bootstrap_ratio([parts["perfect listener"]], who)
+    more = intervals.bootstrap_ratio([parts[single], parts[double]], who)
     display(
         pd.Series(
             rise | {f"{double} − {single}": more}, name=f"following, {len(rows)} utterances"
@@ -631,8 +628,8 @@ else:
 # %%
 if planted:
     with_ctc, without = (r.name for r in deeper)
-    rise = {n: metrics.bootstrap_ratio([parts[n]], who) for n in (without, with_ctc)}
-    more = metrics.bootstrap_ratio([parts[without], parts[with_ctc]], who)
+    rise = {n: intervals.bootstrap_ratio([parts[n]], who) for n in (without, with_ctc)}
+    more = intervals.bootstrap_ratio([parts[without], parts[with_ctc]], who)
     gain = {m: deep.difference(without, with_ctc, m) for m in (*METRICS, "wer")}
     change = f"{with_ctc} − {without}"
     display(pd.Series(rise | {change: more}, name="following").to_frame())
@@ -673,9 +670,9 @@ if planted:
     table = {}
     for column, part in (("cue words transcribed rightly", heard), ("not", 1 - heard)):
         table[column] = {
-            n: metrics.bootstrap_ratio([(r * part, part)], speaker) for n, r in right.items()
+            n: intervals.bootstrap_ratio([(r * part, part)], speaker) for n, r in right.items()
         }
-        table[column][f"{double} − {single}"] = metrics.bootstrap_ratio(
+        table[column][f"{double} − {single}"] = intervals.bootstrap_ratio(
             [(right[n] * part, part) for n in (single, double)], speaker
         )
         table[column]["utterances per seed"] = f"{part.sum(1).mean():.0f}"
@@ -707,9 +704,9 @@ else:
 
 
 # %%
-def mtlser(alpha: float, beta: float, **changes) -> recipes.Recipe:
+def mtlser(alpha: float, beta: float, **changes) -> Recipe:
     """MTLSER at two weights; without the speaker it is Cai's model."""
-    recipe = recipes.mtlser2025(
+    recipe = papers.mtlser2025(
         profile,
         corpus,
         data_root,
@@ -749,7 +746,7 @@ grid.summary()
 # %% mystnb={"image": {"alt": "Two heat maps over the CTC weight alpha and the speaker weight beta, WA on the left and UA on the right, each cell with its value"}, "figure": {"caption": "WA and UA on test over the weights of the two auxiliary tasks: one run per cell, so a difference between two cells holds only if its interval says so.", "name": "fig-03-surface"}}
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4))
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
-    cells = pd.DataFrame(
+    grid = pd.DataFrame(
         {
             f"{b:g}": {
                 f"{a:g}": grid.interval(f"α = {a:g}, β = {b:g}", metric).value for a in weights
@@ -758,7 +755,7 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
         }
     )
     taskplots.surface(
-        cells, label=f"{metric.upper()} on test", xlabel="β (speaker)", ylabel="α (CTC)", ax=ax
+        grid, label=f"{metric.upper()} on test", xlabel="β (speaker)", ylabel="α (CTC)", ax=ax
     )
 
 # %% [markdown]
@@ -882,8 +879,8 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 # %%
 base = cai(0.1, seed=seeds[0])
 raw = SER(base.model, seed=seeds[0])
-targets, _ = tasks.targets(data.table, base.model.tasks)
-clips, quantum = experiments.inputs(base, data, raw.encoder, targets, progress=False)
+targets, _ = task_targets(data.table, base.model.tasks)
+clips, quantum = encoder_inputs(base, data, raw.encoder, targets, progress=False)
 train = data.rows("train")
 ours = DurationBatchSampler(
     data.store.durations[train], budget_seconds=base.train.budget_seconds, seed=0
@@ -893,12 +890,12 @@ plans["as in demo"] = [train[batch].tolist() for batch in ours[:3]]
 sizes = {}
 for name, batches in plans.items():
     found, n_clips = [], []
-    with evaluation.evaluating(raw):
+    with evaluating(raw):
         for batch in clips.batches(batches, quantum):
-            out = evaluation.to_float32(raw(batch))
+            out = to_float32(raw(batch))
             given = out["asr"], out["asr_lengths"], batch.extra["tokens"], batch.extra["n_tokens"]
             found.append(
-                [losses.ctc(*given, reduction=r).item() for r in ("sum", "clips", "characters")]
+                [ctc_loss(*given, reduction=r).item() for r in ("sum", "clips", "characters")]
             )
             n_clips.append(len(batch.keys))
     sizes[name] = dict(
@@ -1038,7 +1035,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from serlib import check, text
+from serbook.lesson import check
+from serlib.data import text
+from serlib.metrics import recognition
 
 # %% [markdown]
 # **Check 1.** How many paths of four frames collapse to "ab"? (A frame is *a*, *b* or the blank.) And of $T$ frames, to a text of $S$ different letters?
@@ -1115,8 +1114,8 @@ for source, words in {
     "references": heard_test["reference"],
     "transcripts": heard_test["hypothesis"],
 }.items():
-    cm = metrics.confusion(heard_test["truth"].to_numpy(), reader.predict(words), len(classes))
-    print(f"words from {source:>11}: WA {metrics.wa(cm):.3f}, UA {metrics.ua(cm):.3f}")
+    cm = measures.confusion(heard_test["truth"].to_numpy(), reader.predict(words), len(classes))
+    print(f"words from {source:>11}: WA {measures.wa(cm):.3f}, UA {measures.ua(cm):.3f}")
 if planted:
     print(
         f"ceiling for words:       WA {ceilings.loc['words', 'wa']:.3f}, UA {ceilings.loc['words', 'ua']:.3f}"
@@ -1136,7 +1135,7 @@ def his_decoder(best):
 # %%
 references = [text.normalize(data.table["text"][i]) for i in spelled]
 perfect_head = [[k for c in text.encode(r) for k in (c, c, text.BLANK)] for r in references]
-print(f"WER {text.wer(references, [his_decoder(path) for path in perfect_head]):.3f}")
+print(f"WER {recognition.wer(references, [his_decoder(path) for path in perfect_head]):.3f}")
 wrong_words = {
     (heard, read)
     for r, path in zip(references, perfect_head, strict=True)
@@ -1190,7 +1189,7 @@ check.function(
 # %% tags=["bug"]
 def her_wer(references, hypotheses):
     """Word error rate of a test set."""
-    rates = [text.wer([r], [h]) for r, h in zip(references, hypotheses, strict=True)]
+    rates = [recognition.wer([r], [h]) for r, h in zip(references, hypotheses, strict=True)]
     return float(np.mean(rates))
 
 
@@ -1209,7 +1208,7 @@ print(f"1 of {sum(len(r.split()) for r in ten)} words is wrong; WER {her_wer(ten
 def repaired_wer(references, hypotheses):
     """Word errors over reference words, of the whole test set."""
     ### BEGIN SOLUTION
-    pairs = [text.edits("words", r, h) for r, h in zip(references, hypotheses, strict=True)]
+    pairs = [recognition.edits("words", r, h) for r, h in zip(references, hypotheses, strict=True)]
     return sum(errors for errors, _ in pairs) / sum(words for _, words in pairs)
     ### END SOLUTION
 
@@ -1217,7 +1216,7 @@ def repaired_wer(references, hypotheses):
 # %% tags=["check", "hide-input"]
 check.function(
     repaired_wer,
-    text.wer,
+    recognition.wer,
     [(ten, heard_as), (["a b c d", "a"], ["a b", "a"]), (["yes", "no no"], ["yes", "so no"])],
     {
         "Each utterance still weighs alike, however many words it has.": her_wer,
@@ -1226,7 +1225,7 @@ check.function(
         ),
         "You divide by the words that were heard. Divide by those of the reference.": (
             lambda r, h: (
-                text.wer(r, h) * sum(len(w.split()) for w in r) / sum(len(w.split()) for w in h)
+                recognition.wer(r, h) * sum(len(w.split()) for w in r) / sum(len(w.split()) for w in h)
             )
         ),
     },

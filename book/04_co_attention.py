@@ -56,49 +56,46 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from serlib import (
-    batching,
-    claims,
-    experiments,
-    heads,
-    inference,
-    manifest,
-    metrics,
-    plots,
-    publish,
-    recipes,
-    records,
-    taskplots,
-    text,
-)
-from serlib.claims import pages
-from serlib.demo import corpus as corpus_of_demo
-from serlib.model import SER
-from serlib.sweep import sweep
-from serlib.verdicts import bold
+from serbook import claims
+from serbook.claims import pages
+from serbook.claims.verdicts import bold
+from serbook.figures import plots, taskplots
+from serbook.lesson import cells
+from serlib import records
+from serlib.corpora.demo import corpus as corpus_of_demo
+from serlib.data import manifest, splits, text
+from serlib.data.stores import WaveStore
+from serlib.experiments import dataset, experiment, inference
+from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.sweep import sweep
+from serlib.metrics import intervals, measures
+from serlib.models.coattention import CoAttention
+from serlib.models.recognizer import SER
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
 
 plots.style(profile, corpus)
 if profile == "smoke":
     seeds = seeds[:1]
-proposed = recipes.wang2025(profile, corpus, data_root)
+proposed = dataset.taught(papers.wang2025(profile, corpus, data_root))
 planted = proposed.corpus == "demo"  # the demo corpus, whose answers are known
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @functools.cache
-def model_of(recipe: recipes.Recipe) -> SER:
+def model_of(recipe: Recipe) -> SER:
     """The trained model of a recipe, kept for later cells."""
-    return experiments.trained(recipe).to(DEVICE)
+    return experiment.trained(recipe).to(DEVICE)
 
 
-def told(model: SER, recipe: recipes.Recipe, some: experiments.Data, rows, *names: str) -> dict:
+def told(model: SER, recipe: Recipe, some: dataset.Data, rows, *names: str) -> dict:
     """Outputs of a model by name; what is frozen is computed once for all systems."""
-    clips, quantum = experiments.inputs(recipe, some, model.encoder, progress=False)
+    clips, quantum = encoder_inputs(recipe, some, model.encoder, progress=False)
     plan = np.array_split(rows, -(-len(rows) // 16))
     return inference.collect(model, clips.batches(plan, quantum), names)
 
 
-publish.cost("04_co_attention")
+cells.cost("04_co_attention")
 
 # %% [markdown]
 # ## The system
@@ -144,7 +141,7 @@ ax = taskplots.flow(boxes, arrows, colors=colors, size=(12, 4.8), width=1.9)
 # the parts are combined. The docstring says what we chose:
 
 # %% tags=["hide-output"]
-print(inspect.getsource(heads.CoAttention))
+print(inspect.getsource(CoAttention))
 
 # %% [markdown]
 # Note one thing before any run. With a *single* auxiliary task the softmax over tasks has one entry, and a softmax with one
@@ -218,19 +215,19 @@ ax = plots.curves(
 # This cell holds every training of the chapter, so that no core waits. The controls and the open choices at its end are explained where they are read. They have one seed.
 
 # %%
-data = experiments.load(proposed)
+data = dataset.load(proposed)
 classes = list(proposed.classes)
 for task, column in (("asr", "text"), ("gender", "gender"), ("speaker", "speaker")):
     if data.table.loc[data.table["role"] == "train", column].isna().all():
         print(
             f"No {column} is known of any training utterance: the task {task} learns nothing here."
         )
-alone = recipes.wang2025_baseline(profile, corpus, data_root).change(
+alone = papers.wang2025_baseline(profile, corpus, data_root).change(
     name="emotion alone", layers="weighted"
 )
 
 
-def beside(name: str, *tasks: str, **changes) -> recipes.Recipe:
+def beside(name: str, *tasks: str, **changes) -> Recipe:
     """The proposed system with these tasks beside the emotion."""
     return proposed.change(name=name, tasks=("emotion", *tasks), **changes)
 
@@ -258,7 +255,7 @@ trained_on = data.table.loc[data.table["role"] == "train", "speaker"].dropna().u
 encoder = SER(alone.model, seed=0).encoder
 
 
-def n_parameters(recipe: recipes.Recipe) -> int:
+def n_parameters(recipe: Recipe) -> int:
     """Parameters of a whole model, heads included."""
     model = SER(recipe.model, n_speakers=len(trained_on), encoder=encoder)
     return sum(p.numel() for p in model.parameters())
@@ -274,7 +271,7 @@ runs = sweep([*slow, *quick, wide])  # the long ones first
 first = {r.name: r.change(seed=seeds[0]) for r in (*rows3, without, shuffled)}
 
 
-def difference(a: str, b: str, metric: str) -> metrics.Interval:
+def difference(a: str, b: str, metric: str) -> intervals.Interval:
     """metric(b) - metric(a) on the talkers and seeds that both have."""
     return runs.together(a, b).difference(a, b, metric)
 
@@ -350,11 +347,11 @@ bold(pd.DataFrame(gains), "Difference to emotion alone; bold where zero is outsi
 # - **Verification**: are these two recordings of one talker? Compare two embeddings, for instance by their cosine, and accept above a threshold. It works for talkers never heard before. Its usual score is the **equal error rate** ({term}`EER`), where as many true pairs are rejected as false ones accepted. Guessing gives 0.5.
 #
 # A model trained on identification can be asked both. Identification needs utterances of *training* talkers that were not trained on. A protocol that separates talkers seems to have none. But there is a natural reserve: the utterances of training talkers on whose emotion the raters did
-# not agree. `experiments.assign` leaves them out of training.
+# not agree. `dataset.assign` leaves them out of training.
 
 # %%
-df, root = experiments.locate(proposed)
-role = manifest.protocol(df, proposed.protocol, fold=proposed.fold, seed=proposed.seed)
+df, root = dataset.locate(proposed)
+role = splits.protocol(df, proposed.protocol, fold=proposed.fold, seed=proposed.seed)
 unlabeled = manifest.label_ids(df, proposed.classes, dict(proposed.merge)) < 0
 
 
@@ -374,9 +371,9 @@ if reserve.empty:
     reserve = data.table[data.table["role"] == "train"]
 seen = draw(reserve, some)
 new = draw(data.table.iloc[data.rows("test")], some)
-reserved = experiments.Data(
+reserved = dataset.Data(
     seen.assign(role="seen", label=-100),
-    batching.WaveStore.from_manifest(seen, root, progress=False),
+    WaveStore.from_manifest(seen, root, progress=False),
     data.counts,
 )
 pd.DataFrame(
@@ -399,15 +396,15 @@ pd.DataFrame(
 
 
 # %%
-def identified(recipe: recipes.Recipe) -> metrics.Interval:
+def identified(recipe: Recipe) -> intervals.Interval:
     """Share of unused utterances of training talkers that are given to the right one."""
-    names = records.read_json(experiments.run(recipe).path / "model.json")["speakers"]
+    names = records.read_json(experiment.run(recipe).path / "model.json")["speakers"]
     model, rows = model_of(recipe), np.arange(len(seen))
     answers = told(model, recipe, reserved, rows, "speaker")["speaker"]
     right = np.array(
         [names[a.argmax()] == s for a, s in zip(answers, seen["speaker"], strict=True)]
     )
-    return metrics.bootstrap_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
+    return intervals.bootstrap_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
 
 
 named = ["+ speaker", "all three", "all three, no co-attention", "all three, shuffled talkers"]
@@ -438,7 +435,7 @@ def trials_of(x: np.ndarray, center: np.ndarray, within_gender: bool = False):
     return (x @ x.T)[i, j], talker[i] == talker[j], (i, j)
 
 
-def eer_interval(scores, same, pairs, n: int = 400, bins: int = 400) -> metrics.Interval | str:
+def eer_interval(scores, same, pairs, n: int = 400, bins: int = 400) -> intervals.Interval | str:
     """EER with its 95 % interval over talkers, from counts of scores per pair of talkers."""
     if same.all() or not same.any():
         return "–"  # needs trials of both kinds
@@ -459,7 +456,7 @@ def eer_interval(scores, same, pairs, n: int = 400, bins: int = 400) -> metrics.
     at = np.abs(rejected - accepted).argmin(1)[:, None]
     rates = np.take_along_axis(rejected + accepted, at, 1) / 2
     low, high = np.quantile(rates, (0.025, 0.975))
-    return metrics.Interval(metrics.eer(scores, same), float(low), float(high), 0.95)
+    return intervals.Interval(measures.eer(scores, same), float(low), float(high), 0.95)
 
 
 def embedded(model: SER) -> np.ndarray:
@@ -502,7 +499,7 @@ curves = {name: trials_of(*centered[name], sexed)[:2] for name in shown}
 scores, same = curves["all three: speaker layer"]
 fig, axes = plt.subplots(1, 2, figsize=(12, 4.2))
 equal = (
-    np.quantile(scores[~same], 1 - metrics.eer(scores, same))
+    np.quantile(scores[~same], 1 - measures.eer(scores, same))
     if same.any() and not same.all()
     else None
 )
@@ -531,7 +528,7 @@ ax = taskplots.det(curves, ax=axes[1])
 frames = np.mean(data.store.durations) * 16_000 / encoder.stride
 
 
-def multiplications(recipe: recipes.Recipe) -> float:
+def multiplications(recipe: Recipe) -> float:
     """Roughly, of the heads for one clip: each weight once, those of the speech branch per frame."""
     model = SER(recipe.model, n_speakers=len(trained_on), encoder=encoder)
     named = [
@@ -600,11 +597,11 @@ for ax, metric, title in zip(axes, ("ua", "macro_f1"), ("UA", "macro-F1"), stric
 
 
 # %%
-def listen(recipe: recipes.Recipe, rows: np.ndarray) -> dict:
+def listen(recipe: Recipe, rows: np.ndarray) -> dict:
     """What the co-attention of a trained system sees and gives: one row per utterance."""
     model, seen_by = model_of(recipe), []
 
-    def keep(module: heads.CoAttention, inputs, outputs) -> None:
+    def keep(module: CoAttention, inputs, outputs) -> None:
         emotion, others, _ = inputs
         _, weights, frames = outputs
         keys = [module.keys[task](others[task]) for task in module.tasks]
@@ -685,10 +682,10 @@ decisions = {
 learned = decisions["as learned"]
 
 
-def paired(a: np.ndarray, b: np.ndarray, metric=metrics.ua, **kept) -> metrics.Interval:
+def paired(a: np.ndarray, b: np.ndarray, metric=measures.ua, **kept) -> intervals.Interval:
     """Difference b - a of decisions (S, U) on the same talkers and seeds."""
     given = {"truth": truth, "groups": talkers} | kept
-    return metrics.paired_bootstrap(
+    return intervals.paired_bootstrap(
         metric, given["truth"], a, b, given["groups"], n_classes=len(classes)
     )
 
@@ -698,7 +695,7 @@ bold(
         {
             name: {
                 "decisions changed": f"{np.mean(d != learned):.1%}",
-                "WA": paired(learned, d, metrics.wa),
+                "WA": paired(learned, d, measures.wa),
                 "UA": paired(learned, d),
             }
             for name, d in decisions.items()
@@ -800,8 +797,8 @@ if planted:
         both = [(np.resize(time, attention.shape), ones), (attention, ones)]
         shares[kind] = {
             "share of time": f"{time.mean():.3f}",
-            "share of attention": metrics.bootstrap_ratio(both[1:], who),
-            "difference": metrics.bootstrap_ratio(both, who),
+            "share of attention": intervals.bootstrap_ratio(both[1:], who),
+            "difference": intervals.bootstrap_ratio(both, who),
         }
     display(
         bold(pd.DataFrame(shares).T, f"Attention of {len(looked)} test utterances by kind of sound")
@@ -857,19 +854,19 @@ def f1_over(chosen: list[int]):
 
 
 READINGS = {
-    "accuracy": metrics.wa,
+    "accuracy": measures.wa,
     "F1 over 7": f1_over(seven),
     "F1 over 8": f1_over(list(range(len(classes)))),
-    "F1, scikit-learn": metrics.macro_f1,
+    "F1, scikit-learn": measures.macro_f1,
 }
 
 
-def elsewhere() -> experiments.Data | None:
+def elsewhere() -> dataset.Data | None:
     """Another corpus without its utterances of contempt, or a stand-in for one."""
     if planted:
         table = test[test["label"] != contempt].iloc[:: {"smoke": 8}.get(profile, 4)]
-        return experiments.Data(
-            table, batching.WaveStore([respoken(row) for row in table.to_dict("records")]), None
+        return dataset.Data(
+            table, WaveStore([respoken(row) for row in table.to_dict("records")]), None
         )
     if contempt is None:
         return print(
@@ -879,11 +876,11 @@ def elsewhere() -> experiments.Data | None:
         return print(
             "No second corpus: name one in cross_corpus and cross_root. The section is empty."
         )
-    table, where = experiments.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
+    table, where = dataset.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
     label = manifest.label_ids(table, proposed.classes, dict(proposed.merge))
     table = table.assign(label=label)[(label >= 0) & (label != contempt)]
-    return experiments.Data(
-        table, batching.WaveStore.from_manifest(table, where, progress=False), None
+    return dataset.Data(
+        table, WaveStore.from_manifest(table, where, progress=False), None
     )
 
 
@@ -922,7 +919,7 @@ systems = {
 }
 if profile != "smoke":
     systems["challenge baseline"] = [
-        recipes.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])
+        papers.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])
     ]
 answered = {}
 for name, of in systems.items() if other else ():
@@ -936,7 +933,7 @@ crossed = pd.DataFrame.from_dict(
         key: {
             "answers contempt": f"{np.mean(p == contempt):.1%}",
             **{
-                title: metrics.bootstrap(f, other_truth, p, other_talkers, n_classes=len(classes))
+                title: intervals.bootstrap(f, other_truth, p, other_talkers, n_classes=len(classes))
                 for title, f in READINGS.items()
             },
         }
@@ -1143,7 +1140,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from serlib import check, metrics
+from serbook.lesson import check
+from serlib.metrics import measures
 
 # %% [markdown]
 # **Check 1.** At which α does the emotion get exactly half of the total weight, with three tasks, and with one? What does it get at α = 0.3 with three?
@@ -1224,7 +1222,7 @@ def colleagues_eer(x, speaker):
     """Equal error rate of all pairs: embeddings (U, D) and the talker of each."""
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     same = speaker[:, None] == speaker[None]
-    return metrics.eer((unit @ unit.T).ravel(), same.ravel())
+    return measures.eer((unit @ unit.T).ravel(), same.ravel())
 
 
 # %%
@@ -1248,7 +1246,7 @@ def repaired_eer(x, speaker):
     ### BEGIN SOLUTION
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     upper = np.triu_indices(len(unit), 1)
-    return metrics.eer((unit @ unit.T)[upper], (speaker[:, None] == speaker[None])[upper])
+    return measures.eer((unit @ unit.T)[upper], (speaker[:, None] == speaker[None])[upper])
     ### END SOLUTION
 
 
@@ -1258,7 +1256,7 @@ def eer_pair_by_pair(x, speaker):
         (a @ b / np.sqrt((a @ a) * (b @ b)), one == other)
         for (a, one), (b, other) in itertools.combinations(zip(x, speaker, strict=True), 2)
     ]
-    return metrics.eer(*(np.array(side) for side in zip(*trials, strict=True)))
+    return measures.eer(*(np.array(side) for side in zip(*trials, strict=True)))
 
 
 voices = np.random.default_rng(1).normal(size=(24, 3)) + np.repeat(np.eye(3), 8, axis=0)
@@ -1269,7 +1267,7 @@ check.function(
     {
         "Each utterance is still compared with itself.": colleagues_eer,
         "A cosine divides by both lengths; these are bare products.": (
-            lambda x, speaker: metrics.eer(
+            lambda x, speaker: measures.eer(
                 (x @ x.T)[np.triu_indices(len(x), 1)],
                 (speaker[:, None] == speaker)[np.triu_indices(len(x), 1)],
             )
@@ -1349,8 +1347,8 @@ if planted:
         model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(
             view[part == "train"], y[part == "train"]
         )
-        cm = metrics.confusion(y[part == "test"], model.predict(view[part == "test"]), len(classes))
-        print(f"{name:>30}: UA {metrics.ua(cm):.3f}")
+        cm = measures.confusion(y[part == "test"], model.predict(view[part == "test"]), len(classes))
+        print(f"{name:>30}: UA {measures.ua(cm):.3f}")
 
 # %% [markdown]
 # ## Recap

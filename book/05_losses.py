@@ -55,31 +55,27 @@ from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from serlib import (
-    attributes,
-    batching,
-    experiments,
-    inference,
-    losses,
-    lossplots,
-    metrics,
-    plots,
-    publish,
-    recipes,
-    regression,
-    taskplots,
-)
-from serlib.claims import pages
-from serlib.demo import plan
-from serlib.sweep import sweep
-from serlib.verdicts import bold, verdict
+from serbook.claims import pages
+from serbook.claims.verdicts import bold, verdict
+from serbook.figures import lossplots, plots, taskplots
+from serbook.lesson import cells
+from serlib.corpora.demo import plan
+from serlib.data import batching, manifest
+from serlib.experiments import dataset, experiment, inference
+from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.sweep import sweep
+from serlib.losses import contrastive, regression
+from serlib.metrics import intervals, measures
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+from serlib.tasks import attributes
 
 plots.style(profile, corpus)
 if profile == "smoke":
     seeds, tuned_seeds, epochs, betas, sigmas = seeds[:1], seeds[:1], 1, betas[1:3], sigmas[1:2]
 # At smoke the runs are over before a second process has started.
 workers = 1 if profile == "smoke" else None
-publish.cost("05_losses")
+cells.cost("05_losses")
 
 # %% [markdown]
 # ## Part A: a contrastive loss, cited and printed
@@ -112,7 +108,7 @@ publish.cost("05_losses")
 # This is the package's version of both. Utterances without a positive add nothing, but they stay in $N$, as in the released code.
 
 # %% tags=["hide-output"]
-print(inspect.getsource(losses.swfc))
+print(inspect.getsource(contrastive.swfc))
 
 # %% [markdown]
 # ### What each form pulls at
@@ -203,7 +199,7 @@ def toy(form: str, gamma: float, steps: int = 150) -> pd.DataFrame:
                 (step, float(s[same & ~torch.eye(96, dtype=bool)].mean()), float(s[~same].mean()))
             )
         optimizer.zero_grad()
-        losses.swfc(features, y, torch.ones(6) / 6, gamma=gamma, form=form).backward()
+        contrastive.swfc(features, y, torch.ones(6) / 6, gamma=gamma, form=form).backward()
         optimizer.step()
     return pd.DataFrame(rows, columns=["step", "within", "between"])
 
@@ -242,7 +238,7 @@ for ax, (name, t) in zip(axes, toys.items(), strict=True):
 # utterances alone. Ours are sorted by length; so we count.
 
 # %% mystnb={"image": {"alt": "Heat map: for each class and batch sizes from 8 to 256, the share of its utterances that have no other of their class in the batch. Rare classes are mostly alone in small batches"}, "figure": {"caption": "Share of a class's training utterances that find no positive in their batch, by batch size; counted over three epochs of the sampler. Rows from the most frequent class to the rarest.", "name": "fig-05-positives"}}
-base = recipes.wang2025_baseline(profile, corpus, data_root).change(
+base = papers.wang2025_baseline(profile, corpus, data_root).change(
     name="CE",
     freeze="all",
     pooling="mean",
@@ -257,8 +253,8 @@ base = recipes.wang2025_baseline(profile, corpus, data_root).change(
     clip=1.0,
 )
 planted = base.corpus == "demo"  # the demo corpus, whose answers are known
-data = experiments.load(base)
-classes, train = list(base.classes), data.rows("train")
+data = dataset.load(base)
+classes, train = list(dataset.taught(base).classes), data.rows("train")
 label, durations = data.table["label"].to_numpy()[train], data.store.durations[train]
 share = pd.Series(data.counts / data.counts.sum(), classes).sort_values(ascending=False)
 
@@ -301,10 +297,10 @@ pd.DataFrame(
 # A second thing can be known beforehand: how large is the term? The weights sum to 1 over the *classes*, so their mean over *utterances* is small where frequent classes have small weights.
 
 # %%
-w = losses.swfc_weights(data.counts, base.loss.swfc_power)
+w = contrastive.swfc_weights(data.counts, base.loss.swfc_power)
 generator = torch.Generator().manual_seed(0)
 some = torch.from_numpy(label[:64])
-value = losses.swfc(torch.randn(64, 32, generator=generator), some, w)
+value = contrastive.swfc(torch.randn(64, 32, generator=generator), some, w)
 pd.Series(
     {
         "mean weight of an utterance": float((w.numpy() * data.counts).sum() / data.counts.sum()),
@@ -338,7 +334,7 @@ pd.Series(
 
 
 # %%
-def swfc(name: str, **changes) -> recipes.Recipe:
+def swfc(name: str, **changes) -> Recipe:
     """Plain cross-entropy plus the contrastive term."""
     return base.change(name=name, **changes)
 
@@ -405,23 +401,23 @@ few = np.flatnonzero(data.counts / data.counts.sum() < 0.05)
 
 def minority(cm: np.ndarray) -> np.ndarray:
     """Mean recall of the classes with less than 5 % of train."""
-    return metrics.mean_defined(metrics.recalls(cm)[..., few])
+    return measures.mean_defined(measures.recalls(cm)[..., few])
 
 
-def gain(a: str, b: str, metric: str) -> metrics.Interval:
+def gain(a: str, b: str, metric: str) -> intervals.Interval:
     """Paired difference of b to a."""
     if metric != "minority":
         return runs.difference(a, b, metric)
     truth, before, talkers = runs.stacked(a)
-    return metrics.paired_bootstrap(
+    return intervals.paired_bootstrap(
         minority, truth, before, runs.stacked(b)[1], talkers, n_classes=len(classes)
     )
 
 
-def level(name: str) -> metrics.Interval:
+def level(name: str) -> intervals.Interval:
     """Minority recall with its interval."""
     truth, predictions, talkers = runs.stacked(name)
-    return metrics.bootstrap(minority, truth, predictions, talkers, n_classes=len(classes))
+    return intervals.bootstrap(minority, truth, predictions, talkers, n_classes=len(classes))
 
 
 summary = runs.summary()
@@ -464,11 +460,11 @@ ax = plots.recalls(
 
 
 # %%
-def vectors(recipe: recipes.Recipe, output: str = "features") -> dict[str, np.ndarray]:
+def vectors(recipe: Recipe, output: str = "features") -> dict[str, np.ndarray]:
     """An output of a trained model for train and test, (U, H) each."""
-    model, found = experiments.trained(recipe), {}
+    model, found = experiment.trained(recipe), {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
+    clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
     for part in ("train", "test"):
         rows = data.rows(part)
         batches = clips.batches(np.array_split(rows, -(-len(rows) // 64)), quantum)
@@ -495,7 +491,7 @@ def geometry(x: dict[str, np.ndarray]) -> dict[str, float]:
         "between": s[~same].mean(),
         "gap": s[same & pairs].mean() - s[~same].mean(),
         "silhouette": silhouette_score(z["test"], y["test"], metric="cosine"),
-        "UA of 15 neighbors": metrics.classification(y["test"], votes, len(classes))["ua"],
+        "UA of 15 neighbors": measures.classification(y["test"], votes, len(classes))["ua"],
     }
 
 
@@ -578,7 +574,7 @@ bold(
 # A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and two seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the {term}`SSL` model", which is the pooled {term}`embedding`. Batches are those of the recipe, about as small as Wang's.
 
 # %%
-tuned_base = recipes.wang2025_baseline(profile, corpus, data_root).change(name="CE")
+tuned_base = papers.wang2025_baseline(profile, corpus, data_root).change(name="CE")
 contrasted = {f"SWFC, β = {b:g}": {"swfc": b, "swfc_on": "embedding"} for b in (beta, 10 * beta)}
 tuned_rows = [tuned_base, *(tuned_base.change(name=n, **c) for n, c in contrasted.items())]
 tuned = sweep((r for row in tuned_rows for r in row.vary(seed=tuned_seeds)), workers=workers)
@@ -809,7 +805,7 @@ if planted:
     between = plan.PRIOR @ (centers - plan.PRIOR @ centers) ** 2
     hidden = plan.ATTRIBUTE_SCATTER**2 + plan.RATER_SCATTER**2 / plan.RATERS
     r = np.sqrt(between / (between + hidden))
-    for i, a in enumerate(attributes.ATTRIBUTES):
+    for i, a in enumerate(manifest.ATTRIBUTES):
         near = (data.table[a] - 4).abs().le(1).mean()
         rows[a] = {
             "within 1 of 4": f"{near:.0%}",
@@ -833,9 +829,9 @@ pd.DataFrame(rows).T
 
 # %%
 judged = base.change(tasks=("attributes",), select="ccc")
-known = data.table.filter(attributes.ATTRIBUTES).notna().groupby(data.table["role"]).sum()
+known = data.table.filter(manifest.ATTRIBUTES).notna().groupby(data.table["role"]).sum()
 rated = (
-    known.shape[1] == len(attributes.ATTRIBUTES)
+    known.shape[1] == len(manifest.ATTRIBUTES)
     and known.loc[["train", "dev", "test"]].min().min() > 1
 )
 kinds = {
@@ -877,7 +873,7 @@ else:
 # %% mystnb={"image": {"alt": "Three panels for valence, arousal and dominance: spread of the raters' values and of the predictions of four losses, as ranges from 5 to 95 and from 25 to 75 percent with the median"}, "figure": {"caption": "Spread of the raters' values and of the predictions on test, all seeds: 5 to 95 % (thin), 25 to 75 % (thick), median (white mark). Dashed: the raters' 5 and 95 %.", "name": "fig-05-ranges"}}
 if rated:
     axes = plots.panels(3, size=(13, 3.2), sharey=True)
-    for ax, a in zip(axes, attributes.ATTRIBUTES, strict=True):
+    for ax, a in zip(axes, manifest.ATTRIBUTES, strict=True):
         spread = {"raters": scaled.predictions("squared error")[0][f"{a}_truth"]}
         spread |= {name: np.concatenate([t[a] for t in scaled.predictions(name)]) for name in kinds}
         lossplots.ranges(spread, xlabel=a, limits=(1, 7), ax=ax)
@@ -944,7 +940,7 @@ def by_samples(pairs: dict[str, tuple]) -> tuple[dict, dict]:
     """Draws for each sample size, and the value of all."""
     at = [4, 8, 16, 32, 64, 128, 256]
     return {n: (at, np.stack([sampled(*xy, size) for size in at])) for n, xy in pairs.items()}, {
-        n: metrics.ccc(*xy) for n, xy in pairs.items()
+        n: measures.ccc(*xy) for n, xy in pairs.items()
     }
 
 
@@ -966,7 +962,7 @@ for ax, (title, group) in zip(axes, groups.items(), strict=True):
     )
 
 # %% [markdown]
-# Two consequences. A dev score that averages the CCC of batches is too low, and depends on the batch size: compute it once, over everything, as `serlib.attributes` does. And as a loss, 1 − CCC of small batches is a noisy stand-in for the real one. In a batch of one its gradient is zero. How much does it matter for training?
+# Two consequences. A dev score that averages the CCC of batches is too low, and depends on the batch size: compute it once, over everything, as `serlib.tasks.attributes` does. And as a loss, 1 − CCC of small batches is a noisy stand-in for the real one. In a batch of one its gradient is zero. How much does it matter for training?
 
 # %%
 if rated:
@@ -1134,7 +1130,8 @@ import math
 import numpy as np
 import torch
 
-from serlib import check, losses, metrics
+from serbook.lesson import check
+from serlib.losses import contrastive
 
 # %% [markdown]
 # **Check 1.** Three classes with 900, 90 and 10 utterances, $a = 1$. What are the weights $w_c$? Which share of the *sum of weights over utterances* does each class have?
@@ -1144,7 +1141,7 @@ from serlib import check, losses, metrics
 # ```
 
 # %% tags=["solution", "hide-input"]
-w3 = losses.swfc_weights([900, 90, 10], 1.0)
+w3 = contrastive.swfc_weights([900, 90, 10], 1.0)
 shares_of_sum = [1 / 3, 1 / 3, 1 / 3]
 print(w3.numpy().round(4), (w3 * torch.tensor([900, 90, 10])).numpy().round(2))
 
@@ -1220,7 +1217,7 @@ even = torch.ones(len(classes)) / len(classes)
 for form in ("original", "printed"):
     print(
         form,
-        *(f"{losses.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)),
+        *(f"{contrastive.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)),
     )
 
 # %% tags=["check", "hide-input"]
@@ -1229,8 +1226,8 @@ kinds = [torch.tensor(y) for y in ([0, 0, 1, 1], [0, 1, 0, 1])]
 check.same(
     form_that_changes,
     "original"
-    if losses.swfc(four, kinds[0], flat, form="original")
-    != losses.swfc(four, kinds[1], flat, form="original")
+    if contrastive.swfc(four, kinds[0], flat, form="original")
+    != contrastive.swfc(four, kinds[1], flat, form="original")
     else "printed",
     {"Look for the labels in the printed formula: where do they enter?": "printed"},
 )
@@ -1255,7 +1252,7 @@ rows = np.r_[
     np.flatnonzero(test_label == data.counts.argmax())[:15],
 ]
 only_rarest = torch.nn.functional.one_hot(torch.tensor(rarest), len(classes)).float()
-ours = 16 * losses.swfc(features[rows], labels[rows], only_rarest)
+ours = 16 * contrastive.swfc(features[rows], labels[rows], only_rarest)
 theirs = careless_swfc(features[rows], labels[rows])[0]
 print(
     f"loss of the one utterance of {classes[rarest]}: careless {theirs.item():.3f}, ours {abs(ours.item()):.3f}"
@@ -1326,7 +1323,7 @@ check.function(
 def colleagues_ccc(truth, prediction):
     """CCC of a set: arrays (U,)."""
     batches = [slice(i, i + 8) for i in range(0, len(truth), 8)]
-    return np.nanmean([metrics.ccc(truth[b], prediction[b]) for b in batches])
+    return np.nanmean([measures.ccc(truth[b], prediction[b]) for b in batches])
 
 
 # %%
@@ -1352,7 +1349,7 @@ if rated:
 def repaired_ccc(truth, prediction):
     """CCC of a set: arrays (U,)."""
     ### BEGIN SOLUTION
-    return metrics.ccc(truth, prediction)
+    return measures.ccc(truth, prediction)
     ### END SOLUTION
 
 

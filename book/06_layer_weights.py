@@ -57,24 +57,21 @@ from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from serlib import (
-    batching,
-    encoders,
-    experiments,
-    features,
-    floors,
-    heads,
-    layerplots,
-    manifest,
-    metrics,
-    plots,
-    publish,
-    recipes,
-    training,
-)
-from serlib.claims import pages
-from serlib.sweep import Runs, sweep
-from serlib.verdicts import verdict
+from serbook.claims import pages
+from serbook.claims.verdicts import verdict
+from serbook.figures import layerplots, plots
+from serbook.lesson import cells
+from serlib.data import features, splits
+from serlib.data.stores import WaveStore
+from serlib.experiments import dataset, floors
+from serlib.experiments.sweep import Runs, sweep
+from serlib.metrics import intervals, measures
+from serlib.models import heads
+from serlib.models.encoders import checkpoints, wav2vec2
+from serlib.models.encoders.load import load_encoder
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+from serlib.training import loop
 
 plots.style(profile)
 if profile == "smoke":
@@ -83,7 +80,7 @@ planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: what 
 workers = min(joblib.cpu_count(), 4)
 if profile == "smoke" or torch.cuda.is_available():
     workers = 1  # small runs end before a second process has started, and a GPU is one
-publish.cost("06_layer_weights")
+cells.cost("06_layer_weights")
 
 # %% [markdown]
 # ## The sum over layers
@@ -114,7 +111,7 @@ print(inspect.getsource(heads.LayerSum))
 # The next cell asks the installed version, and shows that our sum refuses a shortened list.
 
 # %%
-frozen = recipes.wang2025_baseline(profile, corpus, data_root).change(
+frozen = papers.wang2025_baseline(profile, corpus, data_root).change(
     freeze="all",
     n_layers=None,
     head="linear",
@@ -129,9 +126,9 @@ frozen = recipes.wang2025_baseline(profile, corpus, data_root).change(
     clip=1.0,
     max_clips=None,
 )
-data = experiments.load(frozen)
-classes = list(frozen.classes)
-encoder = encoders.load(frozen.model.encoder, freeze="all")
+data = dataset.load(frozen)
+classes = list(dataset.taught(frozen).classes)
+encoder = load_encoder(frozen.model.encoder, freeze="all")
 n_states = encoder.n_layers + 1
 wave = torch.from_numpy(encoder.prepare(data.store[0]))[None]
 with torch.inference_mode():
@@ -162,10 +159,10 @@ except ValueError as error:
 # $s_l \lVert h_l \rVert$, not $s_l$. Look at the lengths before you look at any weight.
 
 # %% mystnb={"image": {"alt": "Left: mean length of the frames of each layer, for the pre-trained and a random encoder. Right: cosine similarity between the layers of the pre-trained encoder as a heat map"}, "figure": {"caption": "Left: mean L2 norm of a frame, by layer. Right: mean cosine between the states of two layers at the same frame, for the pre-trained encoder.", "name": "fig-06-norms"}}
-random_encoder = encoders.load(frozen.model.encoder, freeze="all", random_init=True)
+random_encoder = load_encoder(frozen.model.encoder, freeze="all", random_init=True)
 
 
-def states(encoder: encoders.Encoder, rows: np.ndarray) -> torch.Tensor:
+def states(encoder: wav2vec2.Encoder, rows: np.ndarray) -> torch.Tensor:
     """All states of some clips, side by side: (L + 1, frames, D)."""
     found = []
     with torch.inference_mode():
@@ -204,7 +201,7 @@ ax.tick_params(axis="x", rotation=0)
 # The encoder has a model card. It probed each layer when the encoder was made, with the mean and the deviation over time. These are its numbers for the pre-trained weights:
 
 # %%
-card = encoders.DEMO / "demo-wavlm" / "probes.csv"
+card = checkpoints.DEMO / "demo-wavlm" / "probes.csv"
 known = (
     pd.read_csv(card).query("weights == 'pre-trained'").drop(columns="weights").set_index("layer")
 )
@@ -239,7 +236,7 @@ transcribed = data.table["text"].notna().any()
 letters_asked = range(n_states) if profile != "smoke" else [0, n_states - 1]
 listener = frozen.change(tasks=("asr",), select="-cer", seed=seeds[0])
 single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in letters_asked}
-proposed = recipes.wang2025(profile, corpus, data_root)
+proposed = papers.wang2025(profile, corpus, data_root)
 systems = {
     "last": proposed.change(layers="last"),
     "average": proposed.change(layer_speed=0.0),
@@ -257,18 +254,18 @@ _ = sweep(waiting, workers=workers)
 
 # %%
 dialogues = "dialogue" if data.table["dialogue"].notna().any() else "random"
-shared = manifest.protocol(data.table, dialogues, allow_leaks=True).to_numpy()
+shared = splits.protocol(data.table, dialogues, allow_leaks=True).to_numpy()
 talkers = data.table["speaker"].to_numpy()
 heard = np.ones(len(talkers), bool)
 if profile == "demo":
     heard = np.random.default_rng(0).random(len(talkers)) < 0.5
 
 
-def layer_means(encoder: encoders.Encoder) -> np.ndarray:
+def layer_means(encoder: wav2vec2.Encoder) -> np.ndarray:
     """Mean over time of every state of the clips that are heard, (U, L + 1, D)."""
     places = np.flatnonzero(heard)
     if profile == "full" or encoder is random_encoder:
-        some = batching.WaveStore(data.store.waves[i] for i in places)
+        some = WaveStore(data.store.waves[i] for i in places)
         found = [x.numpy() for x in features.cache(encoder, some, kind="layers_mean")]
     else:  # the trainings have stored them
         kept = features.cache(encoder, data.store, kind="layers", dtype="float16")
@@ -297,20 +294,20 @@ def probe(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> dict[str
     return {"dev": answers[: len(rows["dev"])], "test": answers[len(rows["dev"]) :]}
 
 
-def accuracy(y, answers, rows) -> metrics.Interval:
+def accuracy(y, answers, rows) -> intervals.Interval:
     right = y[rows] == answers
-    return metrics.bootstrap_ratio([(right.astype(int), np.ones(len(right), int))], talkers[rows])
+    return intervals.bootstrap_ratio([(right.astype(int), np.ones(len(right), int))], talkers[rows])
 
 
-def r_squared(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> metrics.Interval:
+def r_squared(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> intervals.Interval:
     """R² of a ridge regression, with its interval over talkers."""
     fit = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 6))).fit(
         x[rows["train"]], y[rows["train"]]
     )
     truth = y[rows["test"]]
     errors = (truth - fit.predict(x[rows["test"]])) ** 2, (truth - truth.mean()) ** 2
-    ratio = metrics.bootstrap_ratio([errors], talkers[rows["test"]])
-    return metrics.Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.level)
+    ratio = intervals.bootstrap_ratio([errors], talkers[rows["test"]])
+    return intervals.Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.level)
 
 
 role = data.table["role"].to_numpy()
@@ -336,8 +333,8 @@ for name, (y, _) in labels.items():
     for weights in means:
         for found in answers[name, weights]:
             scores[name][weights].append(
-                metrics.bootstrap(
-                    metrics.ua,
+                intervals.bootstrap(
+                    measures.ua,
                     y[rows["test"]],
                     found["test"],
                     talkers[rows["test"]],
@@ -360,14 +357,14 @@ if planted:
 
 
 # %%
-def right(name: str) -> metrics.Interval:
+def right(name: str) -> intervals.Interval:
     """1 - CER, so that up is better as in the other panels."""
     cer = letters.interval(name, "cer")
-    return metrics.Interval(1 - cer.value, 1 - cer.high, 1 - cer.low, cer.level)
+    return intervals.Interval(1 - cer.value, 1 - cer.high, 1 - cer.low, cer.level)
 
 
 letters = sweep(single.values(), workers=workers)
-nothing = metrics.Interval(np.nan, np.nan, np.nan, 0.95)
+nothing = intervals.Interval(np.nan, np.nan, np.nan, 0.95)
 if transcribed:
     scores["characters"] = {
         "pre-trained": [right(single[k].name) if k in single else nothing for k in range(n_states)]
@@ -403,25 +400,25 @@ for name, (y, _) in labels.items():
     found = answers[name, "pre-trained"]
     if name == "emotion":
         on_dev = [
-            metrics.ua(metrics.confusion(y[rows["dev"]], a["dev"], len(classes))) for a in found
+            measures.ua(measures.confusion(y[rows["dev"]], a["dev"], len(classes))) for a in found
         ]
         best[name] = int(np.argmax(on_dev))
         pair = found[last]["test"], found[best[name]]["test"]
-        difference = metrics.paired_bootstrap(metrics.ua, truth, *pair, who, n_classes=len(classes))
+        difference = intervals.paired_bootstrap(measures.ua, truth, *pair, who, n_classes=len(classes))
     else:
         best[name] = int(np.argmax([np.mean(y[rows["dev"]] == a["dev"]) for a in found]))
         pair = [
             ((truth == found[k]["test"]).astype(int), np.ones(len(truth), int))
             for k in (last, best[name])
         ]
-        difference = metrics.bootstrap_ratio(pair, who)
+        difference = intervals.bootstrap_ratio(pair, who)
     verdicts[name] = difference
 if transcribed:
     best["characters"] = min(
         single, key=lambda k: letters.named(single[k].name).runs[0].summary["dev"]["cer"]
     )
     d = letters.difference(single[last].name, single[best["characters"]].name, "cer")
-    verdicts["characters"] = metrics.Interval(-d.value, -d.high, -d.low, d.level)
+    verdicts["characters"] = intervals.Interval(-d.value, -d.high, -d.low, d.level)
 pd.DataFrame({"best layer on dev": best, f"its gain over layer {last} on test": verdicts})
 
 # %% [markdown]
@@ -447,7 +444,7 @@ if profile == "smoke":
 questions = {task: asks for task, asks in questions.items() if asks[0] in scores}
 
 
-def one_task(task: str, name: str, **changes) -> recipes.Recipe:
+def one_task(task: str, name: str, **changes) -> Recipe:
     """The frozen encoder with a weighted sum of its states and one linear head."""
     leaks = {"protocol": dialogues, "allow_leaks": True} if task == "speaker" else {}
     return frozen.change(
@@ -770,10 +767,10 @@ for ax, (title, found) in zip(axes, shown.items(), strict=True):
 
 
 # %%
-def reach(recipe: recipes.Recipe, history: pd.DataFrame) -> float:
+def reach(recipe: Recipe, history: pd.DataFrame) -> float:
     """About how far Adam could carry one logit in a whole training."""
     n = int(history["steps"].sum())
-    scale = sum(training.learning_rate_scale((k + 0.5) / n, recipe.train) for k in range(n))
+    scale = sum(loop.learning_rate_scale((k + 0.5) / n, recipe.train) for k in range(n))
     return recipe.model.layer_speed * recipe.train.lr_head * scale
 
 
@@ -876,7 +873,7 @@ for task, name in grid:
         m: other.difference(a, b, m) for m in wanted
     }
 pd.DataFrame(open_rows).T.style.format(na_rep="–").map(
-    lambda v: "font-weight: bold" if isinstance(v, metrics.Interval) and 0 not in v else ""
+    lambda v: "font-weight: bold" if isinstance(v, intervals.Interval) and 0 not in v else ""
 )
 
 # %% [markdown]
@@ -933,7 +930,7 @@ pd.Series(disagree, name="exactly one of the two is right").to_frame()
 import numpy as np
 import torch
 
-from serlib import check
+from serbook.lesson import check
 
 # %% [markdown]
 # **Check 1.** Six states with equal weights. One logit rises by 1, the others stay. What is its weight? And if the other five also fall by 1?
@@ -1007,8 +1004,8 @@ together, alone = (
     .predict(x[rows["test"]])
     for x in layers_
 )
-pair = metrics.paired_bootstrap(
-    metrics.ua, y[rows["test"]], alone, together, talkers[rows["test"]], n_classes=len(classes)
+pair = intervals.paired_bootstrap(
+    measures.ua, y[rows["test"]], alone, together, talkers[rows["test"]], n_classes=len(classes)
 )
 print(f"all layers − layer {best['emotion']} in UA: {pair}")
 
@@ -1107,7 +1104,7 @@ y, rows = labels["emotion"][0], dict(rows_of["emotion"])
 known = np.isin(np.arange(len(y)), np.concatenate([*rows.values()]))
 rows["train"] = colleagues_rows(np.where(known, role, "unheard"), np.where(known, y, -1))
 fair, hers = (
-    metrics.recalls(metrics.confusion(y[rows["test"]], said["test"], len(classes)))
+    measures.recalls(measures.confusion(y[rows["test"]], said["test"], len(classes)))
     for said in (
         answers["emotion", "pre-trained"][last],
         probe(means["pre-trained"][:, last], y, rows),

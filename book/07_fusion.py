@@ -59,24 +59,22 @@ from IPython.display import display
 from scipy.stats import f as f_distribution
 from scipy.stats import norm
 
-from serlib import (
-    attributes,
-    evaluation,
-    experiments,
-    fusion,
-    fusionplots,
-    manifest,
-    metrics,
-    plots,
-    publish,
-    recipes,
-    streams,
-    taskplots,
-)
-from serlib.claims import pages
-from serlib.demo import oracle, plan
-from serlib.sweep import Runs, sweep
-from serlib.verdicts import all_of, bold, verdict
+from serbook.claims import pages
+from serbook.claims.verdicts import all_of, bold, verdict
+from serbook.figures import fusionplots, plots, taskplots
+from serbook.lesson import cells
+from serlib.corpora.demo import oracle, plan
+from serlib.data import manifest
+from serlib.experiments import dataset, experiment
+from serlib.experiments.inputs import store_frames, stream_inputs, transcripts
+from serlib.experiments.sweep import Runs, sweep
+from serlib.metrics import intervals
+from serlib.models import fusion
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+from serlib.tasks import attributes
+from serlib.training import evaluation
+from serlib.training.precision import evaluating
 
 plots.style(profile)
 planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: its answers are known
@@ -88,7 +86,7 @@ if profile == "smoke" or torch.cuda.is_available():
     workers = 1  # small runs end before a second process has started, and a GPU is one
 CATEGORIES, SCORES = ("wa", "ua", "macro_f1"), ("wa", "ua", "macro_f1", "ccc")
 TITLES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1", "ccc": "mean CCC", "rmse": "RMSE"}
-publish.cost("07_fusion")
+cells.cost("07_fusion")
 
 # %% [markdown]
 # ## Three experts and one sequence
@@ -102,7 +100,7 @@ publish.cost("07_fusion")
 # - **One linear layer** gives $C$ emotion logits and three attributes. The latter pass a sigmoid that is scaled to 1–7.
 #
 # What it does not say: how large the encoders are and whether they are trained, all widths, the order of the experts, size and direction of the LSTM, every weight in the losses, σ, optimizer and epochs, and where the transcript comes from at test time.
-# `recipes.zgorzynski2025` marks each of these as our choice. Ours are: frozen experts, the order Whisper, WavLM, RoBERTa, one LSTM layer that runs forward, its last output.
+# `papers.zgorzynski2025` marks each of these as our choice. Ours are: frozen experts, the order Whisper, WavLM, RoBERTa, one LSTM layer that runs forward, its last output.
 
 # %% mystnb={"image": {"alt": "Boxes and arrows in three rows, one per expert: wave to Whisper, wave to WavLM, transcript to RoBERTa, each followed by attentive statistics, projection and dense layers and one step of an LSTM; the last step leads to one linear layer that gives eight emotion logits and, through a scaled sigmoid, three attributes"}, "figure": {"caption": "The system under test. The LSTM's steps are experts. All emotion and attribute outputs leave one linear layer.", "name": "fig-07-architecture"}}
 reads = {"Whisper": "wave", "WavLM": "wave", "RoBERTa": "transcript"}
@@ -115,16 +113,16 @@ ax = fusionplots.architecture(drawn)
 
 
 # %%
-def system(phase: str = "multitask", **changes) -> recipes.Recipe:
+def system(phase: str = "multitask", **changes) -> Recipe:
     """The paper's recipe; changes of the model reach both of its phases."""
-    return recipes.zgorzynski2025(profile, corpus, data_root, phase=phase, **changes)
+    return papers.zgorzynski2025(profile, corpus, data_root, phase=phase, **changes)
 
 
 base = system(name="all three")
 names = base.model.experts
 called = dict(zip(names, reads, strict=True))  # demo-whisper is "Whisper" in figures
-data = experiments.load(base)
-classes = list(base.classes)
+data = dataset.load(base)
+classes = list(dataset.taught(base).classes)
 A = list(manifest.ATTRIBUTES)
 if data.table[A].isna().all(axis=None) or data.table["text"].isna().all():
     raise ValueError(
@@ -173,10 +171,10 @@ facts
 deaf = [c for n in (1, 2) for c in itertools.combinations(names, n) if names[1] not in c]
 deaf = [base.change(experts=c, seed=s) for c in deaf for s in seeds[: 3 - len(c)]]
 with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
-    wavlm = joblib.delayed(experiments.encode)(base, names[1])
-    others = [joblib.delayed(experiments.run)(r, progress=False) for r in deaf]
+    wavlm = joblib.delayed(store_frames)(base, names[1])
+    others = [joblib.delayed(experiment.run)(r, progress=False) for r in deaf]
     joblib.Parallel()([wavlm, *others])  # WavLM takes long; meanwhile, fusions that do without it
-clips, quantum = streams.inputs(experts, data, streams.transcripts(base, data), progress=False)
+clips, quantum = stream_inputs(experts, data, transcripts(base, data), progress=False)
 (batch,) = clips.batches([data.rows("dev")[:16]], quantum)
 rows = {}
 for kind in ("lstm", "concat", "attention"):
@@ -287,7 +285,7 @@ def arrow(order: tuple[str, ...]) -> str:
     return " → ".join(called[name] for name in order)
 
 
-def seeded(asked: dict[str, recipes.Recipe], once: tuple[str, ...] = ()) -> list[recipes.Recipe]:
+def seeded(asked: dict[str, Recipe], once: tuple[str, ...] = ()) -> list[Recipe]:
     """Named recipes, one per seed; of those in `once`, the first seed only, but in full."""
     kept = {n: seeds[:1] if n in once and profile != "full" else seeds for n in asked}
     return [r.change(name=n, seed=s) for n, r in asked.items() for s in kept[n]]
@@ -330,9 +328,9 @@ asked["fine-tuning"] = [on.change(name="frozen, two more epochs")]
 asked["fine-tuning"].append(on.change(name="fine-tuned", tuned=trained))
 
 if planted:
-    listener = recipes.cai2021(profile, corpus, data_root, alpha=0.1, diagnose=True)
+    listener = papers.cai2021(profile, corpus, data_root, alpha=0.1, diagnose=True)
 else:  # chapter 03's recognizer has other classes there, and so other utterances
-    listener = recipes.wang2025(profile, corpus, data_root)
+    listener = papers.wang2025(profile, corpus, data_root)
 sources = {
     "manifest": {},
     "recognized": dict(transcript="recognized", recognizer=listener),
@@ -520,7 +518,7 @@ MEASURES = {"deviation": "sd", "CCC": "ccc", "RMSE": "rmse"}
 MEASURES = {name: attributes.MEASURES[key] for name, key in MEASURES.items()}
 values = pd.DataFrame(
     {
-        name: {k: metrics.bootstrap_sums(f, [m], talkers) for k, f in MEASURES.items()}
+        name: {k: intervals.bootstrap_sums(f, [m], talkers) for k, f in MEASURES.items()}
         for name, m in moments.items()
     }
 ).T
@@ -541,7 +539,7 @@ axes = fusionplots.cloud(
 # %%
 change = {
     f"{b} − {a}": {
-        k: metrics.bootstrap_sums(f, [moments[a][:n], moments[b][:n]], talkers)
+        k: intervals.bootstrap_sums(f, [moments[a][:n], moments[b][:n]], talkers)
         for k, f in MEASURES.items()
     }
     for a, b, n in [("MSE", n, len(moments[n])) for n in moments if n != "MSE"]
@@ -635,9 +633,9 @@ bold(rest, "Against the LSTM; bold where zero is outside")
 
 # %% mystnb={"image": {"alt": "Mean weight of each of the three experts by true class on test, with bars of one standard deviation and a dashed line at one third"}, "figure": {"caption": "Weights that the attention gives the experts, by true class: mean and one standard deviation over test utterances, first seed. Dashed: uniform.", "name": "fig-07-weights"}}
 test = data.table.iloc[data.rows("test")]
-attended = experiments.restore(fused.named("attention").runs[0])
+attended = experiment.restore(fused.named("attention").runs[0])
 plan_of_test = [data.rows("test")[i : i + 64] for i in range(0, len(test), 64)]
-with evaluation.evaluating(attended):
+with evaluating(attended):
     heard = torch.cat([attended(b)["expert_weights"] for b in clips.batches(plan_of_test, quantum)])
 ax = taskplots.shares(
     heard.numpy(), [called[name] for name in names], [classes[c] for c in test["label"]], classes
@@ -679,7 +677,7 @@ bold(
 
 # %%
 read = runs["transcripts"] + alone.named(title(names[:2]))
-wer = experiments.run(listener).summary["test"]["wer"]
+wer = experiment.run(listener).summary["test"]["wer"]
 print(f"WER of the recognizer on test: {wer:.2f}")
 read.summary(SCORES).rename(columns=TITLES)
 
@@ -811,7 +809,7 @@ import math
 import numpy as np
 import torch
 
-from serlib import check
+from serbook.lesson import check
 
 # %% [markdown]
 # **Check 1.** An LSTM with input and state of width $D$ has four gates, each with two matrices and, in PyTorch, two biases. How many parameters are that for $D = 64$? How wide must one dense layer over three concatenated experts be to have as many (to the nearest whole number)?
@@ -879,13 +877,13 @@ check.number(
 
 # %% tags=["solution", "hide-input"]
 rng = np.random.default_rng(0)
-borrowed = streams.transcripts(base, data)
+borrowed = transcripts(base, data)
 at = data.rows("test")
 donor = rng.permutation(at)
 for i, j in zip(at, donor, strict=True):
     borrowed[i] = data.table["text"].iloc[j]
-swapped, steps_of = streams.inputs(experts, data, borrowed, roles=("test",), progress=False)
-trusting = experiments.trained(base.change(seed=seeds[0]))
+swapped, steps_of = stream_inputs(experts, data, borrowed, roles=("test",), progress=False)
+trusting = experiment.trained(base.change(seed=seeds[0]))
 decided = evaluation.predict(trusting, swapped.batches(plan_of_test, steps_of))[
     "prediction"
 ].to_numpy()
@@ -912,7 +910,7 @@ def colleagues_vectors(texts):
 
 
 # %%
-texts = streams.transcripts(base, data)
+texts = transcripts(base, data)
 agree = np.mean(
     [v == encode(text) for v, text in zip(colleagues_vectors(texts), texts, strict=True)]
 )
@@ -920,7 +918,7 @@ print(f"{len(texts)} texts, {len(set(texts))} different; the vector fits the tex
 
 # %% [markdown]
 # ```{dropdown} Solution
-# Sorting the different texts changes their order, so entry $i$ of the store is no longer the text of utterance $i$. Audio and text are paired at random, and no error is raised: all shapes fit. The store must be read through the place of each text, as `streams.Picked` does. A cheap alarm: train on one
+# Sorting the different texts changes their order, so entry $i$ of the store is no longer the text of utterance $i$. Audio and text are paired at random, and no error is raised: all shapes fit. The store must be read through the place of each text, as `inputs.Picked` does. A cheap alarm: train on one
 # expert alone first. An expert that is at chance alone, but not in the literature, is probably misaligned.
 # ```
 

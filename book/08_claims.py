@@ -41,13 +41,15 @@ seeds = [0]
 import pandas as pd
 from IPython.display import Markdown, display
 
-from serlib import claims, plots, publish
-from serlib.claims import of_number, pages, rules
-from serlib.metrics import Interval
+from serbook import claims
+from serbook.claims import of_number, pages, rules
+from serbook.figures import plots
+from serbook.lesson import cells
+from serlib.metrics.intervals import Interval
 
 plots.style(profile)
 pd.set_option("display.max_colwidth", None)
-publish.cost("08_claims")
+cells.cost("08_claims")
 
 # %% [markdown]
 # ## What a claim is
@@ -244,9 +246,9 @@ pages.unsaid(profile, ledger)
 # %% tags=["hide-input"]
 from decimal import Decimal
 
-from serlib import check
-from serlib.claims import of_number
-from serlib.metrics import Interval
+from serbook.claims import of_number
+from serbook.lesson import check
+from serlib.metrics.intervals import Interval
 
 # %% [markdown]
 # **Check 1.** Two printed accuracies are 36.75 and 33.84. Which printed differences, with two decimals, can be right? Give a set of texts, such as `{"1.00", "1.01"}`.

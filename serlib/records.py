@@ -32,13 +32,10 @@ import numpy as np
 import pandas as pd
 import platformdirs
 
-# Modules that decide no result. Every other one is in the name of each run, comments too: the price
-# of never reading a result that today's code would not give.
-BYSTANDERS = frozenset(
-    "__init__ archive_cli bench_cli chapters check claims_cli cli cluster cores course exercises "
-    "exercises_cli fusionplots inference kernels layerplots lossplots manifest_cli notebooks panel "
-    "pdf plan plots publish records sweep taskplots throughput trackers train_cli verdicts".split()
-)
+# The folders that decide a result: their source is in the name of every run, comments too. That is
+# the price of never reading a result that today's code would not give. What makes manifests and
+# weights (`corpora`) is not among them: those have digests of their own.
+DECIDING = tuple("losses metrics data models tasks training recipes experiments".split())
 PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
     "peft safetensors".split()
@@ -123,31 +120,31 @@ def digest(obj: Any, n: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:n]
 
 
-def source_digest(modules: Iterable[str] | None = None, *, package: Path | None = None) -> str:
+def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = None) -> str:
     """Hash the source files that decide a result: change one byte and every run is a new run.
 
-    `modules` are names inside the package, dotted for submodules; a folder stands for all modules
-    in it. None takes the top-level modules that are no `BYSTANDERS`; the subpackages make
-    manifests and weights, which have digests of their own, or only read results. `package` is the
-    package's folder.
+    All Python files below the folders count, by content: a file that is moved or renamed, with no
+    byte of any file changed, leaves the digest as it is.
+
+    Args:
+        folders: Below the package, such as "data" or "models/encoders".
+        package: The package's folder; None takes this one.
+
+    Raises:
+        RecordError: A folder has no Python file.
     """
-    if isinstance(modules, str):
-        raise TypeError(f"modules is a string: pass a tuple, ({modules!r},)")
-    folder = package or Path(__file__).parent
-    if modules is None:
-        modules = {path.stem for path in folder.glob("*.py")} - BYSTANDERS
-    found: dict[str, bytes] = {}
-    for name in modules:
-        path = folder.joinpath(*name.split("."))
-        files = list(path.rglob("*.py")) if path.is_dir() else [path.with_name(f"{path.name}.py")]
-        if not files or not files[0].is_file():
-            raise RecordError(f"{folder.name} has no module {name!r}: correct the name")
-        found |= {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-    total = hashlib.sha256()
-    for name, data in sorted(found.items()):
-        # With lengths, no content can pass for the name of the next file.
-        total.update(f"{len(name)} {name} {len(data)} ".encode() + data)
-    return total.hexdigest()[:12]
+    if isinstance(folders, str):
+        raise TypeError(f"folders is a string: pass a tuple, ({folders!r},)")
+    found = {}
+    for folder in folders:
+        there = Path(package or Path(__file__).parent, folder)
+        files = {
+            path: hashlib.sha256(path.read_bytes()).hexdigest() for path in there.rglob("*.py")
+        }
+        if not files:
+            raise RecordError(f"{there} has no Python file: correct the name of the folder")
+        found |= files
+    return hashlib.sha256("".join(sorted(found.values())).encode()).hexdigest()[:12]
 
 
 def environment() -> dict[str, Any]:

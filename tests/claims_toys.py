@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from serlib import claims, experiments, records
-from serlib.claims import runs as claim_runs
+from serbook import claims
+from serbook.claims import runs as claim_runs
+from serbook.runner import evidence
+from serlib import records
+from serlib.experiments import experiment
 
 SMALL = """
 papers:
@@ -47,10 +50,10 @@ def home(folder, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(folder / "home"))
 
     def identity(recipe):
-        key = records.digest(claim_runs.system_key(records.plain(recipe)))
+        key = records.digest(evidence.system_key(records.plain(recipe)))
         return f"{recipe.system}-{key}{recipe.seed}", {}
 
-    monkeypatch.setattr(experiments, "identity", identity)
+    monkeypatch.setattr(experiment, "identity", identity)
     where = {"device": "CPU", "python": "3", "packages": {"torch": "2"}}
     monkeypatch.setattr(records, "environment", lambda: where)
     return folder
@@ -66,7 +69,7 @@ def make(recipe, right, *, talkers=8, words=(), history=(), stale=False):
     table["speaker"] = [f"t{i // 10}" for i in range(n)]
     if words:
         table["reference"], table["hypothesis"] = words
-    name = experiments.identity(recipe)[0] + ("x" if stale else "")
+    name = experiment.identity(recipe)[0] + ("x" if stale else "")
     run = records.Run.open(records.home() / "runs", {"recipe": records.plain(recipe)}, key=name)
     with run.lock():
         for row in history:

@@ -36,7 +36,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def with_corpus():
     """A function that makes a folder fit for an empty SERLIB_HOME, the demo corpus in it."""
-    from serlib.demo import corpus
+    from serlib.corpora.demo import corpus
 
     def link(folder: Path) -> Path:
         made = corpus.make(progress=False)  # spoken once, in the home of all tests
@@ -87,7 +87,7 @@ def write_chapter(tmp_path):
 @pytest.fixture
 def steady(monkeypatch) -> None:
     """Chapters count as unchanged even if somebody edits the package while the tests run."""
-    from serlib import chapters
+    from serbook.runner import chapters
 
     monkeypatch.setattr(chapters, "state_digest", lambda: "steady")
 
@@ -106,7 +106,7 @@ def look() -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from serlib import plots
+    from serbook.figures import plots
 
     plots.style("demo")
     yield

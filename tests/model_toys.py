@@ -7,8 +7,8 @@ import json
 import numpy as np
 import torch
 
-from serlib.batching import Batch, Item, collate
-from serlib.model import SER
+from serlib.data.batching import Batch, Item, collate
+from serlib.models.recognizer import SER
 
 RATE = 16_000
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serlib import pdf
+from serbook.site import pdf
 
 REQUIRED = os.environ.get("SERLIB_BROWSER") == "required"
 WANTED = ("playwright", "axe_playwright_python", "pypdf")

@@ -10,11 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import archive, claims, cli, evaluation, records
-from serlib.archive import checking, forms, sums
-from serlib.archive.kept import dump, pack
-from serlib.claims.runs import Finished
-from serlib.sweep import METRICS, Runs
+from serbook import archive, claims
+from serbook.archive import checking, forms, sums
+from serbook.archive.kept import dump, pack
+from serbook.claims.runs import Finished
+from serlib import __main__ as cli
+from serlib import records
+from serlib.data import manifest
+from serlib.experiments.sweep import METRICS, Runs
+from serlib.tasks import attributes
+from serlib.training import evaluation
 
 SPEAKERS = [f"iemocap-Ses0{i}{s}" for i in range(1, 6) for s in "FM"] + ["iemocap-Lone"]
 SENTENCE = "EXCUSE ME WHERE IS THE LINE"
@@ -34,7 +39,7 @@ def answers(rng, n, classes, skill, ratings) -> pd.DataFrame:
     for c in range(classes):
         table[f"p_{c}"] = np.where(table["prediction"] == c, 0.9, 0.1 / (classes - 1))
     if ratings:
-        for name in forms.ATTRIBUTES:
+        for name in manifest.ATTRIBUTES:
             table[f"{name}_truth"] = rng.uniform(1, 7, n).round(1)
             table[name] = table[f"{name}_truth"] * skill + rng.normal(2, 0.5, n)
     else:
@@ -363,8 +368,8 @@ def test_commands(made, tmp_path, monkeypatch, capsys):
 
 
 def test_metrics_of_sums_are_those_of_the_ledger():
-    from serlib.claims import rules
+    from serbook.claims import rules
 
     assert rules.METRICS - {"micro_f1"} <= set(METRICS) | set(sums.RATIOS) | set(
-        sums.attributes.MEASURES
+        attributes.MEASURES
     )

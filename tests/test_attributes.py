@@ -10,10 +10,17 @@ import pytest
 import torch
 
 from model_toys import clips, tiny_folders
-from serlib import attributes, evaluation, heads, losses, metrics, regression, tasks, training
-from serlib.losses import IGNORE
-from serlib.model import SER, ModelConfig
-from serlib.tasks import ATTRIBUTES, LossConfig
+from serlib.data.manifest import ATTRIBUTES
+from serlib.losses import classification, contrastive, regression
+from serlib.losses.classification import IGNORE
+from serlib.metrics import intervals, measures
+from serlib.models import heads
+from serlib.models.recognizer import SER, ModelConfig
+from serlib.tasks import attributes
+from serlib.tasks.answers import task_scores
+from serlib.tasks.loss import LossConfig, task_losses, total_loss
+from serlib.tasks.targets import task_targets
+from serlib.training import evaluation, loop
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 BOTH = ("emotion", "attributes")
@@ -46,7 +53,7 @@ def rated(model, numbers, **options):
 
 def test_targets_are_the_manifests_columns_with_nan_for_the_unknown():
     table = pd.DataFrame({"valence": [1.0, None], "arousal": ["3", 7], "emotion": "anger"})
-    found, names = tasks.targets(table.assign(role="train"), ("emotion", "attributes"))
+    found, names = task_targets(table.assign(role="train"), ("emotion", "attributes"))
     assert names == [] and found["attributes"].dtype == np.float32
     np.testing.assert_array_equal(
         found["attributes"], [[1, 3, np.nan], [np.nan, 7, np.nan]]
@@ -137,7 +144,7 @@ class Given:
     ],
 )  # fmt: skip
 def test_each_loss_of_the_attributes_is_reached(change, expected):
-    term = tasks.task_losses(LossConfig(**change), ("attributes",), COUNTS)["attributes"]
+    term = task_losses(LossConfig(**change), ("attributes",), COUNTS)["attributes"]
     torch.testing.assert_close(
         term(OUTPUTS, Given), expected(OUTPUTS["attributes"], Given.extra["attributes"])
     )
@@ -148,7 +155,7 @@ def test_detaching_reaches_the_loss():
     for detach in (False, True):
         outputs = {"attributes": OUTPUTS["attributes"].clone().requires_grad_()}
         config = LossConfig(attributes="gaussian", detach=detach)
-        tasks.total_loss(config, ("attributes",), COUNTS)(outputs, Given).backward()
+        total_loss(config, ("attributes",), COUNTS)(outputs, Given).backward()
         slopes.append(outputs["attributes"].grad)
     assert not torch.allclose(*slopes)
 
@@ -161,24 +168,24 @@ def test_the_contrastive_term_is_added_with_its_own_weight_and_settings():
         {"emotion": 0.8, "attributes": 0.2, "swfc": 0.3}
     )
     for form in ("original", "printed"):
-        total = tasks.total_loss(replace(config, swfc_form=form), BOTH, COUNTS)(OUTPUTS, Given)
-        weight = losses.swfc_weights(COUNTS, 0.5)
+        total = total_loss(replace(config, swfc_form=form), BOTH, COUNTS)(OUTPUTS, Given)
+        weight = contrastive.swfc_weights(COUNTS, 0.5)
         expected = (
-            0.8 * losses.cross_entropy(OUTPUTS["emotion"], Given.emotion)
+            0.8 * classification.cross_entropy(OUTPUTS["emotion"], Given.emotion)
             + 0.2 * regression.mse(OUTPUTS["attributes"], Given.extra["attributes"])
-            + 0.3 * losses.swfc(
+            + 0.3 * contrastive.swfc(
                 OUTPUTS["features"], Given.emotion, weight, gamma=1.5, tau=0.4, form=form
             )
         )  # fmt: skip
         torch.testing.assert_close(total, expected)
     outputs = {**OUTPUTS, "embedding": OUTPUTS["features"].flip(1).cumsum(1)}
-    elsewhere = tasks.task_losses(replace(config, swfc_on="embedding"), BOTH, COUNTS)["swfc"]
+    elsewhere = task_losses(replace(config, swfc_on="embedding"), BOTH, COUNTS)["swfc"]
     settings = dict(gamma=1.5, tau=0.4)
-    expected = losses.swfc(outputs["embedding"], Given.emotion, weight, **settings)
+    expected = contrastive.swfc(outputs["embedding"], Given.emotion, weight, **settings)
     torch.testing.assert_close(elsewhere(outputs, Given), expected)
-    terms = tasks.task_losses(config, BOTH, COUNTS)
+    terms = task_losses(config, BOTH, COUNTS)
     assert set(terms) == {*BOTH, "swfc"}
-    assert set(tasks.task_losses(LossConfig(), BOTH, COUNTS)) == set(BOTH)
+    assert set(task_losses(LossConfig(), BOTH, COUNTS)) == set(BOTH)
 
 
 def test_alpha_of_the_attributes_is_their_own_if_given():
@@ -200,7 +207,7 @@ def test_settings_that_cannot_be_meant_are_refused(change):
 
 def test_the_contrastive_term_needs_the_emotion():
     with pytest.raises(ValueError, match="needs the emotion"):
-        tasks.total_loss(LossConfig(swfc=0.1), ("attributes",), COUNTS)
+        total_loss(LossConfig(swfc=0.1), ("attributes",), COUNTS)
 
 
 # ---- answers and scores -------------------------------------------------------------------------
@@ -218,10 +225,10 @@ def predictions(seed=0, size=40):
 
 def test_scores_agree_with_the_metrics_of_the_book():
     table = predictions()
-    found = tasks.scores(table)
+    found = task_scores(table)
     known = table.dropna()
-    expected = {a: metrics.ccc(known[f"{a}_truth"], known[a]) for a in ("arousal",)}
-    expected |= {a: metrics.ccc(table[f"{a}_truth"], table[a]) for a in ("valence", "dominance")}
+    expected = {a: measures.ccc(known[f"{a}_truth"], known[a]) for a in ("arousal",)}
+    expected |= {a: measures.ccc(table[f"{a}_truth"], table[a]) for a in ("valence", "dominance")}
     for a in ATTRIBUTES:
         assert found[f"ccc_{a}"] == pytest.approx(expected[a])
     assert found["ccc"] == pytest.approx(np.mean(list(expected.values())))
@@ -237,27 +244,27 @@ def test_scores_agree_with_the_metrics_of_the_book():
 
 def test_scores_of_degenerate_tables():
     table = predictions().assign(valence=4.0)
-    assert tasks.scores(table)["ccc_valence"] == 0  # a constant prediction agrees with nothing
+    assert task_scores(table)["ccc_valence"] == 0  # a constant prediction agrees with nothing
     table["valence_truth"] = 4.0
-    found = tasks.scores(table)
+    found = task_scores(table)
     assert np.isnan(found["ccc_valence"]) and found["rmse"] < 1.2
     assert found["ccc"] == pytest.approx((found["ccc_arousal"] + found["ccc_dominance"]) / 2)
     unknown = table.assign(**{f"{a}_truth": np.nan for a in ATTRIBUTES})
-    assert tasks.scores(unknown) == {}
-    one = tasks.scores(predictions().head(1))
+    assert task_scores(unknown) == {}
+    one = task_scores(predictions().head(1))
     assert np.isnan(one["ccc"])
     with pytest.raises(ValueError, match="valence_truth"):
         attributes.moments(table.drop(columns="valence_truth"))
 
 
 def test_the_interval_of_ccc_against_a_slow_loop():
-    """The same draws of speakers as `intervals`, and CCC of the drawn rows by `metrics.ccc`."""
+    """The same draws of speakers as `intervals`, and CCC of the drawn rows by `measures.ccc`."""
     tables = [predictions(1).dropna(), predictions(2).dropna()]
     speakers = np.arange(len(tables[0])) % 5
     moments = [attributes.moments(t)[None] for t in tables]
     for systems in ([tables[0]], tables):
         stacked = moments[: len(systems)]
-        found = metrics.bootstrap_sums(
+        found = intervals.bootstrap_sums(
             attributes.MEASURES["ccc_valence"], stacked, speakers, n=30, seed=4
         )
         rng, values = np.random.default_rng(4), []
@@ -266,7 +273,7 @@ def test_the_interval_of_ccc_against_a_slow_loop():
                 [np.tile(np.flatnonzero(speakers == g), k) for g, k in enumerate(counts)]
             )
             each = [
-                metrics.ccc(t["valence_truth"].to_numpy()[rows], t["valence"].to_numpy()[rows])
+                measures.ccc(t["valence_truth"].to_numpy()[rows], t["valence"].to_numpy()[rows])
                 for t in systems
             ]
             values.append(each[-1] - each[0] if len(each) == 2 else each[0])
@@ -294,11 +301,9 @@ def test_eight_clips_are_learned_by_heart_and_the_epoch_is_chosen_by_ccc(folder,
     def judge(model):
         return evaluation.score(evaluation.predict(model, batches), 4)
 
-    config = training.TrainConfig(
-        epochs=60, lr_encoder=3e-3, lr_head=2e-2, warmup=0.1, select="ccc"
-    )
-    loss = tasks.total_loss(LossConfig(attributes=kind, sigma=2.0), ("attributes",), np.ones(4))
-    history = training.fit(model, loss, lambda epoch: batches, judge, config, progress=False)
+    config = loop.TrainConfig(epochs=60, lr_encoder=3e-3, lr_head=2e-2, warmup=0.1, select="ccc")
+    loss = total_loss(LossConfig(attributes=kind, sigma=2.0), ("attributes",), np.ones(4))
+    history = loop.fit(model, loss, lambda epoch: batches, judge, config, progress=False)
     scores = judge(model)
     assert scores["ccc"] > 0.9 and "wa" not in scores
     assert scores["ccc"] == pytest.approx(history["dev_ccc"].max())
@@ -307,10 +312,10 @@ def test_eight_clips_are_learned_by_heart_and_the_epoch_is_chosen_by_ccc(folder,
 def test_choosing_by_the_emotion_without_it_says_what_there_is(folder):
     model = SER(ModelConfig(folder(), tasks=("attributes",)))
     batches = [rated(model, range(3))]
-    loss = tasks.total_loss(LossConfig(), ("attributes",), np.ones(4))
+    loss = total_loss(LossConfig(), ("attributes",), np.ones(4))
     with pytest.raises(ValueError, match="select='ua'.*dev_ccc"):
-        training.fit(
+        loop.fit(
             model, loss, lambda epoch: batches,
             lambda model: evaluation.score(evaluation.predict(model, batches), 4),
-            training.TrainConfig(epochs=1), progress=False,
+            loop.TrainConfig(epochs=1), progress=False,
         )  # fmt: skip

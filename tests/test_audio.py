@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from scipy import signal
 
-from serlib import audio
+from serlib.data import acoustics, audio
 
 RATE = audio.SAMPLE_RATE
 
@@ -87,7 +87,7 @@ def test_the_container_is_known_by_its_content(tmp_path, kind, subtype):
     soundfile.write(path, tone(200), RATE, format=kind, subtype=subtype)
     loaded = audio.load(path)
     assert abs(len(loaded) - RATE) < 0.1 * RATE
-    assert np.nanmedian(audio.pitch(loaded)) == pytest.approx(200, rel=0.01)
+    assert np.nanmedian(acoustics.pitch(loaded)) == pytest.approx(200, rel=0.01)
 
 
 def test_a_wav_named_raw_is_still_a_wav(tmp_path):
@@ -210,8 +210,8 @@ def test_to_int16_saturates_overshoot_but_refuses_a_wrong_scale():
 )
 @pytest.mark.parametrize(
     "function",
-    [audio.to_int16, audio.normalize, audio.log_mel, audio.mfcc, audio.pitch, audio.energy_db,
-     audio.functionals],
+    [audio.to_int16, audio.normalize, acoustics.log_mel, acoustics.mfcc, acoustics.pitch,
+     acoustics.energy_db, acoustics.functionals],
 )  # fmt: skip
 def test_no_function_accepts_what_is_not_a_wave(function, bad):
     with pytest.raises(audio.AudioError):
@@ -239,16 +239,16 @@ def test_normalize_ignores_gain_and_offset_and_keeps_silence_silent():
 def test_all_frame_features_share_one_grid(n):
     wave = np.random.default_rng(n).uniform(-1, 1, n)
     frames = 1 + n // 160
-    assert audio.pitch(wave).shape == audio.energy_db(wave).shape == (frames,)
-    assert audio.log_mel(wave, 40).shape == (frames, 40)
-    assert audio.mfcc(wave, 20).shape == (frames, 20)
+    assert acoustics.pitch(wave).shape == acoustics.energy_db(wave).shape == (frames,)
+    assert acoustics.log_mel(wave, 40).shape == (frames, 40)
+    assert acoustics.mfcc(wave, 20).shape == (frames, 20)
 
 
 def test_frames_are_centered_on_their_time():
     wave = np.zeros(RATE)
     wave[8_000] = 1.0  # 0.5 s: frame 50
-    assert audio.log_mel(wave).sum(axis=1).argmax() == 50
-    heard = np.flatnonzero(audio.energy_db(wave) > -90)
+    assert acoustics.log_mel(wave).sum(axis=1).argmax() == 50
+    heard = np.flatnonzero(acoustics.energy_db(wave) > -90)
     assert heard.tolist() == [49, 50, 51]
 
 
@@ -274,7 +274,7 @@ def test_log_mel_against_its_definition_written_out():
             triangle = np.minimum((bins - low) / (center - low), (high - bins) / (high - center))
             area = np.maximum(triangle, 0) * 2 / (high - low)
             expected[t, m] = np.log(max(power @ area, 1e-10))
-    np.testing.assert_allclose(audio.log_mel(wave), expected, atol=2e-3)
+    np.testing.assert_allclose(acoustics.log_mel(wave), expected, atol=2e-3)
 
 
 def test_log_mel_of_a_tone_peaks_at_its_band_and_silence_is_the_floor():
@@ -284,29 +284,31 @@ def test_log_mel_of_a_tone_peaks_at_its_band_and_silence_is_the_floor():
         np.arange(8_001.0),
     )
     for hz in (300, 1_000, 4_000):
-        band = audio.log_mel(tone(hz))[50].argmax()
+        band = acoustics.log_mel(tone(hz))[50].argmax()
         assert band == np.abs(centers - hz).argmin()
-    assert np.allclose(audio.log_mel(np.zeros(1_600)), np.log(1e-10))
+    assert np.allclose(acoustics.log_mel(np.zeros(1_600)), np.log(1e-10))
 
 
 def test_mfcc_is_the_cosine_transform_of_log_mel():
     wave = np.random.default_rng(2).standard_normal(4_000) * 0.1
-    mel = audio.log_mel(wave).astype(np.float64)
+    mel = acoustics.log_mel(wave).astype(np.float64)
     m = np.arange(80)
     for k in (0, 1, 5, 12):
         scale = np.sqrt((1 if k == 0 else 2) / 80)
         basis = scale * np.cos(np.pi * k * (m + 0.5) / 80)
-        np.testing.assert_allclose(audio.mfcc(wave)[:, k], mel @ basis, rtol=1e-3, atol=1e-3)
-    louder = audio.mfcc(2 * wave) - audio.mfcc(wave)
+        np.testing.assert_allclose(acoustics.mfcc(wave)[:, k], mel @ basis, rtol=1e-3, atol=1e-3)
+    louder = acoustics.mfcc(2 * wave) - acoustics.mfcc(wave)
     np.testing.assert_allclose(louder[:, 0], np.sqrt(80) * np.log(4), rtol=1e-4)  # level only in c0
     np.testing.assert_allclose(louder[:, 1:], 0, atol=1e-3)
 
 
 def test_energy_is_the_level_in_db_up_to_the_edges():
-    level = audio.energy_db(tone(400, level=1.0))
+    level = acoustics.energy_db(tone(400, level=1.0))
     np.testing.assert_allclose(level, 10 * np.log10(0.5), atol=0.05)
-    np.testing.assert_allclose(audio.energy_db(0.1 * tone(400, level=1.0)) - level, -20, atol=1e-3)
-    assert (audio.energy_db(np.zeros(1_000)) == -100).all()
+    np.testing.assert_allclose(
+        acoustics.energy_db(0.1 * tone(400, level=1.0)) - level, -20, atol=1e-3
+    )
+    assert (acoustics.energy_db(np.zeros(1_000)) == -100).all()
 
 
 # ---- pitch --------------------------------------------------------------------------------------
@@ -318,7 +320,7 @@ def test_pitch_of_tones_and_voices_in_noise(hz, snr_db):
     rng = np.random.default_rng(int(hz))
     for clean in (tone(hz), voice(np.full(RATE, float(hz)))):
         noise = rng.standard_normal(RATE) * clean.std() * 10 ** (-snr_db / 20)
-        found = audio.pitch(clean + noise)[5:-5]
+        found = acoustics.pitch(clean + noise)[5:-5]
         assert np.isfinite(found).mean() > 0.98
         wrong = np.abs(found[np.isfinite(found)] / hz - 1) > 0.03
         assert wrong.mean() < 0.02
@@ -327,7 +329,7 @@ def test_pitch_of_tones_and_voices_in_noise(hz, snr_db):
 
 def test_pitch_follows_a_glide():
     hz = np.linspace(120, 300, 2 * RATE)
-    found = audio.pitch(voice(hz))
+    found = acoustics.pitch(voice(hz))
     truth = hz[np.minimum(np.arange(len(found)) * 160, len(hz) - 1)]
     good = np.abs(found / truth - 1) < 0.03
     assert good[5:-5].mean() > 0.97
@@ -335,32 +337,32 @@ def test_pitch_follows_a_glide():
 
 def test_noise_silence_and_hiss_far_below_the_voice_are_unvoiced():
     rng = np.random.default_rng(3)
-    assert np.isfinite(audio.pitch(0.1 * rng.standard_normal(3 * RATE))).mean() < 0.01
+    assert np.isfinite(acoustics.pitch(0.1 * rng.standard_normal(3 * RATE))).mean() < 0.01
     for constant in (0.0, 0.3):
-        assert np.isnan(audio.pitch(np.full(RATE, constant))).all()
+        assert np.isnan(acoustics.pitch(np.full(RATE, constant))).all()
     wave = np.concatenate([tone(150), 1e-3 * tone(150), 0.02 * rng.standard_normal(RATE)])
-    voiced = np.isfinite(audio.pitch(wave))
+    voiced = np.isfinite(acoustics.pitch(wave))
     assert voiced[5:95].all() and not voiced[110:190].any() and not voiced[210:290].any()
 
 
 def test_pitch_does_not_depend_on_gain_offset_or_sign():
     wave = voice(np.full(RATE, 180.0))
-    found = audio.pitch(wave)
+    found = acoustics.pitch(wave)
     for other in (0.1 * wave, -wave, wave + 0.1):
-        np.testing.assert_allclose(audio.pitch(other)[3:-3], found[3:-3], rtol=1e-3)
+        np.testing.assert_allclose(acoustics.pitch(other)[3:-3], found[3:-3], rtol=1e-3)
 
 
 # ---- functionals --------------------------------------------------------------------------------
 
 
 def value(wave: np.ndarray, name: str) -> float:
-    return float(audio.functionals(wave)[audio.FUNCTIONAL_NAMES.index(name)])
+    return float(acoustics.functionals(wave)[acoustics.FUNCTIONAL_NAMES.index(name)])
 
 
 def test_functionals_have_one_unique_name_each():
-    assert len(set(audio.FUNCTIONAL_NAMES)) == len(audio.FUNCTIONAL_NAMES) == 6 * 28 + 2
-    vector = audio.functionals(tone(150))
-    assert vector.shape == (len(audio.FUNCTIONAL_NAMES),) and vector.dtype == np.float32
+    assert len(set(acoustics.FUNCTIONAL_NAMES)) == len(acoustics.FUNCTIONAL_NAMES) == 6 * 28 + 2
+    vector = acoustics.functionals(tone(150))
+    assert vector.shape == (len(acoustics.FUNCTIONAL_NAMES),) and vector.dtype == np.float32
 
 
 def test_functionals_of_a_glide_by_hand():
@@ -393,7 +395,7 @@ def test_functionals_see_level_and_its_slope():
 
 def test_mfcc_columns_of_the_functionals_are_those_of_mfcc():
     wave = voice(np.linspace(120, 240, RATE))
-    cepstrum = audio.mfcc(wave)
+    cepstrum = acoustics.mfcc(wave)
     for i in (0, 7, 12):
         assert value(wave, f"mfcc_{i}_mean") == pytest.approx(cepstrum[:, i].mean(), abs=1e-3)
         assert value(wave, f"mfcc_{i}_std") == pytest.approx(cepstrum[:, i].std(), abs=1e-3)
@@ -421,21 +423,21 @@ def test_mfcc_columns_of_the_functionals_are_those_of_mfcc():
     ids=["zero", "one", "silence", "dc", "short", "clipped", "bits", "faint", "loud", "click"],
 )
 def test_functionals_are_finite_whatever_the_wave(wave):
-    assert np.isfinite(audio.functionals(wave)).all()
+    assert np.isfinite(acoustics.functionals(wave)).all()
 
 
 def test_unvoiced_clips_get_neutral_pitch():
-    names = [name for name in audio.FUNCTIONAL_NAMES if name.startswith("log_pitch")]
+    names = [name for name in acoustics.FUNCTIONAL_NAMES if name.startswith("log_pitch")]
     assert [value(np.zeros(RATE), name) for name in names] == [0.0] * 6
     assert value(np.zeros(RATE), "voiced_share") == 0
 
 
 def test_functionals_of_three_seconds_take_milliseconds():
     wave = voice(np.linspace(120, 240, 3 * RATE))
-    audio.functionals(wave)
+    acoustics.functionals(wave)
     took = []
     for _ in range(5):
         begin = time.perf_counter()
-        audio.functionals(wave)
+        acoustics.functionals(wave)
         took.append(time.perf_counter() - begin)
     assert min(took) < 0.030  # 5 ms on the machine where this was written

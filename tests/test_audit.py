@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 
 from corpus_trees import iemocap, msp, msp_rows
-from serlib import cli, corpora, manifest
-from serlib.corpora import audit
-from serlib.tables import ManifestError
+from serlib import __main__ as cli
+from serlib.corpora import audit, builder
+from serlib.data import tables
+from serlib.data.tables import ManifestError
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> pd.DataFrame:
-    return corpora.build("iemocap", iemocap(tmp_path_factory.mktemp("i")), progress=False)[0]
+    return builder.build("iemocap", iemocap(tmp_path_factory.mktemp("i")), progress=False)[0]
 
 
 # a manifest's own protocols
@@ -55,7 +56,7 @@ def test_unknown_speakers_of_shared_podcasts_are_told(tmp_path):
     rows = [r for r in msp_rows("NHA", splits=("Train", "Development", "Test1"))]
     rows += ["MSP-PODCAST_0001_0900.wav,H,2,4,2,Unknown,Male,Train"]
     rows += ["MSP-PODCAST_0201_0900.wav,H,2,4,2,Unknown,Male,Train"]  # the podcast is tested
-    df, _ = corpora.build("msp-podcast", msp(tmp_path, rows), progress=False)
+    df, _ = builder.build("msp-podcast", msp(tmp_path, rows), progress=False)
     (proof,) = audit.prove(df, "official")
     assert not proof.leaks
     assert "1 train rows of unknown speakers are from dialogues on both sides" in proof.told
@@ -203,7 +204,7 @@ def test_what_cannot_be_audited_is_said(tmp_path):
 
 def test_check_proves_a_protocol(tmp_path, built, capsys):
     path = str(tmp_path / "m.csv")
-    manifest.write(built, path)
+    tables.write(built, path)
     assert cli.main(["manifest", "check", path, "--protocol", "session"]) == 0
     shown = capsys.readouterr()
     assert shown.out.count("nothing is shared") == 5 and "0 problems" in shown.err

@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from serlib import audio, batching, training
-from serlib.batching import DurationBatchSampler, Item, TextStore, WaveStore, collate
+from serlib.data import audio, batching
+from serlib.data.batching import DurationBatchSampler, Item, collate
+from serlib.data.stores import TextStore, WaveStore
+from serlib.losses import classification
+from serlib.training import loop
 
 # ---------------------------------------------------------------------------------------- WaveStore
 
@@ -170,7 +173,7 @@ def test_collate_features_and_extra_targets():
     batch = collate(items, quantum=4)
     assert batch.inputs.shape == (2, 4, 2) and batch.inputs.dtype == torch.float16
     assert batch.inputs[:, :, 0].tolist() == [[1, 0, 0, 0], [3, 3, 3, 0]]
-    assert batch.emotion.tolist() == [batching.IGNORE] * 2 == [-100] * 2
+    assert batch.emotion.tolist() == [classification.IGNORE] * 2 == [-100] * 2
     assert batch.extra["speaker"].tolist() == [1, 3]
     assert batch.extra["attributes"].tolist() == [[1, 0.5], [3, 0.5]]
 
@@ -397,7 +400,7 @@ def test_an_epoch_of_waves_is_made_little_by_little_and_in_order(ahead):
     clips = batching.Clips(store, [f"k{i}" for i in range(20)], store.durations, prepare=prepare)
     batches = clips.batches([[i] for i in range(20)], ahead=ahead)
     assert len(batches) == 20
-    windows, steps = training.epoch_windows(batches, 2)
+    windows, steps = loop.epoch_windows(batches, 2)
     assert steps == 10 and not made  # nothing is held for the sake of counting
     keys = []
     for window in windows:

@@ -12,19 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import audio, cli, encoders, tuning
-from serlib.batching import Clips, collate
-from serlib.bench import (
-    architectures,
-    contenders,
-    cpu,
-    losses,
-    machine,
-    rehearse,
-    speech,
-    train,
-)
-from serlib.bench.rehearse import RehearsalError
+from serbook.plan import architectures, machine, rehearse
+from serbook.plan.rehearse import RehearsalError
+from serlib import __main__ as cli
+from serlib.data import audio
+from serlib.data.batching import Clips, collate
+from serlib.models import adapters
+from serlib.models.encoders.load import load_encoder
+from serlib.recipes import papers
+from tests.bench import contenders, cpu, losses, speech, train
 
 SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
 
@@ -87,7 +83,7 @@ def test_every_architecture_loads_like_one_from_the_hub(name, tmp_path, monkeypa
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
     folder = architectures.write(name, layers=1, width=32)
     assert architectures.write(name, layers=1, width=32) == folder
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     assert (encoder.n_layers, encoder.width) == (1, 32)
     assert (encoder.modality == "speech") == architectures.PUBLISHED[name].speech
 
@@ -169,7 +165,7 @@ def test_the_trainer_takes_a_recipes_rates():
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates == pytest.approx([0.125, 0.375, 0.375, 0.125])  # as `training.fit`, mid-step
+    assert rates == pytest.approx([0.125, 0.375, 0.375, 0.125])  # as `loop.fit`, mid-step
 
 
 # ------------------------------------------------------------------------------------ commands
@@ -218,7 +214,7 @@ def test_what_can_be_added_is_added(monkeypatch):
     made = {name: make for name, make in train.switches(setup) if name in train.ADDED}
     whole = setup.make()
     lora, again, compiled = (make() for make in made.values())
-    (layer,) = tuning.stack(compiled.model.encoder)
+    (layer,) = adapters.stack(compiled.model.encoder)
     assert layer._compiled_call_impl is not None  # what torch.compile made, not yet called
     learning = [n for n, p in lora.model.encoder.named_parameters() if p.requires_grad]
     assert len(learning) == 4 and all("lora_" in name for name in learning)
@@ -305,7 +301,7 @@ class ThreeRows:
     ],
 )
 def test_a_training_that_loses_something_is_refused(done, before, words):
-    recipe = train.recipes.cai2021("full", epochs=2)
+    recipe = papers.cai2021("full", epochs=2)
     if not words:
         rehearse._check(recipe, ThreeRows(), done, before)
         return

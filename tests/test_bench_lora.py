@@ -1,4 +1,4 @@
-"""`serlib bench lora`: what is compared, and the tables that are made of finished runs."""
+"""`python -m tests.bench lora`: what is compared, and the tables that are made of finished runs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import cli
-from serlib.bench import lora
-from serlib.sweep import Runs
+from serlib import __main__ as cli
+from serlib.experiments.sweep import Runs
+from tests.bench import lora
 
 CLIPS = 60  # of six talkers and three classes
 

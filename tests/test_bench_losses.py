@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from serlib import losses as batched
-from serlib.bench import losses
+from serlib.losses import contrastive
+from serlib.losses.ctc import ctc_loss
+from tests.bench import losses
 
 SMALL = {"n_frames": 24, "width": 12}
 
@@ -32,12 +33,12 @@ def test_loops_decide_the_degenerate_cases_alike():
     z = torch.randn(3, 4, requires_grad=True)
     for target in ([0, 1, 2], [-100] * 3, [0, 0, -100]):
         arguments = z, torch.tensor(target), torch.ones(3)
-        torch.testing.assert_close(losses.swfc_by_sample(*arguments), batched.swfc(*arguments))
+        torch.testing.assert_close(losses.swfc_by_sample(*arguments), contrastive.swfc(*arguments))
     x, lengths = torch.randn(3, 5, 4), torch.tensor([5, 3, 4])
     tokens = torch.tensor([[1, 1, 2], [1, 2, 3], [3, 3, 3]])
     for n_tokens in ([3, 3, 3], [0, 3, 0], [0, 0, 0], [1, 0, 3]):
         arguments = x, lengths, tokens, torch.tensor(n_tokens)
-        torch.testing.assert_close(losses.ctc_by_clip(*arguments), batched.ctc(*arguments))
+        torch.testing.assert_close(losses.ctc_by_clip(*arguments), ctc_loss(*arguments))
 
 
 def test_the_table():

@@ -16,9 +16,15 @@ import papermill
 import pytest
 from jupytext.config import load_jupytext_config
 
-from serlib import chapters, check, experiments, manifest, notebooks, publish, recipes, records
-from serlib.bench import asked
-from serlib.notebooks import BOOK, ChapterError
+from serbook.lesson import check
+from serbook.plan import asked
+from serbook.runner import chapters, notebooks
+from serbook.runner.notebooks import BOOK, ChapterError
+from serbook.site import publish
+from serlib import records
+from serlib.data import manifest
+from serlib.experiments import dataset, experiment
+from serlib.recipes import papers
 
 CHAPTERS = notebooks.chapters()
 REQUIRED = {"00", "01", "02", "03", "04", "05", "06", "07", "08"}
@@ -99,7 +105,7 @@ def test_teaching_parts(path):
     objectives = re.search(r"what you will be able to do\n(.*?)\n```", text, re.S | re.I)
     assert objectives and 3 <= len(re.findall(r"^[-*] ", objectives[1], re.M)) <= 6
     code = "\n".join(c.source for c in notebooks.read(path).cells if c.cell_type == "code")
-    assert f'publish.cost("{path.stem}")' in code, "no box of time and memory"
+    assert f'cells.cost("{path.stem}")' in code, "no box of time and memory"
     for part in ("before this chapter", "predict", "exercise", "solution", "recap"):
         assert part in text.lower(), f"no {part}"
 
@@ -147,7 +153,7 @@ def solutions_must_pass():
 
 @pytest.fixture(scope="session")
 def corpus(home):
-    from serlib.demo import corpus
+    from serlib.corpora.demo import corpus
 
     return corpus.make(progress=False)
 
@@ -189,7 +195,7 @@ def test_a_dry_run_asks_for_what_is_trained(path, smoke):
     wanted, chosen, recipes = set(), 0, asked.of(path, profile="smoke").recipes
     for recipe in recipes:
         try:
-            run = experiments.record(recipe)
+            run = experiment.record(recipe)
         except TypeError:  # a value that is unknown
             chosen += 1
             continue
@@ -197,7 +203,7 @@ def test_a_dry_run_asks_for_what_is_trained(path, smoke):
         chosen += not run.done
     assert chosen <= len(recipes) / 2
     assert len(smoke.made[path] - wanted) <= chosen
-    assert len(smoke.made[path]) <= len(recipes)
+    assert len(smoke.made[path]) <= len(papers)
 
 
 @pytest.mark.slow
@@ -227,7 +233,7 @@ LAYOUTS = (
 @pytest.fixture(scope="session")
 def trees(corpus, tmp_path_factory):
     """A function that lays the demo corpus out as another one, with a manifest; gives its root."""
-    from serlib import cli
+    from serlib import __main__ as cli
 
     roots = {}
 
@@ -250,18 +256,18 @@ def test_each_system_gets_its_data_from_a_readers_tree(layout, trees):
     at = dict(profile="smoke", corpus=layout, data_root=str(trees(layout)))
     eight = tuple(c for c in manifest.CLASSES_8 if c != "contempt" or layout == "msp-podcast")
     wanted = {
-        recipes.cai2021: manifest.CLASSES_4, recipes.mtlser2025: manifest.CLASSES_4,
-        recipes.wang2025: eight, recipes.zgorzynski2025: eight,
+        papers.cai2021: manifest.CLASSES_4, papers.mtlser2025: manifest.CLASSES_4,
+        papers.wang2025: eight, papers.zgorzynski2025: eight,
     }  # fmt: skip
     for make, classes in wanted.items():
         recipe = make(**at)
         assert recipe.classes == classes and recipe.model.n_classes == len(classes)
-        data = experiments.load(recipe, progress=False)
+        data = dataset.load(recipe, progress=False)
         assert len(data.store) == len(data.table) and set(data.table["role"]) == {
             "train", "dev", "test"
         }  # fmt: skip
         assert len(data.counts) == len(classes) and data.counts.sum() == len(data.rows("train"))
-    run = experiments.run(recipes.floor("prior", **at), progress=False)
+    run = experiment.run(papers.floor("prior", **at), progress=False)
     assert run.done and run.summary["test"]["n"] == len(data.rows("test"))
 
 

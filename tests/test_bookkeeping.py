@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from serlib import bookkeeping
-from serlib.batching import Batch
-from serlib.training import fit
+from serlib.data.batching import Batch
+from serlib.training import meter
+from serlib.training.loop import fit
+from serlib.training.meter import Meter, NonFiniteError, is_watched
 from training_toys import (
     Toy,
     assert_same_weights,
@@ -38,7 +39,7 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_clips(tmp_path):
 
     run = open_run(tmp_path)
     keys = toy_batches(2)[1].keys
-    with pytest.raises(bookkeeping.NonFiniteError, match="loss is nan in epoch 2, step 2") as error:
+    with pytest.raises(NonFiniteError, match="loss is nan in epoch 2, step 2") as error:
         fit(Toy(), cross_entropy, batches, dev_scores, settings(), run, progress=False)
     assert error.value.keys == keys and all(key in str(error.value) for key in keys)
     assert state_epochs(run) == 1  # the poisoned weights were not stored
@@ -49,26 +50,26 @@ def test_a_gradient_that_is_not_finite_with_a_loss_that_is():
     def loss(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         return cross_entropy(outputs, batch) + (outputs["emotion"] * 0).sum().sqrt()
 
-    with pytest.raises(bookkeeping.NonFiniteError, match="gradient norm is nan in epoch 1, step 1"):
+    with pytest.raises(NonFiniteError, match="gradient norm is nan in epoch 1, step 1"):
         fit(Toy(), loss, toy_batches, dev_scores, settings(), progress=False)
 
 
 def test_a_long_epoch_is_looked_at_before_its_end(monkeypatch):
-    monkeypatch.setattr(bookkeeping, "READ_EVERY", 2)
+    monkeypatch.setattr(meter, "READ_EVERY", 2)
     steps = []
 
     def loss(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
         steps.append(batch.keys[0])
         return cross_entropy(outputs, batch) * (torch.inf if len(steps) == 3 else 1.0)
 
-    with pytest.raises(bookkeeping.NonFiniteError, match="step 3"):
+    with pytest.raises(NonFiniteError, match="step 3"):
         batches = [toy_batch(i, 1) for i in range(10)]
         fit(Toy(), loss, lambda epoch: batches, dev_scores, settings(), progress=False)
     assert len(steps) == 4
 
 
 def test_many_utterances_are_counted_instead_of_listed():
-    error = bookkeeping.NonFiniteError("the loss is nan", [f"k{i}" for i in range(11)])
+    error = NonFiniteError("the loss is nan", [f"k{i}" for i in range(11)])
     assert "k7 and 3 more" in str(error) and "k8" not in str(error) and len(error.keys) == 11
 
 
@@ -91,16 +92,16 @@ def test_a_generator_trains_like_a_list():
 
 
 def test_amounts_of_audio_by_hand():
-    meter = bookkeeping.Meter(3)
+    gauge = Meter(3)
     short = Batch(
         inputs=torch.zeros(2, 4, 3), lengths=torch.tensor([4, 2]), emotion=torch.tensor([0, 1]),
         keys=["a", "b"], index=torch.tensor([0, 1]), seconds=6.0,
     )  # fmt: skip
-    meter.add(0, short, torch.tensor(1.0))  # 6 s in 8 s of input
-    meter.add(1, toy_batch(0, 4, seconds=3.0), torch.tensor(4.0))  # 12 s, no padding
-    meter.add_norm(0, [short], torch.tensor(0.5))
-    meter.add_norm(1, [short], torch.tensor(1.5))
-    row = meter.row(lambda part: part * 2)  # two processes with the same numbers
+    gauge.add(0, short, torch.tensor(1.0))  # 6 s in 8 s of input
+    gauge.add(1, toy_batch(0, 4, seconds=3.0), torch.tensor(4.0))  # 12 s, no padding
+    gauge.add_norm(0, [short], torch.tensor(0.5))
+    gauge.add_norm(1, [short], torch.tensor(1.5))
+    row = gauge.row(lambda part: part * 2)  # two processes with the same numbers
     assert row["epoch"] == 3 and row["steps"] == 2 and row["clips"] == 12
     assert row["loss"] == pytest.approx((2 * 1.0 + 4 * 4.0) / 6)
     assert row["gradient_norm"] == 1.0
@@ -110,7 +111,7 @@ def test_amounts_of_audio_by_hand():
 
 
 def test_one_line_per_epoch_where_nobody_watches(capsys, monkeypatch):
-    monkeypatch.setattr(bookkeeping, "is_watched", lambda: False)
+    monkeypatch.setattr(meter, "is_watched", lambda: False)
     arguments = (Toy(), cross_entropy, toy_batches, scripted([0.25, 0.5, 0.25] * 4))
     fit(*arguments, settings(epochs=12))
     lines = capsys.readouterr().out.splitlines()
@@ -122,7 +123,7 @@ def test_one_line_per_epoch_where_nobody_watches(capsys, monkeypatch):
 
 
 def test_one_bar_where_somebody_watches(capsys, monkeypatch):
-    monkeypatch.setattr(bookkeeping, "is_watched", lambda: True)
+    monkeypatch.setattr(meter, "is_watched", lambda: True)
     fit(Toy(), cross_entropy, toy_batches, dev_scores, settings(epochs=2))
     out, err = capsys.readouterr()
     assert out == ""
@@ -140,7 +141,7 @@ def test_a_notebook_is_watched_only_if_a_server_opened_it(session, watched, monk
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     if session:
         monkeypatch.setenv("JPY_SESSION_NAME", session)
-    assert bookkeeping.is_watched() is watched
+    assert is_watched() is watched
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -149,4 +150,4 @@ def test_outside_notebooks_a_terminal_is_watched(terminal, monkeypatch):
     fake.get_ipython = lambda: None
     monkeypatch.setitem(sys.modules, "IPython", fake)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    assert bookkeeping.is_watched() is terminal
+    assert is_watched() is terminal

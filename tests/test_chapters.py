@@ -14,8 +14,11 @@ import joblib
 import nbformat
 import pytest
 
-from serlib import chapters, notebooks, publish, records
-from serlib.notebooks import ChapterError, UsageError
+import serlib
+from serbook.runner import chapters, names, notebooks
+from serbook.runner.notebooks import ChapterError, UsageError
+from serbook.site import publish
+from serlib import records
 
 TOY = """
 # %% [markdown]
@@ -31,8 +34,8 @@ flag = False
 name = ""
 
 # %%
-from serlib import publish
-publish.cost("01_toy")
+from serbook.lesson import cells
+cells.cost("01_toy")
 
 # %%
 print(profile, rate, seeds, flag, name)
@@ -207,30 +210,12 @@ def test_published_notebook_is_clean_and_the_same_each_time(write_chapter, tmp_p
     assert f"{first.seconds / 60:.1f} minutes" in shown["text/markdown"]
 
 
-def test_runs_again_when_anything_that_decides_it_changes(write_chapter, tmp_path, monkeypatch):
+def test_a_name_depends_on_source_and_parameters(write_chapter):
     source = write_chapter(PARAMETERS + "x = 1")
-    monkeypatch.setattr(chapters, "PACKAGE", tmp_path / "package")
-    monkeypatch.setattr(chapters, "MANIFEST", tmp_path / "demo.csv")
-    (tmp_path / "package" / "sub").mkdir(parents=True)
-    keys = [chapters.run_key(source, {"x": 1})]
-
-    def changed() -> bool:
-        keys.append(chapters.run_key(source, {"x": 1}))
-        return keys[-1] not in keys[:-1]
-
-    assert chapters.run_key(source, {"x": 1}) == keys[0]
-    for path in ("package/a.py", "package/sub/b.py", "package/sub/model.safetensors", "demo.csv"):
-        (tmp_path / path).write_text("1")
-        assert changed(), path
-        (tmp_path / path).write_text("2")
-        assert changed(), path
-    (tmp_path / "package" / "sub" / "b.py").rename(tmp_path / "package" / "b.py")
-    assert changed()
+    first = names.key(source, {"x": 1})
+    assert first == names.key(source, {"x": 1}) != names.key(source, {"x": 2})
     source.write_text(source.read_text() + "# more\n")
-    assert changed()
-    assert chapters.run_key(source, {"x": 2}) not in keys
-    (tmp_path / "package" / "README.md").write_text("decides nothing")
-    assert not changed()
+    assert names.key(source, {"x": 1}) != first
 
 
 def failed(write_chapter, tmp_path, code: str, **options):
@@ -311,7 +296,7 @@ def test_two_processes_run_a_chapter_once(write_chapter, tmp_path):
         threading.Thread(
             target=lambda: runs.append(
                 subprocess.run(
-                    [sys.executable, "-c", "import sys; from serlib import chapters; "
+                    [sys.executable, "-c", "import sys; from serbook.runner import chapters; "
                      "chapters.state_digest = lambda: 'steady'; "
                      "r = chapters.execute(sys.argv[1], 'smoke', out_root=sys.argv[2]); "
                      "print(r.ok, r.cached)", source, tmp_path / "out"],
@@ -357,7 +342,7 @@ for _ in tqdm([1]): pass
     run = chapters.execute(write_chapter(PARAMETERS + code), "smoke", out_root=tmp_path / "out")
     executable, package, home, watched = text(run).splitlines()
     assert executable == sys.executable and watched == "False"
-    assert Path(package).parent == chapters.PACKAGE and Path(home) == tmp_path / "home"
+    assert Path(package) == Path(serlib.__file__) and Path(home) == tmp_path / "home"
     assert "widget" not in run.notebook.read_text() and "1/1" not in run.notebook.read_text()
 
 
@@ -420,7 +405,7 @@ def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
     beside = publish.pair(run, source.parent)
     assert beside == source.with_suffix(".ipynb")
     assert notebooks.compare(source, beside) == []
-    took = publish.measured(source.parent)
+    took = notebooks.measured(source.parent)
     assert took == {"01_toy": {"profile": "demo", "seconds": run.seconds, "peak_mb": run.peak_mb,
                                "cores": joblib.cpu_count(), "began": run.began}}  # fmt: skip
 

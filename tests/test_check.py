@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from serlib import check
-from serlib.check import CheckError, WrongAnswerError
+from serbook.lesson import check
+from serbook.lesson.check import CheckError, WrongAnswerError
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,13 @@ import pytest
 import yaml
 
 from claims_toys import SMALL, judged, make
-from serlib import claims, cli, records
-from serlib.claims import ClaimError, of_number, pages
-from serlib.claims import runs as claim_runs
-from serlib.metrics import Interval
+from serbook import claims
+from serbook.claims import ClaimError, of_number, pages
+from serbook.claims import runs as claim_runs
+from serbook.runner import evidence
+from serlib import __main__ as cli
+from serlib import records
+from serlib.metrics.intervals import Interval
 
 BOOK = claims.read()
 NAN = float("nan")
@@ -79,7 +82,7 @@ def test_every_system_is_used_and_can_be_made_at_every_profile():
     assert used == set(BOOK.systems)
     for profile in ("smoke", "demo", "full"):
         made = {n: records.plain(BOOK.recipe(n, profile)) for n in BOOK.systems}
-        keys = {n: claim_runs.system_key(recipe) for n, recipe in made.items()}
+        keys = {n: evidence.system_key(recipe) for n, recipe in made.items()}
         for claim in BOOK.claims:
             for step in claim.steps:
                 assert len({keys[n] for n in step.systems}) == len(step.systems), claim.id

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from serlib.claims import proofs, rules
-from serlib.claims.rules import RuleError, Step, bounds, derive, parse
+from serbook.claims import proofs, rules
+from serbook.claims.rules import RuleError, Step, bounds, derive, parse
 
 
 def test_every_kind_of_rule():

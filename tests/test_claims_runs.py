@@ -12,11 +12,13 @@ import soundfile
 import torch
 
 from model_toys import RATE, tiny_folders, tone
-from serlib import manifest, recipes, records
-from serlib.claims import runs
-from serlib.model import SER
-from serlib.recipe import RecipeError
-from serlib.sweep import Runs
+from serbook.claims import runs
+from serlib import records
+from serlib.data import manifest, tables
+from serlib.experiments.sweep import Runs
+from serlib.models.recognizer import SER
+from serlib.recipes import papers
+from serlib.recipes.recipe import RecipeError
 
 CONTEMPT = manifest.CLASSES_8.index("contempt")
 
@@ -26,7 +28,7 @@ def trained(tmp_path, tmp_path_factory, monkeypatch):
     """A recipe and a finished run of it, whose model answers "contempt" wherever it may."""
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
     encoder = tiny_folders(tmp_path_factory)("wavlm", "layer")
-    recipe = recipes.wang2025_baseline("full").change(encoder=encoder, hidden=8)
+    recipe = papers.wang2025_baseline("full").change(encoder=encoder, hidden=8)
     model = SER(recipe.model, n_speakers=0, seed=0)
     with torch.no_grad():
         [*model.heads["emotion"].parameters()][-1][CONTEMPT] += 100  # the bias of the last layer
@@ -47,7 +49,7 @@ def corpus(root, emotions, speakers):
             {"key": f"other-{i}", "dataset": "other", "utt_id": str(i), "wav": f"{i}.wav",
              "length": 0.3, "emotion": emotion, "speaker": speaker, "group": f"g{i}"}
         )  # fmt: skip
-    manifest.write(pd.DataFrame(rows), root / "other.csv")
+    tables.write(pd.DataFrame(rows), root / "other.csv")
     return str(root)
 
 

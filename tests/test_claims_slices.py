@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from claims_toys import judged, make
-from serlib import claims, notebooks, records
-from serlib.bench import asked
-from serlib.claims import pages
-from serlib.claims import runs as claim_runs
+from serbook import claims
+from serbook.claims import pages
+from serbook.plan import asked
+from serbook.runner import evidence, notebooks
+from serlib import records
 
 BOOK = claims.read()
 
@@ -154,13 +155,13 @@ def test_what_directions_need_is_what_the_chapters_run():
     ran = set()
     for recipe in (r for path in paths for r in asked.of(path, profile="demo").recipes):
         with contextlib.suppress(TypeError):  # a value that only a real run has
-            ran.add(claim_runs.system_key(records.plain(recipe)))
+            ran.add(evidence.system_key(records.plain(recipe)))
     steps = {s for c in BOOK.claims if c.kind == "direction" for s in c.steps}
     lacking = {
         name
         for step in steps
         for name in step.systems
-        if claim_runs.system_key(records.plain(BOOK.recipe(name, "demo"))) not in ran
+        if evidence.system_key(records.plain(BOOK.recipe(name, "demo"))) not in ran
     }
     # An α that demo leaves out, a β that dev chooses, and a system of the full tier.
     assert lacking <= {"cai.0_001", "wang.swfc", "wang.ours"}

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from serlib import chapters, cli, notebooks, publish
+from serbook.runner import chapters, notebooks
+from serbook.site import publish
+from serlib import __main__ as cli
 
 CHAPTER = """
 # %% [markdown]
@@ -40,7 +42,7 @@ def toy(write_chapter, monkeypatch, steady):
 
 def call(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "serlib.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "serlib", *arguments], capture_output=True, text=True
     )
 
 
@@ -191,7 +193,8 @@ def test_machine_tells_cores_memory_and_minutes(capsys):
 
 
 def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
-    from serlib.demo import card, corpus, pretrain, roberta, whisper
+    from data_manifests.making import card, pretrain, roberta, whisper
+    from serlib.corpora.demo import corpus
 
     calls = []
     monkeypatch.setattr(corpus, "make", lambda progress: calls.append(progress) or tmp_path)
@@ -213,7 +216,7 @@ def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
 
 
 def test_manifest_check(tmp_path, capsys, monkeypatch):
-    from serlib import manifest
+    from serlib.data import manifest
 
     table = pd.DataFrame({"key": ["a", "b"], "wav": ["a.wav", "b.wav"]})
     monkeypatch.setattr(manifest, "read", lambda path: table)

@@ -11,12 +11,14 @@ from unittest import mock
 import pandas as pd
 import pytest
 
-from serlib import cluster, experiments, recipes, records
-from serlib.sweep import sweep
+from serlib import records
+from serlib.experiments import cluster, experiment
+from serlib.experiments.sweep import sweep
+from serlib.recipes import papers
 
 distributed = pytest.importorskip("distributed")
 # Epochs enough to be killed in the middle of them.
-SMALL = recipes.cai2021("smoke").change(n_layers=1, freeze_layers=0, epochs=3, name="small")
+SMALL = papers.cai2021("smoke").change(n_layers=1, freeze_layers=0, epochs=3, name="small")
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     own_home, two_workers, monkeypatch, tmp_path_factory
 ):
     asked = SMALL.vary(seed=[0, 1])
-    runs = [experiments.record(r) for r in asked]
+    runs = [experiment.record(r) for r in asked]
     killed: dict = {}
     with distributed.Client(two_workers, set_as_default=False) as watching:
         arguments = (runs[0], watching, killed)
@@ -70,7 +72,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     (alone / "demo").symlink_to(own_home / "demo")
     (alone / "features").symlink_to(own_home / "features")
     monkeypatch.setenv("SERLIB_HOME", str(alone))
-    expected = experiments.run(asked[0], progress=False)
+    expected = experiment.run(asked[0], progress=False)
     pd.testing.assert_frame_equal(expected.predictions("test"), runs[0].predictions("test"))
     # Finished runs are read: a cluster that would fail is not even asked.
     monkeypatch.setenv("SERLIB_HOME", str(own_home))

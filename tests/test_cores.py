@@ -20,9 +20,9 @@ import psutil
 import pytest
 import torch
 
-from serlib import chapters, cores, notebooks
-from serlib.chapters import ChapterRun
-from serlib.notebooks import UsageError
+from serbook.runner import chapters, cores, notebooks
+from serbook.runner.chapters import ChapterRun
+from serbook.runner.notebooks import UsageError
 
 PARAMETERS = """
 # %% tags=["parameters"]
@@ -255,7 +255,8 @@ time.sleep(600)
     for name in ("00_a", "01_b", "02_c", "03_last"):
         folder = write_chapter(PARAMETERS + body, name).parent
     code = (
-        "import sys; from pathlib import Path; from serlib import chapters, cli\n"
+        "import sys; from pathlib import Path; from serbook.runner import chapters\n"
+        "from serlib import __main__ as cli\n"
         f"chapters.book.__kwdefaults__['folder'] = Path({str(folder)!r})\n"
         "sys.exit(cli.main(['book', '--profile', 'smoke', '--jobs', '2']))"
     )

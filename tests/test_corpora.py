@@ -12,9 +12,13 @@ import soundfile
 import yaml
 
 from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
-from serlib import cli, corpora, experiments, manifest, recipes
-from serlib.corpora import cards, counts, files, measure
-from serlib.tables import ManifestError
+from serlib import __main__ as cli
+from serlib.corpora import builder, cards, counts, files, measure
+from serlib.data import manifest, splits, tables
+from serlib.data.tables import ManifestError
+from serlib.experiments import dataset
+from serlib.recipes import papers
+from serlib.recipes.recipe import RecipeError
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def test_cards_are_complete(name):
     for expected in card.expected:
         assert expected.source and expected.status in ("verified", "quoted")
         columns = {c for by in expected.counts for c in by.split()} | set(expected.where)
-        assert columns <= {*manifest.COLUMNS, "scenario"}
+        assert columns <= {*tables.COLUMNS, "scenario"}
         for by, nested in expected.counts.items():
             sizes = [n for _, n in counts._flat(nested)]
             assert all(isinstance(n, int) and n >= 0 for n in sizes), (name, expected.name, by)
@@ -43,14 +47,14 @@ def test_cards_are_complete(name):
                 assert sum(sizes) == expected.total, (name, expected.name, by)
 
 
-@pytest.mark.parametrize("name", corpora.CORPORA)
+@pytest.mark.parametrize("name", builder.CORPORA)
 def test_every_corpus_has_a_card_that_agrees_with_its_module(name):
     card = cards.read(name)
     module = importlib.import_module(f"serlib.corpora.{name.replace('-', '_')}")
     assert card.layout and callable(module.utterances)
     if card.labels:  # a corpus; the others are formats
         assert dict(card.labels) == module.EMOTIONS
-        assert card.citation and set(card.protocols) & set(manifest.PROTOCOLS)
+        assert card.citation and set(card.protocols) & set(splits.PROTOCOLS)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_counts_of_another_release_are_not_compared():
 
 
 def test_a_built_manifest_is_complete_and_comes_back(tmp_path):
-    df, report = corpora.build("iemocap", iemocap(tmp_path), progress=False)
+    df, report = builder.build("iemocap", iemocap(tmp_path), progress=False)
     assert manifest.check(df) == [] and len(df) == report.utterances == 100
     for column in ("sha256", "bytes", "sample_rate", "channels", "num_frame", "length", "text",
                    "speaker", "gender", "group", "license", "language", "style"):  # fmt: skip
@@ -129,8 +133,8 @@ def test_a_built_manifest_is_complete_and_comes_back(tmp_path):
     assert set(df["key"]) == set("iemocap-" + df["utt_id"])
     assert df["length"].tolist() == [0.6] * 100 and report.hours == pytest.approx(60 / 3600)
     for name in ("m.csv", "m.jsonl"):
-        manifest.write(df, tmp_path / name)
-        pd.testing.assert_frame_equal(manifest.read(tmp_path / name), df)
+        tables.write(df, tmp_path / name)
+        pd.testing.assert_frame_equal(tables.read(tmp_path / name), df)
     assert report.classes.loc["excitement", "all"].sum() == 20
     by = {d.by for d in report.differences}
     assert {"total", "emo", "session", "session emo", "speaker", "gender"} <= by
@@ -138,7 +142,7 @@ def test_a_built_manifest_is_complete_and_comes_back(tmp_path):
 
 
 def test_a_partial_copy_is_no_error(tmp_path):
-    df, report = corpora.build("iemocap", iemocap(tmp_path, [2, 5]), progress=False)
+    df, report = builder.build("iemocap", iemocap(tmp_path, [2, 5]), progress=False)
     assert set(df["session"]) == {"iemocap-Ses02", "iemocap-Ses05"}
     missing = {d.value for d in report.differences if d.by == "session" and not d.found}
     assert missing == {"Ses01", "Ses03", "Ses04"}
@@ -160,7 +164,7 @@ def test_what_cannot_be_used_is_left_out_by_name(tmp_path, fresh):
     os.symlink(outside, audio / names[6])
     (audio / names[7]).write_bytes(b"\0\0\0\x20ftypisom" + bytes(100))
     (audio / names[8]).write_bytes(whole[:60])
-    df, report = corpora.build("msp-podcast", root, progress=False)
+    df, report = builder.build("msp-podcast", root, progress=False)
     assert list(report.excluded) == [f"Audios/{name}" for name in names[:9]]
     words = ["no such file", "empty", "web page", "git lfs pull", "cut short", "no samples",
              "outside", "manifest extract", "cut short"]  # fmt: skip
@@ -174,7 +178,7 @@ def test_paths_that_leave_the_root_are_refused(tmp_path, fresh):
     wav(tmp_path / "secret.wav")
     rows = [*msp_rows("NH"), "../../secret_1_1.wav,N,2,4,2,7,Male,Train"]
     with pytest.raises(ManifestError, match="no podcast in"):
-        corpora.build("msp-podcast", msp(tmp_path / "msp", rows, wavs=False), progress=False)
+        builder.build("msp-podcast", msp(tmp_path / "msp", rows, wavs=False), progress=False)
     facts = measure.measure(tmp_path / "msp", ["../secret.wav", "/etc/passwd"], progress=False)
     assert facts["error"].str.contains("climbs out|is absolute").all()
 
@@ -182,7 +186,7 @@ def test_paths_that_leave_the_root_are_refused(tmp_path, fresh):
 def test_a_tree_without_audio_says_so(tmp_path, fresh):
     root = msp(tmp_path, msp_rows("NH"), wavs=False)
     with pytest.raises(ManifestError, match=r"none of 12 files under .* can be used; Audios/MSP"):
-        corpora.build("msp-podcast", root, progress=False)
+        builder.build("msp-podcast", root, progress=False)
 
 
 def test_equal_audio_is_flagged_and_told(tmp_path, fresh):
@@ -190,7 +194,7 @@ def test_equal_audio_is_flagged_and_told(tmp_path, fresh):
     a, b, c = "0001_0000", "0001_0001", "0002_0000"  # N, H; N of another speaker
     for name in (a, b, c):
         wav(root / "Audios" / f"MSP-PODCAST_{name}.wav", seed=0)
-    df, report = corpora.build("msp-podcast", root, progress=False)
+    df, report = builder.build("msp-podcast", root, progress=False)
     keys = tuple(f"msp-podcast-MSP-PODCAST_{name}" for name in (a, b, c))
     assert report.duplicates == ((keys, True),) and report.problems == ()
     flagged = df["flags"].map(lambda flags: "duplicate_audio" in flags)
@@ -210,7 +214,7 @@ def test_flags_of_audio_and_text(tmp_path, fresh):
     soundfile.write(folder / f"{names[2]}.wav", [0.0] * 16_000, 16_000)
     soundfile.write(folder / f"{names[3]}.wav", [0.1, -0.1] * 8_000, 16_000, format="AIFF")
     wav(folder / f"{names[4]}.wav", 61.0, rate=8_000)
-    df, report = corpora.build("iemocap", tmp_path, progress=False)
+    df, report = builder.build("iemocap", tmp_path, progress=False)
     assert df["flags"].tolist() == [
         ["stereo"], ["too_short"], ["no_audio"], ["aiff_in_wav"], ["too_long"], ["missing_text"],
     ]  # fmt: skip
@@ -222,18 +226,18 @@ def test_flags_of_audio_and_text(tmp_path, fresh):
 
 def test_versions_are_given_or_recognized(tmp_path, fresh):
     root = msp(tmp_path, msp_rows("NH"))
-    df, report = corpora.build("msp-podcast", root, progress=False)
+    df, report = builder.build("msp-podcast", root, progress=False)
     assert df["dataset_version"].isna().all() and report.version == "" and not report.checked
     assert "nothing was compared" in str(report)
-    df, report = corpora.build("msp-podcast", root, version="1.11", progress=False)
+    df, report = builder.build("msp-podcast", root, version="1.11", progress=False)
     assert set(df["dataset_version"]) == {"1.11"} and report.checked == ("sizes of 1.11",)
 
 
 def test_unknown_names_and_folders(tmp_path):
     with pytest.raises(ManifestError, match="no corpus 'timit': use one of .*iemocap"):
-        corpora.build("timit", tmp_path)
+        builder.build("timit", tmp_path)
     with pytest.raises(ManifestError, match="no folder .*: give the one"):
-        corpora.build("iemocap", tmp_path / "none")
+        builder.build("iemocap", tmp_path / "none")
 
 
 # measuring
@@ -327,11 +331,11 @@ def test_experiments_load_a_built_manifest(tmp_path, fresh, name):
     tree = iemocap(tmp_path) if name == "iemocap" else msp(tmp_path, msp_rows(per=12))
     out = tmp_path / f"{name}.csv"
     command = ["manifest", "build", name, "--root", str(tree), "--out", str(out), "--quiet"]
-    with pytest.raises(recipes.RecipeError, match=f"serlib {' '.join(command[:-1])}"):
-        experiments.load(recipes.cai2021("full", name, str(tree)))
+    with pytest.raises(RecipeError, match=f"serlib {' '.join(command[:-1])}"):
+        dataset.load(papers.cai2021("full", name, str(tree)))
     assert cli.main(command) == 0
-    recipe = recipes.cai2021 if name == "iemocap" else recipes.wang2025_baseline
-    data = experiments.load(recipe("full", "", str(tree)), progress=False)
+    recipe = papers.cai2021 if name == "iemocap" else papers.wang2025_baseline
+    data = dataset.load(recipe("full", "", str(tree)), progress=False)
     if name == "iemocap":
         assert data.counts.tolist() == [12, 24, 12, 12] and len(data.rows("test")) == 20
     else:
@@ -371,7 +375,7 @@ def test_manifest_build_is_strict_only_where_counts_differ(tmp_path, fresh, monk
         out = str(tmp_path / "m.csv")
         command = ["manifest", "build", "iemocap", "--root", str(tree), "--out", out, "--strict"]
         assert cli.main([*command, "--quiet"]) == code
-    table = json.loads(json.dumps(manifest.rows(manifest.read(tmp_path / "m.csv"))))
+    table = json.loads(json.dumps(tables.rows(tables.read(tmp_path / "m.csv"))))
     assert len(table) == 20
 
 

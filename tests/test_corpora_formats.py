@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import corpora, manifest
-from serlib.corpora import audformat, emobox, files, folder
-from serlib.demo import trees
-from serlib.demo.treekit import riff
-from serlib.manifest import ManifestError
+from serlib.corpora import audformat, builder, emobox, files, folder
+from serlib.data import manifest, splits
+from serlib.data.tables import ManifestError
+from tests.trees import trees
+from tests.trees.treekit import riff
 
 NOISE = np.random.default_rng(0)
 
@@ -68,7 +68,7 @@ def test_usual_names_need_no_map(mine):
         "c1,,Unknown,unknown,,Hm,4\n"
     )
     sound(mine / "y/c1.wav")
-    df, report = corpora.build("folder", mine, progress=False)
+    df, report = builder.build("folder", mine, progress=False)
     assert df["wav"].tolist() == ["x/a1.wav", "x/a2.wav", "y/b1.wav", "y/c1.wav"]
     assert df["emotion"].tolist() == ["happiness", "excitement", "neutral", None]
     assert df["emo"].tolist() == ["happy", "exc", "Neutral", None]
@@ -90,7 +90,7 @@ def test_a_map_says_the_rest(mine):
         "attr_scale: [1, 5]\n"
         "cells: {language: deu, style: natural, license: CC0-1.0}\n"
     )
-    df, _ = corpora.build("folder", mine, version="7", progress=False)
+    df, _ = builder.build("folder", mine, version="7", progress=False)
     assert df["emotion"].tolist() == ["happiness", None, "neutral"]
     assert df["valence"].tolist() == [4.0, 1.0, 2.5] and df["valence_raw"].tolist() == [3, 1, 2]
     assert df["attr_scale"].tolist() == [[1, 5]] * 3
@@ -134,7 +134,7 @@ def test_a_path_out_of_the_folder_is_left_out_by_name(tmp_path):
     (tmp_path / "in/t.csv").write_text(
         f"file,label\na.wav,sad\n../secret.wav,sad\n{tmp_path}/secret.wav,sad\nb.wav,sad\n"
     )
-    df, report = corpora.build("folder", tmp_path / "in", progress=False)
+    df, report = builder.build("folder", tmp_path / "in", progress=False)
     assert df["wav"].tolist() == ["a.wav"]
     why = list(report.excluded.values())
     assert "climbs out" in why[0] and "absolute" in why[1] and "outside" in why[2]
@@ -146,7 +146,7 @@ def test_a_folder_needs_one_table_and_says_if_talkers_are_unknown(tmp_path):
     sound(tmp_path / "a.wav", 2.0)
     lines = "file,label,start,end\na.wav,sad,0.0,0.9\na.wav,happy,1.0,2.0\n"
     (tmp_path / "one.csv").write_text(lines)
-    df, report = corpora.build("folder", tmp_path, progress=False)
+    df, report = builder.build("folder", tmp_path, progress=False)
     assert df["utt_id"].tolist() == ["a_0.0", "a_1.0"] and df["group"].is_unique
     assert df["length"].tolist() == [0.9, 1.0]
     assert "nothing proves" in report.notes[1]
@@ -163,21 +163,21 @@ def emodb(tmp_path_factory):
     """A manifest and the EmoBox checkout that was written from it, audio in its place."""
     root = tmp_path_factory.mktemp("emobox")
     trees.write("emodb", root / "downloads/emodb", utterances=40, flaws=False)
-    df, _ = corpora.build("emodb", root / "downloads/emodb", progress=False)
+    df, _ = builder.build("emodb", root / "downloads/emodb", progress=False)
     emobox.write(df, root)
     return root, df
 
 
 def test_what_is_written_for_emobox_comes_back(emodb):
     root, df = emodb
-    back, report = corpora.build("emobox", root, version="emodb", progress=False)
+    back, report = builder.build("emobox", root, version="emodb", progress=False)
     columns = "key utt_id dataset emo emotion speaker group fold length num_frame sha256".split()
     pd.testing.assert_frame_equal(back[columns], df[columns])
     assert (back["wav"] == "downloads/emodb/" + df["wav"]).all()
     assert report.notes == () and report.excluded == {}
     for fold in range(1, 6):
-        roles = manifest.protocol(df, "session", fold=fold)
-        pd.testing.assert_series_equal(manifest.protocol(back, "session", fold=fold), roles)
+        roles = splits.protocol(df, "session", fold=fold)
+        pd.testing.assert_series_equal(splits.protocol(back, "session", fold=fold), roles)
     titles = json.loads((root / "data/emodb/label_map.json").read_text())
     assert titles["L"] == "Boredom" and titles["W"] == "Anger"
 
@@ -231,7 +231,7 @@ def test_emobox_takes_one_dataset_and_no_leaks(emodb, tmp_path):
     mixed = pd.concat([df, df.assign(dataset="other", key="other-" + df["utt_id"])])
     with pytest.raises(ManifestError, match="here are 2"):
         emobox.write(mixed, tmp_path)
-    with pytest.raises(manifest.LeakError, match="random"):
+    with pytest.raises(splits.LeakError, match="random"):
         emobox.write(df, tmp_path, protocol="random")
 
 
@@ -276,7 +276,7 @@ def database(tmp_path):
 
 
 def test_audformat_tables_are_put_together(database):
-    df, report = corpora.build("audformat", database, version="emotion.*", progress=False)
+    df, report = builder.build("audformat", database, version="emotion.*", progress=False)
     assert df["wav"].tolist() == [f"wav/{name}.wav" for name in "abcd"]
     assert df["emo"].tolist() == ["anger", "mixed", "happiness", None]
     assert df["emotion"].tolist() == ["anger", None, "happiness", None]
@@ -292,7 +292,7 @@ def test_audformat_tables_are_put_together(database):
 
 
 def test_audformat_segments_keep_their_times(database):
-    df, report = corpora.build("audformat", database, version="segments", progress=False)
+    df, report = builder.build("audformat", database, version="segments", progress=False)
     assert df["utt_id"].tolist() == ["wav_a_0.0", "wav_a_1.25"]
     assert df["start"].tolist() == [0.0, 1.25] and df["end"][0] == 0.5 and np.isnan(df["end"][1])
     assert df["length"].tolist() == [0.5, 0.75] and report.problems == ()

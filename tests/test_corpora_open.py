@@ -9,10 +9,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from serlib import audio, cli, corpora, manifest
-from serlib.corpora import cards, clips, cremad, emodb, emotiw2018, meiju2025, meld, ravdess
-from serlib.demo import trees
-from serlib.manifest import ManifestError
+from serlib import __main__ as cli
+from serlib.corpora import (
+    builder,
+    cards,
+    clips,
+    cremad,
+    emodb,
+    emotiw2018,
+    meiju2025,
+    meld,
+    ravdess,
+)
+from serlib.data import audio, manifest, splits, tables
+from serlib.data.tables import ManifestError
+from tests.trees import trees
 
 NAMES = ("emodb", "ravdess", "cremad", "meld", "emotiw2018", "meiju2025")
 LOADERS = dict(zip(NAMES, (emodb, ravdess, cremad, meld, emotiw2018, meiju2025), strict=True))
@@ -27,7 +38,7 @@ def built(tmp_path_factory):
         if name not in known:
             root = tmp_path_factory.mktemp(name)
             answers = trees.write(name, root, utterances=40)
-            known[name] = (root, answers, *corpora.build(name, root, progress=False))
+            known[name] = (root, answers, *builder.build(name, root, progress=False))
         return known[name]
 
     return get
@@ -72,7 +83,7 @@ def test_cells_that_the_card_knows(name, built):
     assert set(df["language"]) == {"deu" if name == "emodb" else "eng"}
     labeled = df[df["emo"].notna()]
     assert (labeled["emo"].map(dict(card.labels)) == labeled["emotion"]).all()
-    assert set(card.labels.values()) <= set(manifest.EMOTIONS)
+    assert set(card.labels.values()) <= set(tables.EMOTIONS)
     for expected in card.expected:
         sums = [sum(flat(nested)) for nested in expected.counts.values()]
         assert expected.total is None or set(sums) <= {expected.total}, expected.name
@@ -95,7 +106,7 @@ def test_folds_keep_talkers_apart(name, built):
     _, _, df, _ = built(name)
     folds = df.groupby("speaker")["fold"].nunique()
     assert (folds == 1).all() and (df["group"] == df["speaker"]).all()
-    roles = manifest.protocol(df, "session", fold=1)
+    roles = splits.protocol(df, "session", fold=1)
     assert {"train", "dev", "test"} == set(roles)
 
 
@@ -146,7 +157,7 @@ def test_ravdess_reads_every_field(tmp_path):
 
 def test_cremad_gives_what_was_heard_on_request(built):
     root, answers, acted, _ = built("cremad")
-    heard, report = corpora.build("cremad", root, version="perceived", progress=False)
+    heard, report = builder.build("cremad", root, version="perceived", progress=False)
     theirs = answers.set_index("utt_id")["perceived"]
     assert (heard["emotion"] == heard["utt_id"].map(theirs)).all()
     assert set(heard["emotion_source"]) == {"perceived_voice"}
@@ -178,7 +189,7 @@ def test_cremad_without_its_tables(tmp_path):
     with pytest.raises(ManifestError, match="acted or perceived"):
         cremad.utterances(tmp_path, version="1.0")
     with pytest.raises(ManifestError, match="git lfs pull"):
-        corpora.build("cremad", tmp_path, progress=False)
+        builder.build("cremad", tmp_path, progress=False)
     (tmp_path / "VideoDemographics.csv").write_text('"ActorID","Sex"\n1001,"Male"\n')
     with pytest.raises(ManifestError, match="no column Age"):
         cremad.utterances(tmp_path)
@@ -226,9 +237,9 @@ def test_meld_official_split_shares_talkers_and_is_refused(tmp_path):
             HEAD + "1,Hey,Ross,joy,positive,0,0,4,7\n2,Yes,Emma,fear,negative,1,0,4,7\n"
         )
     df = meld.utterances(tmp_path).assign(sha256=None)
-    with pytest.raises(manifest.LeakError, match="shares with test 2 speaker"):
-        manifest.protocol(df, "official")
-    assert set(manifest.protocol(df, "official", allow_leaks=True)) == {"train", "dev", "test"}
+    with pytest.raises(splits.LeakError, match="shares with test 2 speaker"):
+        splits.protocol(df, "official")
+    assert set(splits.protocol(df, "official", allow_leaks=True)) == {"train", "dev", "test"}
 
 
 def test_emotiw_reads_actors_where_there_is_an_xml(tmp_path):
@@ -304,7 +315,7 @@ def test_clips_become_a_tree_of_sounds(built, tmp_path, fake_ffmpeg):
     broken = answers["wav"][answers["present"] != 1].iloc[0]
     extra = "test/output_repeated_splits_test/final_videos_testdia0_utt0.mp4"
     assert failed == dict.fromkeys((broken, extra), "ffmpeg: moov atom not found")
-    sounds, report = corpora.build("meld", out, progress=False)
+    sounds, report = builder.build("meld", out, progress=False)
     assert set(Path(wav).suffix for wav in sounds["wav"]) == {".wav"}
     same_cells = ["utt_id", "emotion", "speaker", "text", "split", "sha256"]
     pd.testing.assert_frame_equal(sounds[same_cells], videos[same_cells])
@@ -330,7 +341,7 @@ def test_the_command_extract_names_what_failed(built, tmp_path, fake_ffmpeg, cap
         (tmp_path / "videos/train_splits/dia0_utt0.mp4").write_bytes((root / broken).read_bytes())
         line = "1,Hey,Ross,joy,positive,0,0,4,7\n"
         (tmp_path / "videos/train_sent_emo.csv").write_text(HEAD + line)
-        corpora.build("meld", tmp_path / "videos", progress=False)
+        builder.build("meld", tmp_path / "videos", progress=False)
 
 
 def test_clips_have_the_rate_of_everything_else():
@@ -353,7 +364,7 @@ def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake
 def test_the_real_ffmpeg_reads_a_clip(tmp_path):
     trees.write("emotiw2018", tmp_path / "in", utterances=8, flaws=False)  # stereo, 44.1 kHz
     assert clips.extract(tmp_path / "in", tmp_path / "out", progress=False) == {}
-    df, _ = corpora.build("emotiw2018", tmp_path / "out", progress=False)
+    df, _ = builder.build("emotiw2018", tmp_path / "out", progress=False)
     assert set(df["sample_rate"]) == {16_000} and set(df["channels"]) == {1}
 
 
@@ -366,7 +377,7 @@ def test_real_copies(name):
     root = Path(os.environ["SERLIB_REAL"]) / name
     if not root.is_dir():
         pytest.skip(f"no {root}")
-    df, report = corpora.build(name, root, progress=False)
+    df, report = builder.build(name, root, progress=False)
     assert report.excluded == {} and report.problems == () and report.notes == ()
     if name == "emodb":
         assert report.differences == () and report.exact

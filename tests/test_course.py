@@ -15,10 +15,14 @@ from markdown_it import MarkdownIt
 from pybtex.database import parse_file, parse_string
 
 import serlib
-from serlib import claims, cli, course, notebooks, plan, publish
-from serlib.chapters import ChapterRun
+from serbook import claims
+from serbook.plan import hours
+from serbook.runner import notebooks
+from serbook.runner.chapters import ChapterRun
+from serbook.runner.notebooks import BOOK
+from serbook.site import course, publish
+from serlib import __main__ as cli
 from serlib.corpora import cards
-from serlib.notebooks import BOOK
 
 CHAPTERS = notebooks.chapters()
 TITLES = {path.stem: publish.heading(notebooks.read(path)) for path in CHAPTERS}
@@ -136,7 +140,7 @@ def test_encoders_and_corpora_are_those_of_the_chapters():
 
 def test_the_columns_of_the_plan_are_told():
     told = re.findall(r"^\| `([^`]+)` \|", (BOOK / "reviewers.md").read_text(), re.M)
-    assert told == list(plan.make(["01"]).table.columns)
+    assert told == list(hours.make(["01"]).table.columns)
 
 
 def test_costs_come_from_the_runs(tmp_path):
@@ -206,7 +210,7 @@ def test_citation_file_is_valid_and_of_this_version():
     assert {"type", "title", "authors"} <= set(inner) and type(inner["year"]) is int
     assert book["version"] == inner["version"] == serlib.__version__
     assert book["authors"] == inner["authors"] == [{"name": "The authors of serlib"}]
-    conf = (BOOK / "conf.py").read_text()
+    conf = (BOOK / "serbook/site/conf.py").read_text()
     assert f'project = "{book["title"]}"' in conf and f'copyright = "{inner["year"]}' in conf
 
 

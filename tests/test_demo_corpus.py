@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import audio, floors, manifest, metrics
-from serlib.demo import corpus, oracle, plan, speech
+from serlib.corpora.demo import corpus, oracle, plan, speech
+from serlib.data import acoustics, audio, manifest, splits
+from serlib.experiments import floors
+from serlib.metrics import measures
 
 VOICE = speech.Voice("en-us", 100, 95, 40, 170)
 
@@ -34,7 +36,7 @@ def test_a_voice_is_what_it_says():
     fast, _ = speech.render(
         "The garden was ordinary, they said.", speech.Voice("en-us", 100, 95, 40, 260)
     )
-    f0 = [np.nanmedian(audio.pitch(audio.from_int16(w))) for w in (low, high)]
+    f0 = [np.nanmedian(acoustics.pitch(audio.from_int16(w))) for w in (low, high)]
     assert f0[1] / f0[0] == pytest.approx(2, rel=0.1)
     assert len(fast) < 0.8 * len(low)
     times = [t for t, _ in phones]
@@ -65,7 +67,7 @@ def test_tilt_tremor_and_noise_do_what_their_names_say():
 def test_loudness_survives_normalization_as_distance_to_the_noise():
     def distance(loudness):
         wave, _ = speech.render("Okay.", VOICE, loudness_db=loudness, noise_dbfs=-45.0)
-        level = audio.energy_db(audio.normalize(audio.from_int16(wave)))
+        level = acoustics.energy_db(audio.normalize(audio.from_int16(wave)))
         return np.percentile(level, 95) - np.percentile(level, 5)
 
     assert distance(6.0) - distance(-6.0) > 4  # of 12 dB: some percentiles lie in speech
@@ -102,7 +104,7 @@ def test_make_resumes_and_notices_a_wrong_waveform(table, tmp_path, monkeypatch)
 def test_talkers_sessions_and_splits_are_disjoint(table):
     assert table["speaker"].nunique() == 40 and set(table["gender"]) == {"female", "male"}
     part = {s: table[table["split"] == s] for s in ("train", "dev", "test")}
-    manifest.assert_disjoint(*part.values())
+    splits.assert_disjoint(*part.values())
     for fold in range(1, 6):
         inside = table["fold"] == fold
         assert not set(table.loc[inside, "speaker"]) & set(table.loc[~inside, "speaker"])
@@ -219,10 +221,10 @@ def test_functionals_tell_little_of_the_words(monkeypatch):
         rows = spoken[spoken["split"] == split].groupby("intended").head(n)
         waves = (audio.from_int16(corpus.render(r)[0]) for r in rows.to_dict("records"))
         labels = rows["intended"].map(plan.CLASSES.index).to_numpy()
-        part[split] = np.stack([audio.functionals(w) for w in waves]), labels
+        part[split] = np.stack([acoustics.functionals(w) for w in waves]), labels
     heard, truth = part["test"]
     scores, _ = floors.svm(part["train"], part["dev"], heard, 8)
-    assert metrics.ua(metrics.confusion(truth, scores.argmax(1), 8)) < 0.4  # chance: 0.125
+    assert measures.ua(measures.confusion(truth, scores.argmax(1), 8)) < 0.4  # chance: 0.125
 
 
 def test_posterior_by_hand():
@@ -245,7 +247,7 @@ def test_more_hearing_never_hurts_and_each_decision_is_best_at_its_own_metric():
     share = np.bincount(label, minlength=8) / len(label)
     p = oracle.posterior(rows)
     score = {
-        d: {m: float(getattr(metrics, m)(metrics.confusion(label, oracle.decide(p, d, share), 8)))
+        d: {m: float(getattr(measures, m)(measures.confusion(label, oracle.decide(p, d, share), 8)))
             for m in ("wa", "ua", "macro_f1")}
         for d in ("wa", "ua", "macro_f1")
     }  # fmt: skip
@@ -276,7 +278,7 @@ def test_attribute_ceilings_against_predictions_that_are_tried_out():
     raters = truth + plan.RATER_SCATTER * rng.standard_normal((plan.RATERS, len(rows)))
     truth = np.clip(np.round(raters), 1, 7).mean(0)
     middle = guess.mean()
-    tried = [metrics.ccc(truth, middle + s * (guess - middle)) for s in np.linspace(0.5, 2, 31)]
+    tried = [measures.ccc(truth, middle + s * (guess - middle)) for s in np.linspace(0.5, 2, 31)]
     assert max(tried) == pytest.approx(table.loc["everything", "valence"], abs=0.015)
 
 

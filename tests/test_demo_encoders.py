@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from serlib import audio, encoders, records
-from serlib.demo import corpus, pretrain, speech
+from data_manifests.making import pretrain
+from serlib import records
+from serlib.corpora.demo import corpus, speech
+from serlib.data import audio
+from serlib.models.encoders.load import load_encoder
 
 SHIPPED = ("demo-wavlm", "demo-wav2vec2")
 # By how much the best layer must beat the best one of a random copy. Transcribing teaches no
@@ -35,7 +38,7 @@ def test_an_ordinary_folder_that_loads(name):
         "config.json", "model.safetensors", "preprocessor_config.json", "README.md", "probes.csv",
     }  # fmt: skip
     assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pt"))
-    encoder = encoders.load(name)
+    encoder = load_encoder(name)
     assert (encoder.width, encoder.n_layers, encoder.stride) == (144, 5, 640)
     parameters = sum(p.numel() for p in encoder.parameters())
     assert 1e6 < parameters < 3e6
@@ -46,7 +49,7 @@ def test_an_ordinary_folder_that_loads(name):
 
 
 def test_the_demo_whisper_loads_and_counts_its_frames():
-    encoder = encoders.load("demo-whisper")
+    encoder = load_encoder("demo-whisper")
     assert (encoder.width, encoder.n_layers, encoder.stride) == (112, 3, 320)
     assert encoder.facts["context_seconds"] == 6
     wave = torch.from_numpy(encoder.prepare(np.zeros(16_001, np.float32)))[None]
@@ -56,7 +59,7 @@ def test_the_demo_whisper_loads_and_counts_its_frames():
 
 
 def test_the_demo_roberta_loads_and_takes_every_transcript_whole():
-    encoder = encoders.load("demo-roberta")
+    encoder = load_encoder("demo-roberta")
     assert (encoder.width, encoder.n_layers, encoder.modality) == (96, 3, "text")
     ids = [encoder.prepare(text) for text in corpus.load()["text"]]
     assert max(len(i) for i in ids) < encoder.facts["max_tokens"]
@@ -83,13 +86,13 @@ def test_pre_training_is_worth_having_by_the_card(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_card_is_about_these_weights(name):
     """One figure of the card is measured again: a ridge probe for pitch, on the last layer."""
-    from serlib.demo import card
+    from data_manifests.making import card
 
     table = corpus.load()
     some = table.groupby("dialogue").head(2).reset_index(drop=True)
     waves = [audio.from_int16(corpus.render(row)[0]) for row in some.to_dict("records")]
-    random = encoders.load(name, freeze="all", random_init=True)
-    trained = encoders.load(name, freeze="all")
+    random = load_encoder(name, freeze="all", random_init=True)
+    trained = load_encoder(name, freeze="all")
     score = {
         kind: card.cue(card.embed(encoder, waves)[:, -1], some, "pitch_hz")
         for kind, encoder in (("trained", trained), ("random", random))
@@ -99,7 +102,7 @@ def test_the_card_is_about_these_weights(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_card_is_what_would_be_written_now(name):
-    from serlib.demo import card
+    from data_manifests.making import card
 
     folder = pretrain.ENCODERS / name
     found = pd.read_csv(folder / "probes.csv")
@@ -109,11 +112,11 @@ def test_the_card_is_what_would_be_written_now(name):
 
 
 def test_a_text_encoder_is_probed_for_what_a_text_can_tell(tmp_path):
+    from data_manifests.making import card
     from encoder_toys import make_roberta
-    from serlib.demo import card
 
     make_roberta(tmp_path, num_hidden_layers=1)
-    encoder = encoders.load(tmp_path, freeze="all")
+    encoder = load_encoder(tmp_path, freeze="all")
     table = corpus.load().groupby("dialogue").head(2).reset_index(drop=True)
     rows = card.probes(encoder, table, table["text"].tolist(), 0)
     assert [row["layer"] for row in rows] == [0, 1]
@@ -125,11 +128,11 @@ def test_a_text_encoder_is_probed_for_what_a_text_can_tell(tmp_path):
 
 def test_whisper_frames_are_probed_where_they_lie(tmp_path):
     """A click shows around the frame that the phone probe places at its time."""
+    from data_manifests.making import card
     from encoder_toys import make_whisper
-    from serlib.demo import card
 
     make_whisper(tmp_path)
-    encoder = encoders.load(tmp_path, freeze="all", n_layers=1)
+    encoder = load_encoder(tmp_path, freeze="all", n_layers=1)
     noise = 0.01 * np.random.default_rng(0).standard_normal(32_000).astype(np.float32)
     before = card.frames_of(encoder, noise)[0]
     for frame in (10, 40):
@@ -177,7 +180,7 @@ def test_pre_training_runs_resumes_and_writes_a_folder(small, tmp_path, architec
     again = pretrain.pretrain(config, tmp_path / "again", save_every=2)
     weights = [(Path(f) / "model.safetensors").read_bytes() for f in (whole, again)]
     assert weights[0] == weights[1], "resumed differs from uninterrupted"
-    assert encoders.load(whole).width == 144
+    assert load_encoder(whole).width == 144
 
 
 def test_targets_line_up_with_what_a_frame_sees(small):

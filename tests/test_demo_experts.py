@@ -7,8 +7,10 @@ import pytest
 import torch
 import transformers
 
-from serlib import records, text
-from serlib.demo import corpus, loop, pretrain, roberta, whisper
+from data_manifests.making import loop, pretrain, roberta, whisper
+from serlib import records
+from serlib.corpora.demo import corpus
+from serlib.data import text
 
 WORDS = ["garden", "kitchen", "under", "seven", "yellow", "market", "letter"], np.full(7, 1 / 7)
 

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from serlib import cli
+from serlib import __main__ as cli
 from serlib.corpora import cards, download
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATA = bytes(range(256)) * 40
 

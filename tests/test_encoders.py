@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from encoder_toys import clips_of, company_error, pad, states
-from serlib import encoders
+from serlib.models.encoders import checkpoints, wav2vec2
+from serlib.models.encoders.load import load_encoder
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")  # Whisper and RoBERTa have files of their own
 KINDS = [(f, norm, stable) for f in FAMILIES for norm in ("group", "layer") for stable in (0, 1)]
@@ -71,20 +72,20 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lengths", [(9_000, 32_000, 400, 20_000), (5_000, 5_001), (16_000, 4_000)])
 def test_a_clip_has_the_same_frames_alone_and_in_any_batch(folder, kind, lengths):
-    encoder = encoders.load(folder(*kind))
+    encoder = load_encoder(folder(*kind))
     assert company_error(encoder, clips_of(lengths)) <= TOLERANCE
     assert company_error(encoder.double(), clips_of(lengths)) <= 1e-12  # what was left was rounding
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stock_group_norm_depends_on_the_neighbors(folder, family):
-    stock = encoders.load(folder(family, "group", 0), masked_group_norm=False)
+    stock = load_encoder(folder(family, "group", 0), masked_group_norm=False)
     assert company_error(stock, clips_of((9_000, 32_000))) > 0.1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder, kind):
-    encoder = encoders.load(folder(*kind))
+    encoder = load_encoder(folder(*kind))
     waves = [encoder.prepare(clip) for clip in clips_of((6_000, 16_000, 900))]
     clean = encoder(*pad(waves))
     dirty = encoder(*pad(waves, fill=float("nan")))
@@ -105,7 +106,7 @@ def test_unpadded_input_gives_what_the_stock_model_gives(folder, kind):
     from transformers import AutoModel
 
     attention = "stock" if kind[0] == "wavlm" else "fused"  # the fused one is only close
-    encoder = encoders.load(folder(*kind), attention=attention)
+    encoder = load_encoder(folder(*kind), attention=attention)
     stock = AutoModel.from_pretrained(folder(*kind)).eval()
     waves, lengths = pad([encoder.prepare(clip) for clip in clips_of((8_000, 8_000))])
     with torch.no_grad():
@@ -123,7 +124,7 @@ def test_unpadded_input_gives_what_the_stock_model_gives(folder, kind):
 def test_stock_switch_gives_what_the_stock_model_gives_with_padding(folder, kind):
     from transformers import AutoModel
 
-    encoder = encoders.load(folder(*kind), masked_group_norm=False)
+    encoder = load_encoder(folder(*kind), masked_group_norm=False)
     stock = AutoModel.from_pretrained(folder(*kind)).eval()
     waves, lengths = pad([encoder.prepare(clip) for clip in clips_of((12_000, 5_000))])
     mask = torch.arange(waves.shape[1]) < lengths[:, None]
@@ -142,7 +143,7 @@ def test_masked_group_norm_by_hand_and_by_loop():
         norm.weight.fill_(2.0)
         norm.bias.fill_(10.0)
     x = torch.tensor([[[0.0, 2.0, 4.0, 99.0]]])  # mean 2, variance 8/3
-    y = encoders.masked_group_norm(x, torch.tensor([3]), norm)
+    y = wav2vec2.masked_group_norm(x, torch.tensor([3]), norm)
     step = 2 * 2 / (8 / 3) ** 0.5
     assert y[0, 0].tolist() == pytest.approx([10 - step, 10, 10 + step, 0], abs=1e-6)
 
@@ -150,7 +151,7 @@ def test_masked_group_norm_by_hand_and_by_loop():
     norm, x = nn.GroupNorm(2, 6), torch.randn(3, 6, 11)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    y = encoders.masked_group_norm(x, torch.tensor([11, 4, 1]), norm).detach().numpy()
+    y = wav2vec2.masked_group_norm(x, torch.tensor([11, 4, 1]), norm).detach().numpy()
     for b, n in enumerate((11, 4, 1)):
         for group in (slice(0, 3), slice(3, 6)):
             values = x[b, group, :n].double().numpy()
@@ -164,7 +165,7 @@ def test_masked_group_norm_by_hand_and_by_loop():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.no_grad()
 def test_stored_hidden_states_give_what_the_waves_gave(folder, stable, dtype):
-    encoder = encoders.load(folder("wav2vec2", "layer", stable))
+    encoder = load_encoder(folder("wav2vec2", "layer", stable))
     waves = [encoder.prepare(clip) for clip in clips_of((9_000, 4_000, 6_000))]
     expected = encoder(*pad(waves))
     stored = torch.stack(expected.layers, 2).to(dtype)  # (B, T, L + 1, D)
@@ -182,7 +183,7 @@ def test_stored_hidden_states_give_what_the_waves_gave(folder, stable, dtype):
 
 
 def test_stored_hidden_states_need_fitting_lengths(folder):
-    encoder = encoders.load(folder("wav2vec2", "group", 0))
+    encoder = load_encoder(folder("wav2vec2", "group", 0))
     stored = torch.zeros(2, 5, 4, 24)
     for lengths in ([5, 6], [0, 5], [5]):
         with pytest.raises(ValueError, match="frames"):
@@ -191,7 +192,7 @@ def test_stored_hidden_states_need_fitting_lengths(folder):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stages_compose_exactly(folder, family):
-    encoder = encoders.load(folder(family, "group", 0))
+    encoder = load_encoder(folder(family, "group", 0))
     batch = pad([encoder.prepare(clip) for clip in clips_of((7_000, 3_000))])
     features, lengths = encoder.extract(*batch)
     assert features.shape == (2, 21, encoder.cnn_width)
@@ -205,7 +206,7 @@ def test_stages_compose_exactly(folder, family):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, family, checkpointing):
     """All L + 1 states, each with its gradient, although the checkpoint's config drops layers."""
-    encoder = encoders.load(folder(family, "layer", 1), dropout=0.0)
+    encoder = load_encoder(folder(family, "layer", 1), dropout=0.0)
     batch = pad([encoder.prepare(clip) for clip in clips_of((4_000, 2_000))])
     expected = states(encoder(*batch))
     if checkpointing:
@@ -222,7 +223,7 @@ def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, fami
     found = {n: p.grad for n, p in encoder.named_parameters() if p.grad is not None}
     assert all(bool(g.any()) for n, g in found.items() if "k_proj.bias" not in n)
     if checkpointing:  # the same gradients as without checkpointing
-        plain = encoders.load(folder(family, "layer", 1), dropout=0.0).train()
+        plain = load_encoder(folder(family, "layer", 1), dropout=0.0).train()
         layers = plain(*batch).layers
         sum(w * layer.square().sum() for w, layer in zip(weights, layers, strict=True)).backward()
         for name, parameter in plain.named_parameters():
@@ -231,7 +232,7 @@ def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, fami
 
 
 def test_a_changed_model_is_noticed(folder):
-    encoder = encoders.load(folder("wavlm", "group", 0))
+    encoder = load_encoder(folder("wavlm", "group", 0))
     del encoder.model.encoder.layers[1]
     with pytest.raises(RuntimeError, match="3 states from 3 layers"):
         encoder(torch.randn(1, 800), torch.tensor([800]))
@@ -240,7 +241,7 @@ def test_a_changed_model_is_noticed(folder):
 def test_freezing(folder):
     path = folder("wav2vec2", "group", 0)
     trained = {
-        freeze: {n.split(".")[1] for n, p in encoders.load(path, freeze=freeze).named_parameters()
+        freeze: {n.split(".")[1] for n, p in load_encoder(path, freeze=freeze).named_parameters()
                  if p.requires_grad}
         for freeze in ("none", "cnn", "all")
     }  # fmt: skip
@@ -250,20 +251,20 @@ def test_freezing(folder):
 
     batch = pad(clips_of((2_000, 1_000)))
     for freeze in ("none", "cnn", "all"):
-        encoder = encoders.load(path, freeze=freeze, dropout=0.5).train()
+        encoder = load_encoder(path, freeze=freeze, dropout=0.5).train()
         encoded = encoder(*batch)
         assert encoder.extract(*batch)[0].requires_grad is (freeze == "none")
         assert encoded.frames.requires_grad is (freeze != "all")
         assert torch.equal(states(encoded), states(encoder(*batch))) is (freeze == "all")
     for parameter in trained["cnn"]:
         assert parameter in ("feature_projection", "encoder")  # nothing that gets no gradient
-    with pytest.raises(encoders.EncoderError, match="cnn, all or none"):
-        encoders.load(path, freeze="most")
+    with pytest.raises(checkpoints.EncoderError, match="cnn, all or none"):
+        load_encoder(path, freeze="most")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_frozen_lower_layers_can_be_stored(folder, kind):
-    encoder = encoders.load(folder(*kind), freeze_layers=2, dropout=0.5).train()
+    encoder = load_encoder(folder(*kind), freeze_layers=2, dropout=0.5).train()
     below = ("feature_", "encoder.pos_conv", "encoder.layers.0.", "encoder.layers.1.")
     below += () if encoder.pre_norm else ("encoder.layer_norm",)
     for name, parameter in encoder.model.named_parameters():
@@ -300,17 +301,17 @@ def test_frozen_lower_layers_can_be_stored(folder, kind):
 def test_lower_layers_that_cannot_be_frozen(folder):
     path = folder("wav2vec2", "group", 0)
     for wrong in (-1, 3, 4):
-        with pytest.raises(encoders.EncoderError, match="leave one"):
-            encoders.load(path, freeze_layers=wrong)
-    with pytest.raises(encoders.EncoderError, match="Set one of them to 0"):
-        encoders.load(path, freeze_layers=1, spec_augment=0.1)
-    assert encoders.load(path, freeze="all", freeze_layers=1).freeze_layers == 0
-    with pytest.raises(encoders.EncoderError, match="for wave models"):
-        encoders.load("demo-roberta", freeze_layers=1)
+        with pytest.raises(checkpoints.EncoderError, match="leave one"):
+            load_encoder(path, freeze_layers=wrong)
+    with pytest.raises(checkpoints.EncoderError, match="Set one of them to 0"):
+        load_encoder(path, freeze_layers=1, spec_augment=0.1)
+    assert load_encoder(path, freeze="all", freeze_layers=1).freeze_layers == 0
+    with pytest.raises(checkpoints.EncoderError, match="for wave models"):
+        load_encoder("demo-roberta", freeze_layers=1)
 
 
 def test_group_norm_gradients_with_padding(folder):
-    encoder = encoders.load(folder("hubert", "group", 0), freeze="none", dropout=0.0).train()
+    encoder = load_encoder(folder("hubert", "group", 0), freeze="none", dropout=0.0).train()
     encoder(*pad(clips_of((3_000, 400)))).frames.sum().backward()
     grads = [p.grad for p in encoder.model.feature_extractor.parameters()]
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
@@ -321,7 +322,7 @@ def test_prepare_is_the_checkpoints_own_preprocessing_of_one_clip(tmp_path, do_n
     from transformers import AutoFeatureExtractor
 
     make(tmp_path, config_of("wav2vec2"), do_normalize=do_normalize)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
     for scale in (0.3, 1e-4):  # nearly silent: the small constant in the variance shows
         wave = (scale * clips_of((3_000,))[0] + 0.01).astype(np.float32)
@@ -331,7 +332,7 @@ def test_prepare_is_the_checkpoints_own_preprocessing_of_one_clip(tmp_path, do_n
 
 
 def test_short_clips_are_padded_to_one_frame(folder):
-    encoder = encoders.load(folder("wavlm", "group", 0))
+    encoder = load_encoder(folder("wavlm", "group", 0))
     for n in (1, 2, 399, 400):
         wave = encoder.prepare(np.full(n, 0.1, np.float32) + np.arange(n, dtype=np.float32) / 999)
         assert wave.shape == (400,) and not wave[n:].any()
@@ -345,7 +346,7 @@ def test_short_clips_are_padded_to_one_frame(folder):
 
 
 def test_frame_lengths_count_what_the_cnn_makes(folder):
-    encoder = encoders.load(folder("wav2vec2", "layer", 0))
+    encoder = load_encoder(folder("wav2vec2", "layer", 0))
     assert (encoder.stride, encoder.receptive_field) == (320, 400)
     for n in (400, 719, 720, 16_000, 16_079, 16_080, 31_999):
         made = encoder.extract(torch.zeros(1, n), torch.tensor([n]))[0].shape[1]
@@ -358,7 +359,7 @@ def test_receptive_field_of_unusual_kernels(tmp_path):
     """Against the definition: the samples whose change is seen by frame 0, and by frame 1."""
     config = config_of("hubert", "layer", conv_dim=[8, 8], conv_kernel=[7, 4], conv_stride=[3, 2])
     make(tmp_path, config)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     wave = torch.randn(1, 60, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for frame in (0, 1):
         features, _ = encoder.extract(wave, torch.tensor([60]))
@@ -369,7 +370,7 @@ def test_receptive_field_of_unusual_kernels(tmp_path):
 
 
 def test_wrong_shapes_and_lengths_are_refused(folder):
-    encoder = encoders.load(folder("wav2vec2", "group", 0))
+    encoder = load_encoder(folder("wav2vec2", "group", 0))
     waves = torch.zeros(2, 1_000)
     for lengths in ([1_000, 399], [1_000, 1_001], [1_000], [[1_000, 1_000]]):
         with pytest.raises(ValueError, match="lengths"):
@@ -384,7 +385,7 @@ def test_wrong_shapes_and_lengths_are_refused(folder):
 
 def test_options_and_facts(folder):
     path = folder("wavlm", "group", 1)
-    encoder = encoders.load(path, dropout=0.25, n_layers=2)
+    encoder = load_encoder(path, dropout=0.25, n_layers=2)
     assert (
         encoder.n_layers == 2 and len(encoder(torch.ones(1, 900), torch.tensor([900])).layers) == 3
     )
@@ -394,25 +395,25 @@ def test_options_and_facts(folder):
     assert facts["norm"] == "group" and facts["masked_group_norm"] and facts["do_normalize"]
     assert (facts["n_layers"], facts["width"], facts["stride"]) == (2, 24, 320)
     assert facts["final"] == "LayerNorm of layer L" and facts["hidden_dropout"] == 0.25
-    full = encoders.load(path)
+    full = load_encoder(path)
     assert full.facts["hidden_dropout"] == 0.1  # the checkpoint's
     shared = zip(
         full(*pad(clips_of((900,)))).layers, encoder(*pad(clips_of((900,)))).layers, strict=False
     )
     assert all(torch.equal(a, b) for a, b in shared)
     for n in (0, 4):
-        with pytest.raises(encoders.EncoderError, match="n_layers"):
-            encoders.load(path, n_layers=n)
+        with pytest.raises(checkpoints.EncoderError, match="n_layers"):
+            load_encoder(path, n_layers=n)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_spec_augment_hides_frames_in_training_only(tmp_path, family):
     make(tmp_path, config_of(family, mask_time_length=2, apply_spec_augment=False))
     batch = pad(clips_of((16_000, 5_000)))
-    plain = encoders.load(tmp_path, dropout=0.0)
+    plain = load_encoder(tmp_path, dropout=0.0)
     assert torch.equal(states(plain.train()(*batch)), states(plain.eval()(*batch)))
     assert not any("masked_spec_embed" in name for name, _ in plain.named_parameters())
-    hiding = encoders.load(tmp_path, dropout=0.0, spec_augment=0.5)
+    hiding = load_encoder(tmp_path, dropout=0.0, spec_augment=0.5)
     assert torch.equal(states(hiding(*batch)), states(plain(*batch)))
     np.random.seed(0)
     encoded = hiding.train()(*batch)
@@ -427,26 +428,26 @@ def test_random_init_is_decided_by_the_seed_and_leaves_the_global_state_alone(fo
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    a, b, c = (encoders.load(path, random_init=True, seed=seed) for seed in (1, 1, 2))
-    loaded = encoders.load(path)
+    a, b, c = (load_encoder(path, random_init=True, seed=seed) for seed in (1, 1, 2))
+    loaded = load_encoder(path)
     assert torch.equal(torch.rand(3), expected)
     assert a.digest() == b.digest() != c.digest()
     assert loaded.digest() not in (a.digest(), c.digest())
 
 
 def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
-    encoder = encoders.load(folder("wavlm", "group", 0))
+    encoder = load_encoder(folder("wavlm", "group", 0))
     whole, cnn = encoder.digest(), encoder.digest("cnn")
     moved = tmp_path / "elsewhere"
     model = make(moved, config_of("wavlm", "group", 0))
-    same = encoders.load(moved, dropout=0.7, freeze="all")
+    same = load_encoder(moved, dropout=0.7, freeze="all")
     assert (same.digest(), same.digest("cnn")) == (whole, cnn)
-    stock = encoders.load(moved, masked_group_norm=False)
+    stock = load_encoder(moved, masked_group_norm=False)
     assert stock.digest() != whole and stock.digest("cnn") != cnn
     make(tmp_path / "raw", model.config, do_normalize=False)
-    raw = encoders.load(tmp_path / "raw")
+    raw = load_encoder(tmp_path / "raw")
     assert raw.digest() != whole and raw.digest("cnn") != cnn
-    fewer = encoders.load(moved, n_layers=2)
+    fewer = load_encoder(moved, n_layers=2)
     assert fewer.digest() != whole and fewer.digest("cnn") == cnn
     make(tmp_path / "heads", config_of("wavlm", "group", 0, num_attention_heads=2))
     tuned = copy.deepcopy(encoder)
@@ -461,7 +462,7 @@ def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
 @pytest.mark.parametrize("name", ["feed_forward.output_dense.bias", "attention.k_proj.weight"])
 def test_digest_of_the_frozen_layers_is_blind_to_those_above(folder, name):
     path = folder("wavlm", "group", 0)
-    encoder = encoders.load(path, freeze="cnn", freeze_layers=2)
+    encoder = load_encoder(path, freeze="cnn", freeze_layers=2)
     lower = encoder.digest("lower")
     for layer, changes in ((2, False), (1, True), (0, True)):
         tuned = copy.deepcopy(encoder)
@@ -469,11 +470,11 @@ def test_digest_of_the_frozen_layers_is_blind_to_those_above(folder, name):
             tuned.model.encoder.layers[layer].get_parameter(name).flatten()[0] += 1e-3
         assert (tuned.digest("lower") != lower) is changes
         assert tuned.digest() != encoder.digest()
-    other = encoders.load(path, freeze="cnn", freeze_layers=2, masked_group_norm=False)
+    other = load_encoder(path, freeze="cnn", freeze_layers=2, masked_group_norm=False)
     assert other.digest("lower") != lower
-    fewer = encoders.load(path, freeze="cnn", freeze_layers=1)
+    fewer = load_encoder(path, freeze="cnn", freeze_layers=1)
     assert fewer.digest("lower") != lower
-    bare = encoders.load(path, freeze="cnn")
+    bare = load_encoder(path, freeze="cnn")
     with pytest.raises(ValueError, match="part='lower': all, cnn"):
         bare.digest("lower")
 
@@ -498,7 +499,7 @@ def test_checkpoints_with_heads_half_precision_and_old_names(tmp_path, old_names
             stem, _, last = key.rpartition(".")
             weights[stem.replace("parametrizations.weight", old[last])] = weights.pop(key)
         save_file(weights, file, metadata={"format": "pt"})
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     for name, value in stock.wav2vec2.float().state_dict().items():
         if name != "masked_spec_embed":
@@ -515,7 +516,7 @@ def test_sharded_checkpoints(tmp_path):
     batch = pad(clips_of((1_000,)))
     with torch.no_grad():
         expected = stock(batch[0]).last_hidden_state
-    assert torch.equal(encoders.load(tmp_path / "many")(*batch).frames, expected)
+    assert torch.equal(load_encoder(tmp_path / "many")(*batch).frames, expected)
 
 
 def test_damaged_folders_name_the_fix(tmp_path):
@@ -524,19 +525,19 @@ def test_damaged_folders_name_the_fix(tmp_path):
     good, settings = weights.read_bytes(), json.loads(config.read_text())
 
     weights.write_bytes(good[: len(good) // 2])
-    with pytest.raises(encoders.EncoderError, match="unreadable"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="unreadable"):
+        load_encoder(tmp_path)
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(encoders.EncoderError, match="unreadable"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="unreadable"):
+        load_encoder(tmp_path)
     weights.write_bytes(good)
 
     config.write_text(json.dumps(settings | {"num_hidden_layers": 4}))  # no silent random layer
-    with pytest.raises(encoders.EncoderError, match=r"no weights for \['encoder.layers.3"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"no weights for \['encoder.layers.3"):
+        load_encoder(tmp_path)
     config.write_text(json.dumps(settings | {"hidden_size": 48}))
-    with pytest.raises(encoders.EncoderError, match="unreadable"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="unreadable"):
+        load_encoder(tmp_path)
     for changes, match in (
         ({"model_type": "bert"}, "bert"),
         ({"model_type": None}, "None"),
@@ -544,36 +545,36 @@ def test_damaged_folders_name_the_fix(tmp_path):
         ({"model_type": "hubert", "conv_pos_batch_norm": True}, "conv_pos_batch_norm"),
     ):
         config.write_text(json.dumps(settings | changes))
-        with pytest.raises(encoders.EncoderError, match=match):
-            encoders.load(tmp_path)
+        with pytest.raises(checkpoints.EncoderError, match=match):
+            load_encoder(tmp_path)
     config.write_text("{")
     with pytest.raises(ValueError, match=r"config\.json"):
-        encoders.load(tmp_path)
+        load_encoder(tmp_path)
     config.write_text(json.dumps(settings))
 
     extractor = tmp_path / "preprocessor_config.json"
     extractor.write_text('{"sampling_rate": 8000}')
-    with pytest.raises(encoders.EncoderError, match="8000 Hz"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="8000 Hz"):
+        load_encoder(tmp_path)
     extractor.unlink()
-    with pytest.raises(encoders.EncoderError, match=r"lacks preprocessor_config\.json"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks preprocessor_config\.json"):
+        load_encoder(tmp_path)
 
 
 def test_pickled_weights_are_refused_and_the_named_command_converts_them(tmp_path):
     model = make(tmp_path, config_of("wavlm"))
     (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(encoders.EncoderError, match=r"lacks model\.safetensors") as error:
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks model\.safetensors") as error:
+        load_encoder(tmp_path)
     command = shlex.split(str(error.value).splitlines()[-1])
     assert command[:2] == ["python", "-c"]
     exec(command[2])
     batch = pad(clips_of((1_000,)))
     with torch.no_grad():
         expected = model(batch[0]).last_hidden_state
-    assert torch.equal(encoders.load(tmp_path)(*batch).frames, expected)
-    encoders.load(tmp_path, random_init=True)  # needs no weights at all
+    assert torch.equal(load_encoder(tmp_path)(*batch).frames, expected)
+    load_encoder(tmp_path, random_init=True)  # needs no weights at all
 
 
 def test_unreachable_hub_names_the_folder_to_fill(tmp_path, monkeypatch):
@@ -584,8 +585,8 @@ def test_unreachable_hub_names_the_folder_to_fill(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    with pytest.raises(encoders.EncoderError) as error:
-        encoders.load("microsoft/wavlm-large")
+    with pytest.raises(checkpoints.EncoderError) as error:
+        load_encoder("microsoft/wavlm-large")
     target = tmp_path / "encoders" / "microsoft" / "wavlm-large"
     for part in (
         target,
@@ -596,7 +597,7 @@ def test_unreachable_hub_names_the_folder_to_fill(tmp_path, monkeypatch):
     ):
         assert str(part) in str(error.value)
     make(target, config_of("wavlm"))  # as the message asks: now the name works, without the hub
-    assert encoders.load("microsoft/wavlm-large").facts["family"] == "wavlm"
+    assert load_encoder("microsoft/wavlm-large").facts["family"] == "wavlm"
 
 
 def test_hub_files_are_fetched_without_pickles(tmp_path, monkeypatch):
@@ -611,15 +612,15 @@ def test_hub_files_are_fetched_without_pickles(tmp_path, monkeypatch):
     make(tmp_path, config_of("hubert"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", deliver)
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "empty"))
-    encoders.load("some/hubert")
+    load_encoder("some/hubert")
     files = [
         "config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
         "model.safetensors", "model-*.safetensors",
     ]  # fmt: skip
     assert asked == {"some/hubert": files}
     (tmp_path / "model.safetensors").unlink()  # as with many on the hub: only pytorch_model.bin
-    with pytest.raises(encoders.EncoderError, match="s, t = 'some/hubert'"):
-        encoders.load("some/hubert")
+    with pytest.raises(checkpoints.EncoderError, match="s, t = 'some/hubert'"):
+        load_encoder("some/hubert")
 
 
 def test_offline_hub(tmp_path, monkeypatch):
@@ -630,19 +631,19 @@ def test_offline_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
     for name in ("nobody/nothing", "demo-nothing", "not a name", "a/b/c", ""):
-        with pytest.raises(encoders.EncoderError, match="Fill"):
-            encoders.load(name)
+        with pytest.raises(checkpoints.EncoderError, match="Fill"):
+            load_encoder(name)
 
 
 def test_import_is_light():
-    code = "import sys, serlib.encoders; sys.exit('transformers' in sys.modules)"
+    code = "import sys, serlib.models.encoders.load; sys.exit('transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=True)
 
 
 @pytest.mark.parametrize("option", [{"context": "short"}, {"context": "half"}])
 def test_options_of_other_families_are_refused(folder, option):
-    with pytest.raises(encoders.EncoderError, match="context"):
-        encoders.load(folder("wavlm", "group", 0), **option)
+    with pytest.raises(checkpoints.EncoderError, match="context"):
+        load_encoder(folder("wavlm", "group", 0), **option)
 
 
 def test_a_second_set_of_weights_beside_is_left_alone(folder, tmp_path):
@@ -650,14 +651,14 @@ def test_a_second_set_of_weights_beside_is_left_alone(folder, tmp_path):
     stock = make(tmp_path, config_of("hubert"))
     (tmp_path / "model.fp32-00001-of-00002.safetensors").write_text("never read")
     assert torch.equal(
-        encoders.load(tmp_path).model.state_dict()["encoder.layer_norm.weight"],
+        load_encoder(tmp_path).model.state_dict()["encoder.layer_norm.weight"],
         stock.state_dict()["encoder.layer_norm.weight"],
     )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_autocast_runs_and_stays_close(folder, kind):
-    encoder = encoders.load(folder(*kind), dropout=0.0).train()
+    encoder = load_encoder(folder(*kind), dropout=0.0).train()
     batch = pad([encoder.prepare(clip) for clip in clips_of((4_000, 3_000))])
     exact = states(encoder(*batch))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -672,7 +673,7 @@ def test_shapes_of_the_full_size_base_architecture(tmp_path):
 
     Wav2Vec2Config().save_pretrained(tmp_path)  # its defaults are those of wav2vec2-base
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    encoder = encoders.load(tmp_path, random_init=True)
+    encoder = load_encoder(tmp_path, random_init=True)
     with torch.no_grad():
         encoded = encoder(*pad([encoder.prepare(clip) for clip in clips_of((16_000, 8_000))]))
     assert [tuple(layer.shape) for layer in encoded.layers] == [(2, 49, 768)] * 13

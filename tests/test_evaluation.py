@@ -12,9 +12,9 @@ import sklearn.metrics
 import torch
 from torch import nn
 
-from serlib import evaluation
-from serlib.batching import Batch
-from serlib.losses import IGNORE
+from serlib.data.batching import Batch
+from serlib.losses.classification import IGNORE
+from serlib.training import evaluation
 
 
 class Table(nn.Module):

@@ -8,8 +8,10 @@ import functools
 import nbformat
 import pytest
 
-from serlib import check, cli, exercises, notebooks
-from serlib.exercises import ExerciseError
+from serbook.lesson import check, exercises
+from serbook.lesson.exercises import ExerciseError
+from serbook.runner import notebooks
+from serlib import __main__ as cli
 
 CHAPTERS = notebooks.chapters()
 read = functools.cache(notebooks.read)
@@ -164,7 +166,7 @@ profile = "demo"
 # ## Exercises
 
 # %%
-from serlib import check
+from serbook.lesson import check
 
 # %% [markdown]
 # **Check 1.** How much is six times seven, and half of it?

@@ -7,29 +7,29 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import (
-    encoders,
-    evaluation,
-    experiments,
-    inference,
-    manifest,
-    recipes,
-    records,
-    tasks,
-    text,
-)
-from serlib.demo import corpus
-from serlib.losses import IGNORE
-from serlib.model import SER
-from serlib.sweep import Runs, sweep
+from serlib import records
+from serlib.corpora.demo import corpus
+from serlib.data import manifest, tables, text
+from serlib.experiments import dataset, experiment, inference, inputs
+from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.sweep import Runs, sweep
+from serlib.losses.classification import IGNORE
+from serlib.metrics import recognition
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.load import load_encoder
+from serlib.models.recognizer import SER
+from serlib.recipes import papers
+from serlib.recipes.recipe import PROFILES, RecipeError
+from serlib.tasks.targets import GENDERS, task_targets
+from serlib.training import evaluation
 
 TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
 
 def test_data_of_a_recipe(own_home):
-    data = experiments.load(recipes.cai2021("smoke"))
+    data = dataset.load(papers.cai2021("smoke"))
     sizes = data.table["role"].value_counts().to_dict()
-    assert sizes == experiments.SMOKE and len(data.store) == sum(sizes.values())
+    assert sizes == dataset.SMOKE and len(data.store) == sum(sizes.values())
     assert set(data.table["label"]) <= set(range(8)) and "no_agreement" not in set(
         data.table["emotion"]
     )
@@ -41,33 +41,33 @@ def test_data_of_a_recipe(own_home):
 
 
 def test_leaky_protocols_are_refused_unless_allowed(own_home):
-    leaky = recipes.cai2021("smoke").change(protocol="random")
-    with pytest.raises(manifest.ManifestError):
-        experiments.assign(leaky, corpus.load())
-    table = experiments.assign(leaky.change(allow_leaks=True), corpus.load())
+    leaky = papers.cai2021("smoke").change(protocol="random")
+    with pytest.raises(tables.ManifestError):
+        dataset.assign(leaky, corpus.load())
+    table = dataset.assign(leaky.change(allow_leaks=True), corpus.load())
     part = {r: set(table.loc[table["role"] == r, "speaker"]) for r in ("train", "test")}
     assert part["train"] & part["test"]
 
 
 def test_four_classes_merge_excitement_into_happiness():
     df = corpus.load().assign(emotion=lambda d: d["emotion"].replace("surprise", "excitement"))
-    recipe = recipes.cai2021("demo").change(
-        classes=manifest.CLASSES_4, merge=recipes.IEMOCAP_MERGE, n_classes=4
+    recipe = papers.cai2021("demo").change(
+        classes=manifest.CLASSES_4, merge=papers.IEMOCAP_MERGE, n_classes=4
     )
-    table = experiments.assign(recipe, df)
+    table = dataset.assign(recipe, df)
     happy = table["label"] == manifest.CLASSES_4.index("happiness")
     assert set(table.loc[happy, "emotion"]) == {"happiness", "excitement"}
     assert set(table["emotion"]) == {*manifest.CLASSES_4, "excitement"}
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_a_corpus_needs_a_root_and_a_manifest(profile, tmp_path):
-    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
-        experiments.locate(recipes.cai2021(profile, "iemocap"))
-    with pytest.raises(recipes.RecipeError, match=r"no manifest .*iemocap\.csv"):
-        experiments.locate(recipes.cai2021(profile, "iemocap", str(tmp_path)))
-    with pytest.raises(recipes.RecipeError, match="corpus='iemocap' needs data_root"):
-        experiments.locate(recipes.cai2021("full"))
+    with pytest.raises(RecipeError, match="corpus='iemocap' needs data_root"):
+        dataset.locate(papers.cai2021(profile, "iemocap"))
+    with pytest.raises(RecipeError, match=r"no manifest .*iemocap\.csv"):
+        dataset.locate(papers.cai2021(profile, "iemocap", str(tmp_path)))
+    with pytest.raises(RecipeError, match="corpus='iemocap' needs data_root"):
+        dataset.locate(papers.cai2021("full"))
 
 
 def test_full_runs_on_a_readers_own_manifest_and_local_encoder(own_home, tmp_path):
@@ -77,24 +77,24 @@ def test_full_runs_on_a_readers_own_manifest_and_local_encoder(own_home, tmp_pat
     for wav in few["wav"]:
         (root / wav).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / wav, root / wav)
-    manifest.write(few.reset_index(drop=True), root / "mine.csv")
-    folder = str(encoders.DEMO / "demo-wavlm")
-    recipe = recipes.wang2025_baseline("full", "mine", str(root)).change(
+    tables.write(few.reset_index(drop=True), root / "mine.csv")
+    folder = str(checkpoints.DEMO / "demo-wavlm")
+    recipe = papers.wang2025_baseline("full", "mine", str(root)).change(
         encoder=folder, hidden=16, epochs=1, n_layers=1, freeze_layers=0, lr_head=1e-3
     )
-    record = experiments.run(recipe, progress=False)
+    record = experiment.run(recipe, progress=False)
     assert record.done and record.summary["test"]["n"] > 20
 
 
 def test_floors_run_and_are_found_again(own_home):
     kinds = ("majority", "prior", "svm", "probe")
-    runs = sweep([recipes.floor(kind, "smoke") for kind in kinds], progress=False)
+    runs = sweep([papers.floor(kind, "smoke") for kind in kinds], progress=False)
     summary = runs.summary()
     majority = summary.loc["majority guesser"]
     classes = runs.runs[0].predictions("test")["truth"].nunique()
     assert majority["ua"].value == pytest.approx(1 / classes)
     before = {r.path: (r.path / "status.json").stat().st_mtime_ns for r in runs.runs}
-    again = sweep([recipes.floor(kind, "smoke") for kind in kinds], progress=False)
+    again = sweep([papers.floor(kind, "smoke") for kind in kinds], progress=False)
     assert {r.path: (r.path / "status.json").stat().st_mtime_ns for r in again.runs} == before
     speakers = corpus.load().set_index("key")["speaker"]
     table = runs.runs[0].predictions("test")
@@ -102,21 +102,21 @@ def test_floors_run_and_are_found_again(own_home):
 
 
 def test_fine_tuning_end_to_end(own_home):
-    recipe = recipes.cai2021("smoke").change(**TINY)
-    record = experiments.run(recipe, progress=False)
+    recipe = papers.cai2021("smoke").change(**TINY)
+    record = experiment.run(recipe, progress=False)
     test = record.predictions("test")
-    assert len(test) == experiments.SMOKE["test"] and test.index.is_unique
+    assert len(test) == dataset.SMOKE["test"] and test.index.is_unique
     assert record.summary["test"]["n"] == len(test) and len(record.history()) == 1
-    same = experiments.run(recipe.change(name="another name"), progress=False)
+    same = experiment.run(recipe.change(name="another name"), progress=False)
     assert same.path == record.path, "a name decides nothing"
-    other = experiments.run(recipe.change(seed=1), progress=False)
+    other = experiment.run(recipe.change(seed=1), progress=False)
     assert other.path != record.path
     assert not np.allclose(other.predictions("test")["p_0"], test["p_0"])
-    model = experiments.trained(recipe)
-    from serlib import evaluation
-    from serlib.batching import Item, collate
+    model = experiment.trained(recipe)
+    from serlib.data.batching import Item, collate
+    from serlib.training import evaluation
 
-    data = experiments.load(recipe)
+    data = dataset.load(recipe)
     i = int(data.rows("test")[0])
     wave = model.encoder.prepare(data.store[i])
     alone = evaluation.predict(model, [collate([Item(wave, data.table["key"][i], 0, 1.0)])])
@@ -126,12 +126,12 @@ def test_fine_tuning_end_to_end(own_home):
 
 
 def test_the_same_seed_gives_the_same_run(own_home, monkeypatch):
-    recipe = recipes.wang2025_baseline("smoke").change(**TINY)
-    first = experiments.run(recipe, progress=False).predictions("test")
+    recipe = papers.wang2025_baseline("smoke").change(**TINY)
+    first = experiment.run(recipe, progress=False).predictions("test")
     monkeypatch.setenv("SERLIB_HOME", str(own_home / "second"))
     (own_home / "second").mkdir()
     (own_home / "second" / "demo").symlink_to(own_home / "demo")
-    second = experiments.run(recipe, progress=False).predictions("test")
+    second = experiment.run(recipe, progress=False).predictions("test")
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -139,19 +139,19 @@ def test_the_same_seed_gives_the_same_run(own_home, monkeypatch):
 def multitask(tmp_path_factory, with_corpus):
     """One run of four tasks, trained once for the tests below."""
     folder = with_corpus(tmp_path_factory.mktemp("multitask"))
-    recipe = recipes.wang2025("smoke").change(**TINY, hidden=16, diagnose=True)
+    recipe = papers.wang2025("smoke").change(**TINY, hidden=16, diagnose=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERLIB_HOME", str(folder))
-        yield recipe, experiments.run(recipe, progress=False)
+        yield recipe, experiment.run(recipe, progress=False)
 
 
 def test_a_multi_task_run_keeps_the_answers_of_all_tasks(multitask):
     recipe, record = multitask
-    test, data = record.predictions("test"), experiments.load(recipe)
+    test, data = record.predictions("test"), dataset.load(recipe)
     rows = data.table.set_index("key").loc[test.index]
     assert test["reference"].tolist() == [text.decode(text.encode(t)) for t in rows["text"]]
     assert all(isinstance(heard, str) for heard in test["hypothesis"])
-    assert test["gender_truth"].tolist() == [tasks.GENDERS.index(g) for g in rows["gender"]]
+    assert test["gender_truth"].tolist() == [GENDERS.index(g) for g in rows["gender"]]
     assert set(test["gender"]) <= {0, 1}
     assert (test["speaker_id_truth"] == IGNORE).all()  # nobody in test was trained on
     assert record.summary["test"] == pytest.approx(evaluation.score(test, 8))
@@ -173,19 +173,19 @@ def test_each_epoch_notes_layers_angles_and_some_transcripts(multitask):
             assert history[f"dev_cosine_{task}"].between(-1, 1).all()
         assert (history[f"dev_{task}_ratio"] >= 0).all()
     heard = record.predictions("dev_epoch_001")
-    assert len(heard) == experiments.TRANSCRIBED and list(heard) == ["reference", "hypothesis"]
+    assert len(heard) == experiment.TRANSCRIBED and list(heard) == ["reference", "hypothesis"]
 
 
 def test_a_finished_run_is_restored_from_its_folder_alone(multitask, tmp_path):
     recipe, record = multitask
     assert not (record.path / "checkpoint").exists()
     copy = shutil.copytree(record.path, tmp_path / "moved")
-    model = experiments.restore(replace(record, path=copy))
+    model = experiment.restore(replace(record, path=copy))
     assert not model.training and model.config == recipe.model
-    data = experiments.load(recipe)
-    targets, names = tasks.targets(data.table, recipe.model.tasks)
+    data = dataset.load(recipe)
+    targets, names = task_targets(data.table, recipe.model.tasks)
     assert model.n_speakers == len(names)
-    clips, quantum = experiments.inputs(recipe, data, model.encoder, targets, progress=False)
+    clips, quantum = encoder_inputs(recipe, data, model.encoder, targets, progress=False)
     rows = data.rows("test")
     batches = clips.batches(np.array_split(rows, 8), quantum)
     found = evaluation.predict(model, batches)
@@ -199,7 +199,7 @@ def test_a_sweep_gives_intervals_of_other_tasks(multitask):
     test = record.predictions("test")
     said = test[test["reference"] != ""]
     wer = runs.interval(recipe.name, "wer")
-    expected = text.wer(said["reference"].tolist(), said["hypothesis"].tolist())
+    expected = recognition.wer(said["reference"].tolist(), said["hypothesis"].tolist())
     assert wer.value == pytest.approx(expected) and wer.low <= wer.value <= wer.high
     gender = runs.interval(recipe.name, "gender")
     assert gender.value == pytest.approx((test["gender"] == test["gender_truth"]).mean())
@@ -217,7 +217,7 @@ def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
         run.save_predictions("test", table.assign(reference="A B").set_index(index))
         return run
 
-    one = recipes.cai2021("demo").change(name="one", tasks=("asr",))  # without the emotion
+    one = papers.cai2021("demo").change(name="one", tasks=("asr",))  # without the emotion
     two = one.change(name="two")
     runs = Runs(
         (one, one.change(seed=1), two),
@@ -232,24 +232,24 @@ def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
 
 
 def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(own_home, monkeypatch):
-    recipe = recipes.wang2025("smoke").change(**TINY, freeze="all", hidden=16, spec_augment=0.0)
-    data = experiments.load(recipe)
+    recipe = papers.wang2025("smoke").change(**TINY, freeze="all", hidden=16, spec_augment=0.0)
+    data = dataset.load(recipe)
     model = SER(recipe.model, n_speakers=2)
     rows = data.rows("test")[:12]
-    tables = []
+    predicted = []
     for limit, ndim in ((4, 4), (0, 2)):
-        monkeypatch.setattr(experiments, "STORE_GB", limit)
-        clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
+        monkeypatch.setattr(inputs, "STORE_GB", limit)
+        clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
         batches = list(clips.batches(np.array_split(rows, 3), quantum))
         assert batches[0].inputs.ndim == ndim and batches[0].inputs.shape[1] % quantum == 0
-        tables.append(evaluation.predict(model, batches))
+        predicted.append(evaluation.predict(model, batches))
     assert batches[0].emotion.tolist() == data.table["label"][rows[:4]].tolist()
     for column in (f"p_{c}" for c in range(8)):
-        np.testing.assert_allclose(tables[0][column], tables[1][column], atol=2e-3)
-    assert (tables[0]["prediction"] == tables[1]["prediction"]).mean() > 0.9
+        np.testing.assert_allclose(predicted[0][column], predicted[1][column], atol=2e-3)
+    assert (predicted[0]["prediction"] == predicted[1]["prediction"]).mean() > 0.9
     seen = recipe.change(masked_encoder=False)  # padding must be seen, so nothing is stored
-    monkeypatch.setattr(experiments, "STORE_GB", 4)
-    clips, _ = experiments.inputs(seen, data, model.encoder, progress=False)
+    monkeypatch.setattr(inputs, "STORE_GB", 4)
+    clips, _ = encoder_inputs(seen, data, model.encoder, progress=False)
     assert clips.inputs is data.store
 
 
@@ -258,33 +258,33 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(own_home, tmp_path):
     from encoder_toys import make_roberta, make_whisper
 
     make_whisper(tmp_path / "whisper")
-    recipe = recipes.cai2021("smoke").change(
+    recipe = papers.cai2021("smoke").change(
         encoder=str(tmp_path / "whisper"),
         n_layers=1,
         freeze_layers=0,
         tasks=("emotion",),
         spec_augment=0.0,
     )
-    data, tables = experiments.load(recipe), []
+    data, predicted = dataset.load(recipe), []
     rows = data.rows("test")[:6]
     for freeze, ndim in (("cnn", 2), ("all", 4)):
         chosen = recipe.change(freeze=freeze)
         model = SER(chosen.model)
-        clips, quantum = experiments.inputs(chosen, data, model.encoder, progress=False)
+        clips, quantum = encoder_inputs(chosen, data, model.encoder, progress=False)
         batches = list(clips.batches([rows[:4], rows[4:]], quantum))
         assert batches[0].inputs.ndim == ndim
-        tables.append(evaluation.predict(model, batches))
+        predicted.append(evaluation.predict(model, batches))
     for column in (f"p_{c}" for c in range(len(recipe.classes))):
-        np.testing.assert_allclose(tables[0][column], tables[1][column], atol=2e-3)
+        np.testing.assert_allclose(predicted[0][column], predicted[1][column], atol=2e-3)
     make_roberta(tmp_path / "roberta")
-    reader = encoders.load(tmp_path / "roberta")
+    reader = load_encoder(tmp_path / "roberta")
     with pytest.raises(ValueError, match="reads texts"):
-        experiments.inputs(recipe, data, reader, progress=False)
+        encoder_inputs(recipe, data, reader, progress=False)
 
 
 def test_sweep_compares_in_pairs(own_home):
     runs = sweep(
-        [recipes.floor("majority", "smoke"), *(recipes.floor("prior", "smoke").vary(seed=[0, 1]))],
+        [papers.floor("majority", "smoke"), *(papers.floor("prior", "smoke").vary(seed=[0, 1]))],
         progress=False,
     )
     truth, predictions, speakers = runs.stacked("guesser by class shares")
@@ -303,13 +303,13 @@ def test_sweep_compares_in_pairs(own_home):
 def test_data_without_labeled_test_is_refused(own_home):
     df = corpus.load()
     df.loc[df["split"] == "test", "emotion"] = "no_agreement"
-    with pytest.raises(recipes.RecipeError, match="leaves no labeled test"):
-        experiments.assign(replace(recipes.cai2021("demo")), df)
+    with pytest.raises(RecipeError, match="leaves no labeled test"):
+        dataset.assign(replace(papers.cai2021("demo")), df)
 
 
 def test_long_clips_are_cut_to_their_beginning(own_home):
-    whole = experiments.load(recipes.cai2021("smoke")).store
-    cut = experiments.load(recipes.cai2021("smoke").change(max_seconds=2.0)).store
+    whole = dataset.load(papers.cai2021("smoke")).store
+    cut = dataset.load(papers.cai2021("smoke").change(max_seconds=2.0)).store
     assert whole.durations.max() > 2.0
     np.testing.assert_allclose(cut.durations, np.minimum(whole.durations, 2.0), atol=1e-3)
     i = int(whole.durations.argmax())
@@ -317,7 +317,7 @@ def test_long_clips_are_cut_to_their_beginning(own_home):
 
 
 def test_attributes_and_the_contrastive_term_end_to_end(own_home):
-    base = recipes.wang2025_baseline("smoke").change(**TINY, freeze="all", hidden=16)
+    base = papers.wang2025_baseline("smoke").change(**TINY, freeze="all", hidden=16)
     both = base.change(name="both", tasks=("emotion", "attributes"), alpha=1.0, swfc=0.5)
     alone = base.change(
         name="alone", tasks=("attributes",), attributes="ccc", select="ccc", swfc=0.0
@@ -327,7 +327,7 @@ def test_attributes_and_the_contrastive_term_end_to_end(own_home):
     assert {"wa", "ua", "macro_f1", "ccc", "ccc_valence", "rmse"} <= set(scores)
     assert "wa" not in runs.runs[2].summary["test"]
     table = runs.predictions("alone")[0]
-    assert table[[*tasks.ATTRIBUTES]].to_numpy().min() >= 1 and table["arousal"].max() <= 7
+    assert table[[*manifest.ATTRIBUTES]].to_numpy().min() >= 1 and table["arousal"].max() <= 7
     truth = corpus.load().set_index("key")["arousal"].reindex(table.index)
     np.testing.assert_allclose(table["arousal_truth"], truth, atol=1e-6)
     for metric in ("ccc", "rmse", "ccc_dominance"):
@@ -339,15 +339,15 @@ def test_attributes_and_the_contrastive_term_end_to_end(own_home):
         assert gap.value == pytest.approx(found.value - runs.interval("both", metric).value)
     assert not np.allclose(runs.predictions("plain")[0]["p_0"], runs.predictions("both")[0]["p_0"])
     recognizer = inference.Recognizer(runs.runs[2])
-    answer = recognizer(experiments.load(alone).store[0])
-    assert answer.emotion is None and set(answer.attributes) == set(tasks.ATTRIBUTES)
+    answer = recognizer(dataset.load(alone).store[0])
+    assert answer.emotion is None and set(answer.attributes) == set(manifest.ATTRIBUTES)
 
 
 def test_kept_dev_predictions_are_those_of_the_stored_model(own_home):
-    recipe = recipes.cai2021("smoke").change(epochs=2)
-    run = experiments.run(recipe, progress=False)
-    data, model = experiments.load(recipe), experiments.restore(run)
-    clips, quantum = experiments.inputs(recipe, data, model.encoder, progress=False)
+    recipe = papers.cai2021("smoke").change(epochs=2)
+    run = experiment.run(recipe, progress=False)
+    data, model = dataset.load(recipe), experiment.restore(run)
+    clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
     plan = [data.rows("dev")]
     again = evaluation.predict(model, clips.batches(plan, quantum))
     stored = run.predictions("dev").loc[again.index]

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import batching, encoders, features
-from serlib.batching import WaveStore
+from serlib import records
+from serlib.data import batching, features
+from serlib.data.stores import TextStore, WaveStore
+from serlib.models.encoders.load import load_encoder
 
 
 def waves_of(lengths, seed: int = 0) -> list[np.ndarray]:
@@ -100,10 +102,10 @@ def test_clips_of_like_length_share_a_batch_and_keep_their_order(tmp_path, monke
 
 @pytest.mark.parametrize("name", ["demo-wavlm", "demo-wav2vec2", "demo-whisper", "demo-roberta"])
 def test_a_batch_gives_each_clip_what_it_gets_alone(tmp_path, monkeypatch, name):
-    encoder = encoders.load(name, freeze="all")
+    encoder = load_encoder(name, freeze="all")
     store = WaveStore(waves_of((9_000, 300, 16_000, 24_123, 4_000, 4_001)))
     if encoder.modality == "text":
-        store = batching.TextStore(["", "Yes.", "I do not know what you mean.", "Why not?", None])
+        store = TextStore(["", "Yes.", "I do not know what you mean.", "Why not?", None])
     for kind in ("layers", "frames", "layers_mean", "output_mean"):
         together = features.cache(encoder, store, root=tmp_path, kind=kind, progress=False)
         with monkeypatch.context() as patch:
@@ -179,13 +181,13 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
         assert len(more) == len(known) + 1, changes
         known = more
     assert files(Toy(), store) == known
-    monkeypatch.setattr(features.records, "source_digest", lambda modules: "other code")
+    monkeypatch.setattr(records, "source_digest", lambda modules: "other code")
     assert len(files(Toy(), store)) == len(known) + 1
 
 
 def test_the_number_of_threads_does_not_matter(tmp_path):
     """Bit for bit; the demo encoder's convolutions do add up otherwise on two threads."""
-    encoder, store = encoders.load("demo-wavlm"), WaveStore(waves_of([40_000, 33_333, 50_001]))
+    encoder, store = load_encoder("demo-wavlm"), WaveStore(waves_of([40_000, 33_333, 50_001]))
     before, found = torch.get_num_threads(), []
     try:
         for n in (1, 2):
@@ -351,7 +353,7 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     """The real encoder: stored alone, used in a batch, against waves through the CNN in a batch."""
     from transformers import AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
-    from serlib import encoders
+    from serlib.models.encoders.load import load_encoder
 
     torch.manual_seed(0)
     config = Wav2Vec2Config(
@@ -361,7 +363,7 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
     )  # fmt: skip
     AutoModel.from_config(config).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     store = WaveStore(waves_of((9_000, 300, 16_000)))
     stored = features.cache(encoder, store, root=tmp_path, progress=False)
     plan, keys = [[2, 0, 1]], list("abc")
@@ -374,7 +376,7 @@ def test_training_on_stored_features_equals_training_on_waves(tmp_path, norm):
         from_waves, from_store = encoder(a.inputs, a.lengths), encoder(b.inputs, b.lengths)
     n = min(from_waves.frames.shape[1], from_store.frames.shape[1])
     assert (from_waves.frames[:, :n] - from_store.frames[:, :n]).abs().max() < 1e-5
-    frozen = encoders.load(tmp_path, freeze="all")
+    frozen = load_encoder(tmp_path, freeze="all")
     means = features.cache(frozen, store, root=tmp_path, kind="layers_mean", progress=False)
     valid = from_waves.frames[1, : int(from_waves.lengths[1])]
     torch.testing.assert_close(means[0][-1], valid.mean(0), rtol=1e-4, atol=1e-5)

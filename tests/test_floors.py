@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serlib import floors
+from serlib.experiments import floors
 
 
 def blobs(n, seed, classes=3, width=5):

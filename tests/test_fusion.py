@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from serlib import fusion
-from serlib.batching import Item, collate
-from serlib.fusion import Fusion, FusionConfig
+from serlib.data.batching import Item, collate
+from serlib.models import fusion
+from serlib.models.fusion import Fusion, FusionConfig
 
 WIDTHS = {"ear": 5, "voice": 3, "words": 4}
 TINY = FusionConfig(
@@ -168,7 +168,7 @@ class Inner(torch.nn.Module):
         self.b.requires_grad_(False)
 
     def forward(self, x, lengths):
-        from serlib.encoders import Encoded
+        from serlib.models.encoders.checkpoints import Encoded
 
         return Encoded(self.a(x[..., None]), lengths // 2, ())  # sees twice the lengths
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serlib import fusionplots
-from serlib.metrics import Interval
+from serbook.figures import fusionplots
+from serlib.metrics.intervals import Interval
 
 pytestmark = pytest.mark.usefixtures("look")
 EXPERTS = ("a", "b", "c")

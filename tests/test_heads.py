@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import heads
+from serlib.models import heads
+from serlib.models.coattention import CoAttention
+from serlib.models.encoders.checkpoints import frame_mask
+from serlib.models.pooling import AttentiveStatistics, MeanPool, SumPool
 
 WIDTH = 5
 POOLS = {
-    "sum": lambda: heads.SumPool(),
-    "mean": lambda: heads.MeanPool(),
-    "attentive": lambda: heads.AttentiveStatistics(WIDTH, bottleneck=7),
+    "sum": lambda: SumPool(),
+    "mean": lambda: MeanPool(),
+    "attentive": lambda: AttentiveStatistics(WIDTH, bottleneck=7),
 }
 
 
@@ -32,7 +35,7 @@ def pool(name: str) -> nn.Module:
 
 
 def test_frame_mask_by_hand():
-    mask = heads.frame_mask(torch.tensor([2, 0, 3]), 3)
+    mask = frame_mask(torch.tensor([2, 0, 3]), 3)
     assert mask.dtype == torch.bool
     assert mask.int().tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]
 
@@ -52,7 +55,7 @@ def test_a_clip_alone_equals_the_clip_in_a_batch(name):
 def test_nothing_in_the_padding_reaches_the_result_or_a_gradient(name, garbage):
     frames, lengths = clips()
     module = pool(name)
-    padding = ~heads.frame_mask(lengths, frames.shape[1])
+    padding = ~frame_mask(lengths, frames.shape[1])
     results = []
     for value in (0.0, garbage):
         dirty = frames.clone()
@@ -135,15 +138,15 @@ def test_sum_and_mean_by_hand():
         [[[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]], [[1.0, 1.0], [2.0, 2.0], [6.0, 0.0]]]
     )
     lengths = torch.tensor([2, 3])
-    assert heads.SumPool()(frames, lengths).tolist() == [[4, 8], [9, 3]]
-    assert heads.MeanPool()(frames, lengths).tolist() == [[2, 4], [3, 1]]
+    assert SumPool()(frames, lengths).tolist() == [[4, 8], [9, 3]]
+    assert MeanPool()(frames, lengths).tolist() == [[2, 4], [3, 1]]
 
 
 def test_the_mean_ignores_duration_where_the_sum_grows_with_it():
     once, n = clips(3, (6,))
     twice = torch.cat([once, once], dim=1)
-    torch.testing.assert_close(heads.MeanPool()(twice, 2 * n), heads.MeanPool()(once, n))
-    torch.testing.assert_close(heads.SumPool()(twice, 2 * n), 2 * heads.SumPool()(once, n))
+    torch.testing.assert_close(MeanPool()(twice, 2 * n), MeanPool()(once, n))
+    torch.testing.assert_close(SumPool()(twice, 2 * n), 2 * SumPool()(once, n))
 
 
 def test_attentive_statistics_against_a_loop_over_clips_frames_and_channels():
@@ -349,7 +352,7 @@ def test_padding_behind_a_clip_does_not_reach_its_frames():
     frames, lengths = clips(11)
     torch.manual_seed(0)
     head = heads.RecurrentHead(WIDTH, 7, 3).eval()
-    frames[~heads.frame_mask(lengths, frames.shape[1])] = 1e3
+    frames[~frame_mask(lengths, frames.shape[1])] = 1e3
     together = head(frames)
     for i, n in enumerate(lengths.tolist()):
         torch.testing.assert_close(together[i, :n], head(frames[i : i + 1, :n])[0])
@@ -365,8 +368,8 @@ def test_frames_know_of_those_before_them_but_not_of_those_behind():
     assert moved.tolist() == [False] * 4 + [True] * 5
 
 
-def identities(tasks, combine: str = "concat", hidden: int = 2) -> heads.CoAttention:
-    module = heads.CoAttention(hidden, tasks, combine=combine)
+def identities(tasks, combine: str = "concat", hidden: int = 2) -> CoAttention:
+    module = CoAttention(hidden, tasks, combine=combine)
     for layer in (module.query, *module.keys.values()):
         nn.init.eye_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -393,10 +396,10 @@ def test_co_attention_by_hand():
     assert over_frames is None
 
 
-def attending(combine: str = "concat") -> tuple[heads.CoAttention, torch.Tensor, dict]:
+def attending(combine: str = "concat") -> tuple[CoAttention, torch.Tensor, dict]:
     torch.manual_seed(13)
     others = {"asr": clips(14)[0], "gender": torch.randn(4, WIDTH)}
-    module = heads.CoAttention(WIDTH, ["gender", "asr"], combine=combine)
+    module = CoAttention(WIDTH, ["gender", "asr"], combine=combine)
     return module, torch.randn(4, WIDTH), others
 
 
@@ -420,7 +423,7 @@ def test_the_weights_of_each_clip_sum_to_one_and_one_task_takes_all():
     module, emotion, others = attending()
     _, weights, _ = module(emotion, others, clips()[1])
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
-    alone = heads.CoAttention(WIDTH, ["gender"])
+    alone = CoAttention(WIDTH, ["gender"])
     fused, weights, _ = alone(emotion, others, clips()[1])
     assert (weights == 1).all()
     torch.testing.assert_close(fused[:, WIDTH:], alone.keys["gender"](others["gender"]))
@@ -431,7 +434,7 @@ def test_the_weights_of_each_clip_sum_to_one_and_one_task_takes_all():
 def test_padding_reaches_neither_the_fusion_nor_a_gradient(combine, garbage):
     module, emotion, others = attending(combine)
     lengths = clips()[1]
-    padding = ~heads.frame_mask(lengths, 9)
+    padding = ~frame_mask(lengths, 9)
     results = []
     for value in (0.0, garbage):
         dirty = others["asr"].clone()
@@ -471,7 +474,7 @@ def test_co_attention_under_autocast_stays_close_and_finite():
 @pytest.mark.parametrize(("tasks", "combine"), [([], "concat"), (["asr"], "product")])
 def test_co_attention_that_cannot_be_meant_is_refused(tasks, combine):
     with pytest.raises(ValueError, match="at least one"):
-        heads.CoAttention(WIDTH, tasks, combine=combine)
+        CoAttention(WIDTH, tasks, combine=combine)
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from corpus_trees import HEAD, iemocap, iemocap_dialogue, turn, write
-from serlib import corpora, manifest
+from serlib.corpora import builder
 from serlib.corpora.iemocap import utterances
-from serlib.tables import ManifestError
+from serlib.data import splits, tables
+from serlib.data.tables import ManifestError
 
 RATERS = (
     "C-E2:\tNeutral;\t()",
@@ -112,7 +113,7 @@ def test_what_real_copies_hold_beside_the_labels(tmp_path):
 def test_all_codes_become_emotions(tmp_path):
     codes = "ang hap exc sad neu fru sur fea dis oth xxx".split()
     df = utterances(iemocap(tmp_path, [1], codes))
-    assert set(df["emo"]) == set(codes) and set(df["emotion"]) <= set(manifest.EMOTIONS)
+    assert set(df["emo"]) == set(codes) and set(df["emotion"]) <= set(tables.EMOTIONS)
     pairs = dict(zip(df["emo"], df["emotion"], strict=True))
     assert (pairs["exc"], pairs["hap"], pairs["xxx"], pairs["oth"]) == (
         "excitement", "happiness", "no_agreement", "other",
@@ -146,24 +147,24 @@ def test_a_folder_that_is_none_says_what_to_give(tmp_path):
 
 
 def test_protocols_of_a_built_manifest(tmp_path):
-    df, report = corpora.build("iemocap", iemocap(tmp_path), progress=False)
+    df, report = builder.build("iemocap", iemocap(tmp_path), progress=False)
     assert len(df) == 100 and not report.excluded and report.problems == ()
     for fold in range(1, 6):
-        roles = manifest.protocol(df, "session", fold=fold)
+        roles = splits.protocol(df, "session", fold=fold)
         assert set(df["session"][roles == "test"]) == {f"iemocap-Ses0{fold}"}
-        assert manifest.protocol(df, "usual", fold=fold).equals(roles)
+        assert splits.protocol(df, "usual", fold=fold).equals(roles)
     tested = []
     for fold in range(1, 11):
-        part = {r: df[manifest.protocol(df, "talker", fold=fold) == r] for r in ("train", "test")}
+        part = {r: df[splits.protocol(df, "talker", fold=fold) == r] for r in ("train", "test")}
         (talker,) = part["test"]["speaker"].unique()
         assert not set(part["test"]["session"]) & set(part["train"]["session"])
         tested.append(talker)
     assert tested == [f"iemocap-Ses0{s}{g}" for s, g in itertools.product(range(1, 6), "FM")]
-    with pytest.raises(manifest.LeakError, match="shares with test 1 group"):
-        manifest.protocol(df, "speaker")
+    with pytest.raises(splits.LeakError, match="shares with test 1 group"):
+        splits.protocol(df, "speaker")
     for name in ("prefix", "random"):
-        with pytest.raises(manifest.LeakError, match="leaks by design"):
-            manifest.protocol(df, name)
-    leaky = manifest.protocol(df, "prefix", allow_leaks=True)
-    shared = manifest.leaks(df[leaky == "train"], df[leaky == "test"], ["speaker"])
+        with pytest.raises(splits.LeakError, match="leaks by design"):
+            splits.protocol(df, name)
+    leaky = splits.protocol(df, "prefix", allow_leaks=True)
+    shared = splits.leaks(df[leaky == "train"], df[leaky == "test"], ["speaker"])
     assert shared[0].shared == 2 and shared[0].share_of_test == 1

@@ -1,191 +1,183 @@
-"""The shape of the package: levels, third-party imports, sizes, and what `import serlib` costs."""
+"""The shape of the house: rooms and floors, third-party imports, sizes, what an import costs."""
 
 from __future__ import annotations
 
 import ast
+import io
 import subprocess
 import sys
 import time
+import tokenize
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "serlib"
-# Lowest first. A module imports only from lines above its own; a name that ends in "." stands for
-# the modules of a subpackage.
-TIERS = (
-    {"intervals", "pooling", "regression", "check", "demo", "bench"},
-    {"audio", "metrics", "losses", "heads", "records", "tables", "text", "notebooks"},
-    {"splits", "cores", "kernels"},
-    {"manifest", "floors", "features", "checkpoints"},
-    {"stores", "wavlm", "corpora.files", "corpora.cards", "corpora.measure"},
-    {"demo.plan", "demo.speech", "demo.loop", "wav2vec2", "whisper", "roberta"},
-    {"demo.oracle", "corpora.counts"},
-    {"corpora.", "batching", "encoders", "tuning", "demo.corpus"},
-    {"demo.treekit"},
-    {"demo.lab_trees", "demo.acted_trees", "demo.clip_trees"},
-    {"demo.trees"},
-    {"model", "fusion", "attributes"},
-    {"tasks"},
-    {"processes"},
-    {"evaluation", "sharding", "selection"},
-    {"bookkeeping"},
-    {"throughput", "trackers"},
-    {"training"},
-    {"recipe"},
-    {"data"},
-    {"recipes"},
-    {"streams", "baselines"},
-    {"experiments"},
-    {"cluster"},
-    {"sweep", "inference"},
-    {
-        "plots",
-        "chapters",
-        "exercises",
-        "demo.pretrain",
-        "verdicts",
-        "claims.rules",
-        "claims.proofs",
-    },
-    {"claims.dynamics"},
-    {"claims.ledger", "claims.runs"},
-    {"claims"},
-    {"claims.pages", "archive.sums", "archive.forms"},
-    {"archive.kept"},
-    {"archive.checking"},
-    {"archive"},
-    {
-        "demo.card",
-        "demo.whisper",
-        "demo.roberta",
-        "manifest_cli",
-        "claims_cli",
-        "archive_cli",
-        "train_cli",
-        "exercises_cli",
-    },
-    {"taskplots", "layerplots", "lossplots"},
-    {"fusionplots"},
-    {"bench.architectures", "bench.machine", "bench.speech"},
-    {"bench.asked", "bench.contenders"},
-    {"bench.train", "bench.cpu", "bench.rehearse", "bench.losses", "bench.lora"},
-    {"plan"},
-    {"course"},
-    {"publish"},
-    {"panel", "pdf"},
-    {"bench_cli"},
-    {"cli"},
-)
-# Who alone may import a library.
+ROOT = Path(__file__).resolve().parents[1]
+# Rooms, lowest floor first: a room imports only from lower floors.
+FLOORS = {
+    "serlib": "records losses metrics | data | models corpora | tasks | training | recipes | "
+    "experiments | __main__",
+    "serbook": "runner figures | claims lesson plan | archive | site | cli",
+}
+FLOORS = {k: [floor.split() for floor in v.split("|")] for k, v in FLOORS.items()}
+FOLDERS = {"serlib": ROOT / "serlib", "serbook": ROOT / "book" / "serbook"}
+CORE = "losses metrics data models tasks training".split()
+LIMITS = {"serlib": 12_000, "serbook": 5_000}  # lines, docstrings and blanks too
+# Which modules alone may import a library; a name that ends in "." stands for a room.
 ONLY = {
-    "transformers": {
-        "checkpoints",
-        "wav2vec2",
-        "whisper",
-        "roberta",
-        "demo.pretrain",
-        "demo.whisper",
-        "demo.roberta",
-        "bench.architectures",
-        "bench.contenders",
-    },
-    "accelerate": {"training", "evaluation", "processes", "trackers"},
-    "peft": {"tuning"},
-    "matplotlib": {"plots", "taskplots", "layerplots", "lossplots", "fusionplots"},
-    "seaborn": {"plots", "taskplots"},
-    "papermill": {"chapters"},
-    "jupyter_client": {"kernels"},
-    "jupytext": {"notebooks"},
+    "transformers": {"serlib.models.encoders.", "serbook.plan.architectures"},
+    "accelerate": {"serlib.training."},
+    "peft": {"serlib.models.adapters"},
+    "distributed": {"serlib.experiments.cluster"},
+    "pooch": {"serlib.corpora.download"},
+    "huggingface_hub": {"serlib.models.encoders.checkpoints"},
+    "matplotlib": {"serbook.figures."},
+    "seaborn": {"serbook.figures."},
+    "papermill": {"serbook.runner.chapters"},
+    "jupyter_client": {"serbook.runner.kernels"},
+    "jupytext": {"serbook.runner.notebooks"},
+    "playwright": {"serbook.site.pdf"},
+    "pypdf": {"serbook.site.pdf"},
+    "ipywidgets": {"serbook.lesson.panel"},
     "sphinx": set(),
-    "playwright": {"pdf"},
-    "pypdf": {"pdf"},
-    "ipywidgets": {"panel"},
-    "huggingface_hub": {"checkpoints"},
-    "distributed": {"cluster"},
-    "pooch": {"corpora.download"},
-    "wordfreq": {"demo.pretrain"},
+    "wordfreq": set(),
+    "tests": set(),
+    "data_manifests": set(),
+    "serbook": {"serbook."},
 }
-# Modules that stay small, and the libraries that they do without.
+# Rooms and modules that do without a library.
 NEVER = {
-    "metrics": {"torch", "pandas", "sklearn", "scipy"},
-    "audio": {"pandas", "sklearn"},
-    "losses": {"pandas", "numpy", "sklearn"},
-    "regression": {"pandas", "numpy", "sklearn"},
-    "check": {"torch", "pandas", "sklearn"},
-    "intervals": {"torch", "pandas", "sklearn", "scipy"},
-    "pooling": {"pandas", "sklearn"},
-    "heads": {"pandas", "sklearn"},
-    "records": {"transformers", "sklearn"},
-    "training": {"transformers"},
-}
-MODULES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path != PACKAGE / "__init__.py"
+    "serlib.metrics.": {"torch", "pandas", "sklearn", "scipy"},
+    "serlib.losses.": {"pandas", "numpy", "sklearn"},
+    "serlib.models.": {"pandas", "sklearn"},
+    "serlib.data.audio": {"pandas", "sklearn"},
+    "serlib.records": {"transformers", "sklearn"},
+    "serlib.training.": {"sklearn"},
+    "serbook.lesson.check": {"torch", "pandas", "sklearn"},
 }
 
 
-def tier(module: str) -> int:
-    for number, names in enumerate(TIERS):
-        if module in names or f"{module.split('.')[0]}." in names:
-            return number
-    raise AssertionError(f"serlib/{module} has no place yet: add it to TIERS")
+def name_of(path: Path) -> str:
+    package = "serlib" if path.is_relative_to(FOLDERS["serlib"]) else "serbook"
+    parts = path.relative_to(FOLDERS[package]).with_suffix("").parts
+    return ".".join([package, *parts]).removesuffix(".__init__")
 
 
-def imports(source: str, module: str = "") -> set[str]:
+MODULES = {name_of(path): path for f in FOLDERS.values() for path in sorted(f.rglob("*.py"))}
+
+
+def imports(source: str) -> set[str]:
     """Dotted names of all that a source imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = ["serlib", *module.split(".")][: -node.level] if node.level else []
-            base = ".".join([*package, *filter(None, [node.module])])
-            found |= {f"{base}.{alias.name}" for alias in node.names}
+            assert not node.level, "relative imports hide the room that they reach into"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def siblings(source: str, module: str = "") -> set[str]:
-    """The modules of this package among the imports."""
-    names = {name.removeprefix("serlib.") for name in imports(source, module)}
-    # What is no module is a name inside one; a subpackage is imported where its own names are.
+def siblings(source: str) -> set[str]:
+    """The modules of both packages among the imports."""
+    names = imports(source)
+    # What is no module is a name inside one; a package is imported where its own names are.
     return {n if n in MODULES else n.rpartition(".")[0] for n in names} & set(MODULES)
+
+
+def within(module: str, names: set[str]) -> bool:
+    return any(f"{module}." == n or module == n or (n[-1] == "." and module.startswith(n))
+               for n in names)  # fmt: skip
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def floor(module: str) -> int:
+    floors = FLOORS[module.split(".")[0]]
+    for number, rooms in enumerate(floors):
+        if room(module) in rooms:
+            return number
+    raise AssertionError(f"{module} has no place yet: add its room to FLOORS")
+
+
+def code_lines(source: str) -> int:
+    """Lines that hold code: no blank ones, comments, docstrings."""
+    docs = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            if ast.get_docstring(node, clean=False) is not None:
+                docs |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+               tokenize.ENDMARKER)  # fmt: skip
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    held = [range(t.start[0], t.end[0] + 1) for t in tokens if t.type not in nothing]
+    return len({line for lines in held for line in lines} - docs)
 
 
 def test_the_reader_of_imports_sees_every_form():
     source = (
-        "import serlib.audio\nfrom serlib import heads as h\nfrom serlib.demo import corpus\n"
-        "from serlib.metrics import wa\ndef f():\n    from .records import home\n    import os.path"
+        "import serlib.data.audio\nfrom serlib.models import heads as h\n"
+        "from serlib.metrics.measures import wa\ndef f():\n    from serlib import records\n"
+        "    import os.path"
     )
-    assert siblings(source, "model") == {"audio", "heads", "demo.corpus", "metrics", "records"}
-    assert {"os.path"} <= imports(source, "model")
-    assert siblings("from serlib.claims import pages", "cli") == {"claims.pages"}
-    assert siblings("from serlib.claims import pages, of", "cli") == {"claims", "claims.pages"}
-    assert siblings("from . import plan\nfrom .. import audio", "demo.corpus") == {
-        "demo.plan",
-        "audio",
-    }
+    assert siblings(source) == {
+        "serlib.data.audio", "serlib.models.heads", "serlib.metrics.measures", "serlib.records",
+    }  # fmt: skip
+    assert {"os.path"} <= imports(source)
+    assert siblings("from serbook import claims") == {"serbook.claims"}
+
+
+def test_lines_of_code_are_counted_without_words():
+    source = '"""Doc."""\n\n# why\nx = """a\nb"""\n\n\ndef f():\n    """Doc."""\n    return (\n'
+    source += "        1\n    )\n"
+    assert code_lines(source) == 2 + 1 + 3
+
+
+def test_the_house_has_few_rooms_and_floors():
+    for package, folder in FOLDERS.items():
+        there = {
+            p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+        }
+        rooms = [name for floor in FLOORS[package] for name in floor]
+        assert sorted(rooms) == sorted(there - {"__init__"})
+    assert len(sum(FLOORS["serlib"], [])) <= 12 and len(FLOORS["serlib"]) <= 8
+    assert len(sum(FLOORS["serbook"], [])) <= 8 and len(FLOORS["serbook"]) <= 5
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_levels(module):
-    for other in siblings(MODULES[module].read_text(), module):
-        assert tier(other) < tier(module), f"{module} imports {other}, which is not below it"
+def test_rooms_import_from_lower_floors_only(module):
+    package = module.split(".")[0]
+    for other in siblings(MODULES[module].read_text()):
+        if not other.startswith(package) or room(other) in ("", room(module)):
+            continue  # the other package, or the same room
+        assert floor(other) < floor(module), f"{module} imports {other}, which is not below it"
+
+
+def test_no_import_goes_in_a_circle():
+    """Inside a room too."""
+    below = {m: siblings(p.read_text()) - {m} for m, p in MODULES.items()}
+    while free := {m for m, others in below.items() if not others & set(below)}:
+        below = {m: others for m, others in below.items() if m not in free}
+    assert not below, f"these import each other: {', '.join(below)}"
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_third_party(module):
-    roots = {name.split(".")[0] for name in imports(MODULES[module].read_text(), module)}
+    roots = {name.split(".")[0] for name in imports(MODULES[module].read_text())}
     for library in roots & set(ONLY):
-        assert module in ONLY[library], f"{module} imports {library}; only {ONLY[library]} may"
-    assert not roots & NEVER.get(module, set())
+        assert within(module, ONLY[library]), f"{module} imports {library}"
+    for place, libraries in NEVER.items():
+        if within(module, {place}):
+            assert not roots & libraries
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_sizes(module):
+    """Code counts, words do not: a good docstring never splits a file."""
     source = MODULES[module].read_text()
-    assert len(source.splitlines()) <= 350, f"{module}: split the file"
+    assert code_lines(source) <= 220, f"{module}: split the file"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
@@ -193,10 +185,27 @@ def test_sizes(module):
             assert length <= 50, f"{module}.{node.name} has {length} lines of code"
 
 
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_only_hands_on_what_others_define(module):
+    source = MODULES[module].read_text()
+    made = [n for n in ast.parse(source).body if not isinstance(n, (ast.Import, ast.ImportFrom))]
+    only_words = all(isinstance(n, ast.Expr) for n in made)
+    assert not only_words or not imports(source), f"{module} defines nothing of its own"
+    assert "noqa: F401" not in source, f"{module} imports names for others to take"
+
+
+def test_serlib_is_thin():
+    sources = {m: p.read_text() for m, p in MODULES.items()}
+    for package, most in LIMITS.items():
+        lines = sum(len(s.splitlines()) for m, s in sources.items() if m.startswith(package))
+        assert lines <= most, f"{package} has {lines} lines"
+    core = sum(code_lines(s) for m, s in sources.items()
+               if m.startswith("serlib") and room(m) in CORE)  # fmt: skip
+    assert core <= 3_600, f"{', '.join(CORE)} have {core} lines of code"
+
+
 def run(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -209,11 +218,22 @@ def test_import_is_light():
     assert seconds < 0.5
 
 
+def test_serlib_needs_nothing_of_the_book():
+    """All of it imported: no Jupyter, no Sphinx, no papermill, no matplotlib."""
+    names = [m for m in MODULES if m.startswith("serlib") and m != "serlib.experiments.cluster"]
+    code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\n"
+    loaded = {name.split(".")[0] for name in run(code + "print(*sys.modules)").split()}
+    assert not loaded & {"IPython", "ipywidgets", "jupytext", "matplotlib", "nbformat",
+                         "papermill", "seaborn", "serbook", "sphinx"}  # fmt: skip
+
+
 def test_help_is_quick():
     code = (
-        "import sys; from serlib import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys; from serlib import __main__\n"
+        "try: __main__.main(['--help'])\nexcept SystemExit: pass\n"
     )
     loaded = set(run(code + "print(*sys.modules)").split())
+    assert "serbook.cli" in loaded
     assert not loaded & {"numpy", "torch", "pandas", "jupytext", "papermill"}
     start = time.perf_counter()
     run(code)

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from serlib import audio, cli, experiments, inference, recipes, records, text
-from serlib.demo import corpus
-from serlib.inference import InferenceError
+from serlib import __main__ as cli
+from serlib import records
+from serlib.corpora.demo import corpus
+from serlib.data import audio, text
+from serlib.experiments import dataset, experiment, inference
+from serlib.experiments.inference import InferenceError
+from serlib.recipes import papers
 
 TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 
@@ -21,25 +25,25 @@ TINY = dict(epochs=1, n_layers=1, freeze_layers=0)
 def four(home):
     """A recipe with all four tasks, trained."""
     corpus.make(progress=False)
-    recipe = recipes.wang2025("smoke", lr_head=5e-3).change(**TINY, hidden=16)
-    experiments.run(recipe, progress=False)
+    recipe = papers.wang2025("smoke", lr_head=5e-3).change(**TINY, hidden=16)
+    experiment.run(recipe, progress=False)
     return recipe
 
 
 @pytest.fixture(scope="module")
 def run(four):
-    return experiments.record(four)
+    return experiment.record(four)
 
 
 @pytest.fixture(scope="module")
 def waves(four):
-    data = experiments.load(four, progress=False)
+    data = dataset.load(four, progress=False)
     return {data.table["key"][i]: data.store[int(i)] for i in data.rows("test")[:6]}
 
 
 @pytest.fixture(scope="module")
 def model(run):
-    return experiments.restore(run)
+    return experiment.restore(run)
 
 
 # ----------------------------------------------------------------------------------------- find
@@ -104,8 +108,8 @@ def test_the_recognizer_answers_as_the_evaluation_of_its_run(four, run, waves):
 
 
 def test_a_single_task_has_single_answers(home):
-    recipe = recipes.cai2021("smoke").change(**TINY, tasks=("emotion",))
-    recognizer = inference.Recognizer(experiments.run(recipe, progress=False))
+    recipe = papers.cai2021("smoke").change(**TINY, tasks=("emotion",))
+    recognizer = inference.Recognizer(experiment.run(recipe, progress=False))
     answer = recognizer(np.zeros(100, np.float32))  # shorter than the encoder's first frame
     assert answer.emotion in recipe.classes
     assert (answer.gender, answer.speaker, answer.transcript) == (None, None, None)
@@ -155,7 +159,7 @@ def test_responses_are_cut_and_do_not_depend_on_the_batch(model, waves):
 
 
 def test_outputs_of_rows_of_the_corpus(four, model, waves):
-    df, _ = experiments.locate(four)
+    df, _ = dataset.locate(four)
     table = df.set_index("key", drop=False).loc[list(waves)[:2]]
     found = inference.outputs(four, table, ["emotion"])["emotion"]
     wanted = inference.respond(model, list(waves.values())[:2], ["emotion"])["emotion"]

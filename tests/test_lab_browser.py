@@ -12,7 +12,8 @@ import urllib.request
 
 import pytest
 
-from serlib import notebooks, pdf
+from serbook.runner import notebooks
+from serbook.site import pdf
 from site_toys import needs_browser
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -34,7 +35,7 @@ for _ in tqdm(range(3), desc="listening"):
 # %%
 import numpy as np
 
-from serlib import panel
+from serbook.lesson import panel
 
 tone = np.sin(np.arange(16_000) / 20).astype("float32")
 waves = {"quiet: “Fine.”": lambda: 0.1 * tone, "loud: “No!”": lambda: tone}

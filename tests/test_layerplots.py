@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import layerplots, metrics
+from serbook.figures import layerplots
+from serlib.metrics import intervals
 
 pytestmark = pytest.mark.usefixtures("look")
 
@@ -17,7 +18,7 @@ def paths(seed=0.0, epochs=3):
     return pd.DataFrame(table)
 
 
-SCORES = [metrics.Interval(0.4, 0.3, 0.45, 0.95), metrics.Interval(0.5, 0.4, 0.6, 0.95)]
+SCORES = [intervals.Interval(0.4, 0.3, 0.45, 0.95), intervals.Interval(0.5, 0.4, 0.6, 0.95)]
 WEIGHTS = {"asr": np.array([[0.2, 0.8], [0.4, 0.6]]), "gender": np.array([[0.5, 0.5]])}
 FIGURES = {
     "by_layer": lambda: layerplots.by_layer({"a": SCORES, "b": [0.2, 0.1]}, floor=0.1),

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serlib import notebooks
-from serlib.notebooks import BOOK
+from serbook.runner import notebooks
+from serbook.runner.notebooks import BOOK
 
 CHAPTERS = notebooks.chapters()
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

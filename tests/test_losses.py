@@ -11,15 +11,16 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from serlib import losses
-from serlib.losses import IGNORE
+from serlib.losses import classification
+from serlib.losses.classification import IGNORE
+from serlib.losses.ctc import ctc_loss
 
 LOSSES = {
-    "cross_entropy": losses.cross_entropy,
-    "smoothed": lambda x, y, **k: losses.cross_entropy(x, y, label_smoothing=0.1, **k),
-    "focal": losses.focal,
-    "focal_half": lambda x, y, **k: losses.focal(x, y, gamma=0.5, **k),
-    "balanced": lambda x, y: losses.class_balanced_cross_entropy(x, y, [50, 20, 5, 1]),
+    "cross_entropy": classification.cross_entropy,
+    "smoothed": lambda x, y, **k: classification.cross_entropy(x, y, label_smoothing=0.1, **k),
+    "focal": classification.focal,
+    "focal_half": lambda x, y, **k: classification.focal(x, y, gamma=0.5, **k),
+    "balanced": lambda x, y: classification.class_balanced_cross_entropy(x, y, [50, 20, 5, 1]),
 }
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 4.0])
 
@@ -38,15 +39,15 @@ def batch(seed: int = 0, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
 def test_inverse_frequency_is_scikit_learns_balanced():
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
-    weights = losses.inverse_frequency_weights([60, 30, 10])
+    weights = classification.inverse_frequency_weights([60, 30, 10])
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     assert float(weights[labels].mean()) == pytest.approx(1)
 
 
 def test_a_class_that_never_occurs_gets_no_weight_and_changes_no_other():
     for function in (
-        losses.inverse_frequency_weights,
-        lambda n: losses.class_balanced_weights(n, 0.99),
+        classification.inverse_frequency_weights,
+        lambda n: classification.class_balanced_weights(n, 0.99),
     ):
         with_gap, without = function([60, 0, 10]), function([60, 10])
         assert with_gap[1] == 0
@@ -56,37 +57,39 @@ def test_a_class_that_never_occurs_gets_no_weight_and_changes_no_other():
 def test_effective_number_is_the_geometric_sum():
     for beta in (0.0, 0.5, 0.9, 0.999):
         expected = [sum(beta**i for i in range(n)) for n in (0, 1, 2, 37)]
-        found = losses.effective_number([0, 1, 2, 37], beta)
+        found = classification.effective_number([0, 1, 2, 37], beta)
         np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert losses.effective_number([10**7], 0.999)[0] == pytest.approx(1_000)  # saturated
-    np.testing.assert_allclose(losses.effective_number([5, 500], 1 - 1e-9), [5, 500], rtol=1e-5)
+    assert classification.effective_number([10**7], 0.999)[0] == pytest.approx(1_000)  # saturated
+    np.testing.assert_allclose(
+        classification.effective_number([5, 500], 1 - 1e-9), [5, 500], rtol=1e-5
+    )
 
 
 def test_class_balanced_weights_run_from_none_to_inverse_frequency():
     counts = [50, 20, 5]
-    np.testing.assert_allclose(losses.class_balanced_weights(counts, 0.0), 1)
+    np.testing.assert_allclose(classification.class_balanced_weights(counts, 0.0), 1)
     inverse = 1 / np.array(counts)
-    found = losses.class_balanced_weights(counts, 1 - 1e-9)
+    found = classification.class_balanced_weights(counts, 1 - 1e-9)
     np.testing.assert_allclose(found, 3 * inverse / inverse.sum(), rtol=1e-4)
     for beta in (0.9, 0.999):
-        assert float(losses.class_balanced_weights(counts, beta).sum()) == pytest.approx(3)
+        assert float(classification.class_balanced_weights(counts, beta).sum()) == pytest.approx(3)
     # 1 / (1 + 1/2 + 1/4) and 1: weights 4/7 and 1, scaled to sum 2
-    found = losses.class_balanced_weights([3, 1], 0.5)
+    found = classification.class_balanced_weights([3, 1], 0.5)
     np.testing.assert_allclose(found, [2 * 4 / 11, 2 * 7 / 11], rtol=1e-6)
 
 
 @pytest.mark.parametrize("counts", [[], [0, 0], [3, -1], [1.0, math.nan], [[1, 2]]])
 def test_impossible_counts_are_refused(counts):
     with pytest.raises(ValueError, match="counts"):
-        losses.inverse_frequency_weights(counts)
+        classification.inverse_frequency_weights(counts)
     with pytest.raises(ValueError, match="counts"):
-        losses.class_balanced_weights(counts, 0.9)
+        classification.class_balanced_weights(counts, 0.9)
 
 
 @pytest.mark.parametrize("beta", [-0.1, 1.0, 1.5, math.nan])
 def test_beta_outside_its_range_is_refused(beta):
     with pytest.raises(ValueError, match="beta"):
-        losses.effective_number([3, 1], beta)
+        classification.effective_number([3, 1], beta)
 
 
 # ---- values -------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ def test_beta_outside_its_range_is_refused(beta):
 def test_cross_entropy_is_torchs(weight, smoothing):
     logits, target = batch()
     expected = nn.CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, target)
-    found = losses.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing)
+    found = classification.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing)
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     torch.testing.assert_close(*gradients)
@@ -118,7 +121,7 @@ def by_hand(logits, target, weight, gamma=0.0):
 def test_weighted_losses_by_hand():
     logits, target = batch(1)
     ones, weight = [1.0] * 4, WEIGHT.tolist()
-    cross_entropy, focal = losses.cross_entropy, losses.focal
+    cross_entropy, focal = classification.cross_entropy, classification.focal
     assert cross_entropy(logits, target).item() == pytest.approx(by_hand(logits, target, ones))
     assert cross_entropy(logits, target, weight=WEIGHT).item() == pytest.approx(
         by_hand(logits, target, weight)
@@ -132,41 +135,42 @@ def test_weighted_losses_by_hand():
         )
     counts, beta = [50, 20, 5, 1], 0.9
     balanced = [(1 - beta) / (1 - beta**n) for n in counts]  # any scale: the mean divides it out
-    found = losses.class_balanced_cross_entropy(logits, target, counts, beta=beta)
+    found = classification.class_balanced_cross_entropy(logits, target, counts, beta=beta)
     assert found.item() == pytest.approx(by_hand(logits, target, balanced))
 
 
 def test_smoothing_by_hand():
     # p = (3/4, 1/4), y = 0, epsilon 0.2: target (0.9, 0.1)
     logits = torch.tensor([[math.log(3.0), 0.0]])
-    found = losses.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.2)
+    found = classification.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.2)
     assert found.item() == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
 
 
 def test_focal_with_gamma_zero_is_cross_entropy_and_easy_utterances_fade():
     logits, target = batch(2)
     torch.testing.assert_close(
-        losses.focal(logits, target, gamma=0.0, weight=WEIGHT),
-        losses.cross_entropy(logits, target, weight=WEIGHT),
+        classification.focal(logits, target, gamma=0.0, weight=WEIGHT),
+        classification.cross_entropy(logits, target, weight=WEIGHT),
     )
     easy, hard = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 4.0]])
     y = torch.tensor([0])
-    plain = losses.cross_entropy(easy, y) / losses.cross_entropy(hard, y)
-    assert losses.focal(easy, y) / losses.focal(hard, y) < plain / 1_000
+    plain = classification.cross_entropy(easy, y) / classification.cross_entropy(hard, y)
+    assert classification.focal(easy, y) / classification.focal(hard, y) < plain / 1_000
 
 
 def test_the_scale_of_the_weights_does_not_matter():
     logits, target = batch(3)
     torch.testing.assert_close(
-        losses.cross_entropy(logits, target, weight=7 * WEIGHT),
-        losses.cross_entropy(logits, target, weight=WEIGHT),
+        classification.cross_entropy(logits, target, weight=7 * WEIGHT),
+        classification.cross_entropy(logits, target, weight=WEIGHT),
     )
 
 
 def test_a_batch_of_one_class_is_not_weighted():
     logits, target = batch(4)[0], torch.full((12,), 2)
     torch.testing.assert_close(
-        losses.cross_entropy(logits, target, weight=WEIGHT), losses.cross_entropy(logits, target)
+        classification.cross_entropy(logits, target, weight=WEIGHT),
+        classification.cross_entropy(logits, target),
     )
 
 
@@ -193,7 +197,7 @@ def test_a_batch_without_targets_gives_zero_and_a_zero_gradient(name, size):
     assert gradient.shape == (size, 4) and (gradient == 0).all()
 
 
-@pytest.mark.parametrize("function", [losses.cross_entropy, losses.focal])
+@pytest.mark.parametrize("function", [classification.cross_entropy, classification.focal])
 def test_a_batch_of_classes_without_weight_gives_zero(function):
     logits, _ = batch(6)
     loss = function(logits, torch.full((12,), 1), weight=torch.tensor([1.0, 0.0, 1.0, 1.0]))
@@ -227,7 +231,7 @@ def test_half_precision_logits_are_judged_in_float32(name, dtype):
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
 def test_focal_gradient_against_finite_differences(gamma):
     logits, target = batch(8)
-    loss = losses.focal(logits, target, gamma=gamma, weight=WEIGHT)
+    loss = classification.focal(logits, target, gamma=gamma, weight=WEIGHT)
     (gradient,) = torch.autograd.grad(loss, logits)
     base, step = logits.detach().double().numpy(), 1e-5
     for i, c in ((0, 0), (1, 2), (5, 3)):
@@ -241,7 +245,7 @@ def test_focal_gradient_against_finite_differences(gamma):
 
 def test_negative_gamma_is_refused():
     with pytest.raises(ValueError, match="gamma"):
-        losses.focal(*batch(), gamma=-1.0)
+        classification.focal(*batch(), gamma=-1.0)
 
 
 # ---- CTC ----------------------------------------------------------------------------------------
@@ -269,12 +273,12 @@ def test_ctc_reductions_from_torchs_losses_per_clip():
     each = torch.stack(each)
     expected = {"sum": each.sum(), "clips": each.mean(), "characters": (each / n_tokens).mean()}
     for reduction, value in expected.items():
-        found = losses.ctc(logits, lengths, tokens, n_tokens, reduction=reduction)
+        found = ctc_loss(logits, lengths, tokens, n_tokens, reduction=reduction)
         torch.testing.assert_close(found, value)
         torch.testing.assert_close(gradient_of(found, logits), gradient_of(value, logits))
-    torch.testing.assert_close(losses.ctc(logits, lengths, tokens, n_tokens), expected["clips"])
+    torch.testing.assert_close(ctc_loss(logits, lengths, tokens, n_tokens), expected["clips"])
     with pytest.raises(ValueError, match="reduction"):
-        losses.ctc(logits, lengths, tokens, n_tokens, reduction="mean")
+        ctc_loss(logits, lengths, tokens, n_tokens, reduction="mean")
 
 
 @pytest.mark.parametrize("target", [[1], [1, 2], [2, 2], [1, 1, 2], [1, 2, 1]])
@@ -287,7 +291,7 @@ def test_ctc_against_the_sum_over_all_paths(target, n_frames):
         merged = [symbol for symbol, _ in itertools.groupby(path)]
         if [symbol for symbol in merged if symbol] == target:
             total += math.prod(p[t][symbol] for t, symbol in enumerate(path))
-    found = losses.ctc(
+    found = ctc_loss(
         logits, torch.tensor([n_frames]), torch.tensor([target]), torch.tensor([len(target)])
     )
     assert found.item() == pytest.approx(-math.log(total) if total else 0.0, rel=1e-5)
@@ -296,7 +300,7 @@ def test_ctc_against_the_sum_over_all_paths(target, n_frames):
 def test_padding_and_neighbors_do_not_change_a_clips_ctc():
     logits, lengths, tokens, n_tokens = speech(1)
     alone = [
-        losses.ctc(logits[i : i + 1, : lengths[i]], lengths[i : i + 1], tokens[i : i + 1, :s],
+        ctc_loss(logits[i : i + 1, : lengths[i]], lengths[i : i + 1], tokens[i : i + 1, :s],
                    n_tokens[i : i + 1])
         for i, s in enumerate(n_tokens.tolist())
     ]  # fmt: skip
@@ -304,7 +308,7 @@ def test_padding_and_neighbors_do_not_change_a_clips_ctc():
     long = torch.cat([logits.detach(), torch.full((5, 3, 6), 50.0)], 1)
     long[torch.arange(12) >= lengths[:, None]] = 50.0
     long.requires_grad_()
-    together = losses.ctc(long, lengths, tokens, n_tokens, reduction="sum")
+    together = ctc_loss(long, lengths, tokens, n_tokens, reduction="sum")
     torch.testing.assert_close(together, sum(alone))
     gradient = gradient_of(together, long)
     torch.testing.assert_close(gradient[:, :9], expected)
@@ -318,7 +322,7 @@ def test_whatever_pads_a_transcript_is_not_looked_at(garbage):
     dirty = nn.functional.pad(tokens, (0, 2)).masked_fill(padding, garbage)
     for reduction in ("sum", "clips", "characters"):
         clean, found = (
-            losses.ctc(logits, lengths, t, n_tokens, reduction=reduction) for t in (tokens, dirty)
+            ctc_loss(logits, lengths, t, n_tokens, reduction=reduction) for t in (tokens, dirty)
         )
         assert torch.equal(clean, found)
         assert torch.equal(gradient_of(clean, logits), gradient_of(found, logits))
@@ -328,10 +332,10 @@ def test_double_letters_need_a_blank_between_them():
     logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(3), requires_grad=True)
     tokens, n_tokens = torch.tensor([[1, 1, 1]]), torch.tensor([3])
     p = logits[0].softmax(-1)
-    exact = losses.ctc(logits, torch.tensor([5]), tokens, n_tokens)  # one path: 1 0 1 0 1
+    exact = ctc_loss(logits, torch.tensor([5]), tokens, n_tokens)  # one path: 1 0 1 0 1
     expected = -sum(p[t, symbol].log() for t, symbol in enumerate([1, 0, 1, 0, 1]))
     torch.testing.assert_close(exact, expected)
-    short = losses.ctc(logits, torch.tensor([4]), tokens, n_tokens)
+    short = ctc_loss(logits, torch.tensor([4]), tokens, n_tokens)
     assert short.item() == 0 and (gradient_of(short, logits) == 0).all()
 
 
@@ -340,10 +344,10 @@ def test_clips_without_a_usable_transcript_are_as_if_they_were_not_there(reducti
     logits, lengths, tokens, n_tokens = speech(4)
     lengths = torch.tensor([9, 4, 2, 8, 1])  # clip 2 says "44" in 2 frames
     n_tokens = torch.tensor([4, 0, 2, 3, 1])  # and clip 1 nothing
-    found = losses.ctc(logits, lengths, tokens, n_tokens, reduction=reduction)
+    found = ctc_loss(logits, lengths, tokens, n_tokens, reduction=reduction)
     kept = torch.tensor([0, 3, 4])
     rest = (x[kept] for x in (logits, lengths, tokens, n_tokens))
-    torch.testing.assert_close(found, losses.ctc(*rest, reduction=reduction))
+    torch.testing.assert_close(found, ctc_loss(*rest, reduction=reduction))
     gradient = gradient_of(found, logits)
     assert gradient.isfinite().all() and (gradient[[1, 2]] == 0).all()
     assert (gradient[kept] != 0).any(dim=(1, 2)).all()
@@ -356,16 +360,16 @@ def test_a_batch_without_a_usable_transcript_gives_zero_and_a_zero_gradient(
 ):
     logits = torch.randn(2, 4, 6, requires_grad=True)
     tokens, lengths = torch.tensor([[1, 2, 3, 4]] * 2), torch.full((2,), length)
-    loss = losses.ctc(logits, lengths, tokens, torch.tensor(n_tokens), reduction=reduction)
+    loss = ctc_loss(logits, lengths, tokens, torch.tensor(n_tokens), reduction=reduction)
     assert loss.item() == 0 and (gradient_of(loss, logits) == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_ctc_is_computed_in_float32(dtype):
     logits, *rest = speech(5, dtype)
-    loss = losses.ctc(logits, *rest)
+    loss = ctc_loss(logits, *rest)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, losses.ctc(logits.float(), *rest))
+    torch.testing.assert_close(loss, ctc_loss(logits.float(), *rest))
     assert gradient_of(loss, logits).dtype == dtype
 
 
@@ -373,8 +377,8 @@ def test_half_precision_ctc_is_computed_in_float32(dtype):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_ctc_is_the_same_on_a_gpu_with_targets_on_either_side():
     logits, lengths, tokens, n_tokens = speech(6)
-    expected = losses.ctc(logits, lengths, tokens, n_tokens)
-    found = losses.ctc(logits.cuda(), lengths, tokens.cuda(), n_tokens.cuda())
+    expected = ctc_loss(logits, lengths, tokens, n_tokens)
+    found = ctc_loss(logits.cuda(), lengths, tokens.cuda(), n_tokens.cuda())
     torch.testing.assert_close(found.cpu(), expected)
 
 
@@ -384,7 +388,7 @@ def test_ctc_is_the_same_on_a_gpu_with_targets_on_either_side():
 def test_a_weighted_sum_by_hand_and_what_weighs_nothing_is_not_touched():
     a, b, c = (torch.tensor(x, requires_grad=True) for x in (2.0, 3.0, math.nan))
     weights = {"emotion": 0.5, "asr": 0.1, "gender": 0.0}
-    total = losses.weighted_sum({"emotion": a, "asr": b, "gender": c}, weights)
+    total = classification.weighted_sum({"emotion": a, "asr": b, "gender": c}, weights)
     assert total.item() == pytest.approx(1.3)
     found = torch.autograd.grad(total, [a, b, c], allow_unused=True)
     assert [None if g is None else pytest.approx(float(g)) for g in found] == [0.5, 0.1, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serlib import lossplots
+from serbook.figures import lossplots
 
 pytestmark = pytest.mark.usefixtures("look")
 

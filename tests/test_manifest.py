@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import manifest
-from serlib.manifest import Leak, LeakError, ManifestError
+from serlib.data import manifest, splits, tables
+from serlib.data.splits import Leak, LeakError
+from serlib.data.tables import ManifestError
 
 
 def row(i: int, **changes) -> dict:
@@ -154,7 +155,7 @@ def test_class_orders_are_those_of_the_papers():
     codes = dict(A="anger", S="sadness", H="happiness", U="surprise", F="fear", D="disgust")
     codes |= dict(C="contempt", N="neutral")
     assert manifest.CLASSES_8 == tuple(codes[c] for c in "ASHUFDCN")
-    assert set(manifest.CLASSES_8) | set(manifest.CLASSES_4) <= set(manifest.EMOTIONS)
+    assert set(manifest.CLASSES_8) | set(manifest.CLASSES_4) <= set(tables.EMOTIONS)
 
 
 @pytest.mark.parametrize(
@@ -194,32 +195,32 @@ def small() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_leaks_counted_by_hand():
-    assert manifest.leaks(*small()) == [
+    assert splits.leaks(*small()) == [
         Leak("speaker", 2, 3 / 5, ("s1", "s2")),
         Leak("dialogue", 1, 1 / 5, ("d1",)),
         Leak("session", 1, 2 / 5, ("2",)),
         Leak("text", 2, 3 / 5, ("no", "yes")),
     ]
     train, test = small()
-    speaker = manifest.leaks(train, test, ["speaker"])[0]
+    speaker = splits.leaks(train, test, ["speaker"])[0]
     assert str(speaker) == "2 speaker (s1, s2) in 60.0% of the rows"
-    assert manifest.leaks(train, test.iloc[:0]) == [] == manifest.leaks(train.iloc[:0], test)
+    assert splits.leaks(train, test.iloc[:0]) == [] == splits.leaks(train.iloc[:0], test)
     many = pd.DataFrame({"group": list("edcba")})
-    assert manifest.leaks(many, many, ["group"]) == [Leak("group", 5, 1.0, ("a", "b", "c"))]
+    assert splits.leaks(many, many, ["group"]) == [Leak("group", 5, 1.0, ("a", "b", "c"))]
     with pytest.raises(ManifestError, match="no column 'speaker'"):
-        manifest.leaks(many, many, ["speaker"])
+        splits.leaks(many, many, ["speaker"])
 
 
 def test_assert_disjoint_names_what_is_shared():
     train, test = small()
     free = train.assign(group="g9", speaker=None, sha256=None)
-    manifest.assert_disjoint(train, free, test.assign(speaker="s9"))
+    splits.assert_disjoint(train, free, test.assign(speaker="s9"))
     with pytest.raises(LeakError, match=r"train shares with test 2 speaker \(s1, s2\) in 60.0%"):
-        manifest.assert_disjoint(train, free, test)
+        splits.assert_disjoint(train, free, test)
     for parts in itertools.permutations([free, free, train]):
         with pytest.raises(LeakError, match=r"1 group \(g9\) in 100.0% of the rows"):
-            manifest.assert_disjoint(*parts)
+            splits.assert_disjoint(*parts)
     with pytest.raises(LeakError, match="train shares with dev 1 sha256"):
-        manifest.assert_disjoint(train, free.assign(sha256="h1"), test.assign(speaker="s9"))
+        splits.assert_disjoint(train, free.assign(sha256="h1"), test.assign(speaker="s9"))
     with pytest.raises(LeakError, match="dev has 1 rows without a group"):
-        manifest.assert_disjoint(train, free.assign(group=[None, "a", "b", "c"]), test, ["group"])
+        splits.assert_disjoint(train, free.assign(group=[None, "a", "b", "c"]), test, ["group"])

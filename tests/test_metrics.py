@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from serlib import metrics
+from serlib.metrics import intervals, measures
 
 MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
 
@@ -28,54 +28,60 @@ def labels(seed: int, n: int = 200, classes: int = 5) -> tuple[np.ndarray, np.nd
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_agree_with_scikit_learn(seed):
     truth, prediction = labels(seed)
-    cm = metrics.confusion(truth, prediction, 5)
+    cm = measures.confusion(truth, prediction, 5)
     assert (cm == sk.confusion_matrix(truth, prediction, labels=range(5))).all()
-    assert metrics.wa(cm) == pytest.approx(sk.accuracy_score(truth, prediction))
-    assert metrics.wa(cm) == pytest.approx(sk.f1_score(truth, prediction, average="micro"))
-    assert metrics.ua(cm) == pytest.approx(sk.balanced_accuracy_score(truth, prediction))
-    assert metrics.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
+    assert measures.wa(cm) == pytest.approx(sk.accuracy_score(truth, prediction))
+    assert measures.wa(cm) == pytest.approx(sk.f1_score(truth, prediction, average="micro"))
+    assert measures.ua(cm) == pytest.approx(sk.balanced_accuracy_score(truth, prediction))
+    assert measures.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
     options = {"average": None, "labels": range(5), "zero_division": np.nan}
-    np.testing.assert_allclose(metrics.recalls(cm), sk.recall_score(truth, prediction, **options))
+    np.testing.assert_allclose(measures.recalls(cm), sk.recall_score(truth, prediction, **options))
     np.testing.assert_allclose(
-        metrics.precisions(cm), sk.precision_score(truth, prediction, **options)
+        measures.precisions(cm), sk.precision_score(truth, prediction, **options)
     )
 
 
 def test_metrics_by_hand():
-    assert metrics.wa(MATRIX) == pytest.approx(16 / 20)
-    np.testing.assert_allclose(metrics.recalls(MATRIX), [5 / 6, 3 / 6, 1])
-    np.testing.assert_allclose(metrics.precisions(MATRIX), [5 / 7, 3 / 4, 8 / 9])
-    assert metrics.ua(MATRIX) == pytest.approx((5 / 6 + 3 / 6 + 1) / 3)
-    assert metrics.macro_f1(MATRIX) == pytest.approx((10 / 13 + 6 / 10 + 16 / 17) / 3)
+    assert measures.wa(MATRIX) == pytest.approx(16 / 20)
+    np.testing.assert_allclose(measures.recalls(MATRIX), [5 / 6, 3 / 6, 1])
+    np.testing.assert_allclose(measures.precisions(MATRIX), [5 / 7, 3 / 4, 8 / 9])
+    assert measures.ua(MATRIX) == pytest.approx((5 / 6 + 3 / 6 + 1) / 3)
+    assert measures.macro_f1(MATRIX) == pytest.approx((10 / 13 + 6 / 10 + 16 / 17) / 3)
 
 
 def test_absent_classes_are_left_out_and_false_calls_count_as_zero():
     truth, prediction = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])  # 2 only called, 3 never
-    cm = metrics.confusion(truth, prediction, 4)
-    assert np.isnan(metrics.recalls(cm)).tolist() == [False, False, True, True]
-    assert np.isnan(metrics.precisions(cm)).tolist() == [False, False, False, True]
-    assert metrics.ua(cm) == pytest.approx((0.5 + 1) / 2)
-    assert metrics.macro_f1(cm) == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert metrics.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
+    cm = measures.confusion(truth, prediction, 4)
+    assert np.isnan(measures.recalls(cm)).tolist() == [False, False, True, True]
+    assert np.isnan(measures.precisions(cm)).tolist() == [False, False, False, True]
+    assert measures.ua(cm) == pytest.approx((0.5 + 1) / 2)
+    assert measures.macro_f1(cm) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert measures.macro_f1(cm) == pytest.approx(sk.f1_score(truth, prediction, average="macro"))
 
 
 @pytest.mark.filterwarnings("error")
 def test_no_utterances_is_nan_everywhere():
-    assert metrics.confusion([], [], 3).tolist() == [[0] * 3] * 3
-    for value in metrics.classification([], [], 3).values():
+    assert measures.confusion([], [], 3).tolist() == [[0] * 3] * 3
+    for value in measures.classification([], [], 3).values():
         assert math.isnan(value)
 
 
 def test_metrics_take_stacks_of_matrices():
     stack = np.stack([MATRIX, MATRIX.T, np.eye(3, dtype=int), 0 * MATRIX]).reshape(2, 2, 3, 3)
-    for function in (metrics.wa, metrics.ua, metrics.macro_f1, metrics.recalls, metrics.precisions):
+    for function in (
+        measures.wa,
+        measures.ua,
+        measures.macro_f1,
+        measures.recalls,
+        measures.precisions,
+    ):
         one_by_one = [[function(stack[i, j]) for j in range(2)] for i in range(2)]
         np.testing.assert_allclose(function(stack), one_by_one)
 
 
 def test_guessing_one_class_gives_the_prior_and_one_over_c():
     truth = np.repeat([0, 1, 2, 3], [70, 10, 10, 10])
-    scores = metrics.classification(truth, np.zeros(100, int), 4)
+    scores = measures.classification(truth, np.zeros(100, int), 4)
     assert scores["wa"] == 0.7 and scores["ua"] == 0.25
     assert scores["macro_f1"] == pytest.approx(2 * 70 / 170 / 4)
 
@@ -94,7 +100,7 @@ def test_guessing_one_class_gives_the_prior_and_one_over_c():
 )
 def test_confusion_refuses_what_are_not_labels(truth, prediction, message):
     with pytest.raises(ValueError, match=message):
-        metrics.confusion(truth, prediction, 3)
+        measures.confusion(truth, prediction, 3)
 
 
 # ---- calibration --------------------------------------------------------------------------------
@@ -104,8 +110,8 @@ def test_ece_by_hand():
     p = np.array([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1], [0.2, 0.8]])
     truth = np.array([0, 1, 0, 1])
     # bin (0.5, 0.75]: confidence 0.65, accuracy 1/2; bin (0.75, 1]: confidence 0.85, accuracy 1
-    assert metrics.ece(p, truth, bins=4) == pytest.approx(0.5 * 0.15 + 0.5 * 0.15)
-    table = metrics.reliability(p, truth, bins=4)
+    assert measures.ece(p, truth, bins=4) == pytest.approx(0.5 * 0.15 + 0.5 * 0.15)
+    table = measures.reliability(p, truth, bins=4)
     assert table["count"].tolist() == [0, 0, 2, 2]
     np.testing.assert_allclose(table["confidence"], [np.nan, np.nan, 0.65, 0.85])
     np.testing.assert_allclose(table["accuracy"], [np.nan, np.nan, 0.5, 1.0])
@@ -123,24 +129,24 @@ def test_ece_against_a_loop_over_utterances_and_bins():
         if inside:
             right = sum(p[i].argmax() == truth[i] for i in inside)
             total += abs(right - sum(p[i].max() for i in inside)) / 500
-    assert metrics.ece(p, truth) == pytest.approx(total)
-    assert metrics.ece(p, truth) < 0.1  # labels drawn from p, so p is calibrated
-    assert metrics.ece(p, (p.argmax(1) + 1) % 6) == pytest.approx(p.max(1).mean())  # never right
+    assert measures.ece(p, truth) == pytest.approx(total)
+    assert measures.ece(p, truth) < 0.1  # labels drawn from p, so p is calibrated
+    assert measures.ece(p, (p.argmax(1) + 1) % 6) == pytest.approx(p.max(1).mean())  # never right
 
 
 def test_a_bin_contains_its_upper_edge_and_certainty_falls_in_the_last():
     p = np.array([[0.5, 0.5], [1.0, 0.0]])
-    assert metrics.reliability(p, np.array([0, 0]), bins=2)["count"].tolist() == [1, 1]
+    assert measures.reliability(p, np.array([0, 0]), bins=2)["count"].tolist() == [1, 1]
 
 
 @pytest.mark.filterwarnings("error")
 def test_ece_degenerate_and_hostile_input():
-    assert math.isnan(metrics.ece(np.zeros((0, 3)), np.zeros(0, int)))
+    assert math.isnan(measures.ece(np.zeros((0, 3)), np.zeros(0, int)))
     for bad in ([[2.0, 1.0]], [[1.5, -0.5]], [[np.nan, 1.0]]):
         with pytest.raises(ValueError, match="softmax"):
-            metrics.ece(np.array(bad), np.array([0]))
+            measures.ece(np.array(bad), np.array([0]))
     with pytest.raises(ValueError, match=r"\(U, C\)"):
-        metrics.ece(np.array([[0.5, 0.5]]), np.array([0, 1]))
+        measures.ece(np.array([[0.5, 0.5]]), np.array([0, 1]))
 
 
 # ---- CCC ----------------------------------------------------------------------------------------
@@ -149,7 +155,7 @@ def test_ece_degenerate_and_hostile_input():
 def test_ccc_is_the_population_form():
     # means 1, 2/3; variances 2/3, 2/9; covariance 1/3: (2/3) / (2/3 + 2/9 + 1/9) = 2/3.
     # The sample form would give 0.692.
-    assert metrics.ccc([0, 1, 2], [0, 1, 1]) == pytest.approx(2 / 3)
+    assert measures.ccc([0, 1, 2], [0, 1, 1]) == pytest.approx(2 / 3)
 
 
 def test_ccc_against_correlation_times_bias():
@@ -159,18 +165,18 @@ def test_ccc_against_correlation_times_bias():
     scale = x.std() / y.std()
     shift = (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
     expected = stats.pearsonr(x, y).statistic * 2 / (scale + 1 / scale + shift**2)
-    assert metrics.ccc(x, y) == pytest.approx(expected)
-    assert metrics.ccc(x, x) == pytest.approx(1) and metrics.ccc(x, 8 - x) < 0
+    assert measures.ccc(x, y) == pytest.approx(expected)
+    assert measures.ccc(x, x) == pytest.approx(1) and measures.ccc(x, 8 - x) < 0
 
 
 @pytest.mark.filterwarnings("error")
 def test_ccc_degenerate_input():
-    assert math.isnan(metrics.ccc([], [])) and math.isnan(metrics.ccc([1.0], [2.0]))
-    assert math.isnan(metrics.ccc([0.1] * 7, [0.1] * 7))
-    assert metrics.ccc([0.1] * 7, [0.2] * 7) == pytest.approx(0)
-    assert metrics.ccc([1.0, 2.0, 3.0], [0.1] * 3) == pytest.approx(0)
+    assert math.isnan(measures.ccc([], [])) and math.isnan(measures.ccc([1.0], [2.0]))
+    assert math.isnan(measures.ccc([0.1] * 7, [0.1] * 7))
+    assert measures.ccc([0.1] * 7, [0.2] * 7) == pytest.approx(0)
+    assert measures.ccc([1.0, 2.0, 3.0], [0.1] * 3) == pytest.approx(0)
     with pytest.raises(ValueError, match=r"\(U,\)"):
-        metrics.ccc([1, 2], [1, 2, 3])
+        measures.ccc([1, 2], [1, 2, 3])
 
 
 # ---- verification -------------------------------------------------------------------------------
@@ -189,27 +195,27 @@ def test_eer_against_scikit_learns_curve(seed, decimals):
     rng = np.random.default_rng(seed)
     same = rng.random(101) < 0.3
     scores = (rng.normal(size=101) + 1.5 * same).round(decimals)
-    assert metrics.eer(scores, same) == pytest.approx(eer_of_roc(scores, same))
+    assert measures.eer(scores, same) == pytest.approx(eer_of_roc(scores, same))
     order = rng.permutation(101)
-    assert metrics.eer(scores[order], same[order]) == metrics.eer(scores, same)
-    assert metrics.eer(np.exp(scores / 3), same) == metrics.eer(scores, same)  # only ranks count
+    assert measures.eer(scores[order], same[order]) == measures.eer(scores, same)
+    assert measures.eer(np.exp(scores / 3), same) == measures.eer(scores, same)  # only ranks count
 
 
 def test_eer_by_hand():
     truth = np.array([True, True, True, False, False])
-    assert metrics.eer([5, 4, 3, 2, 1], truth) == 0
-    assert metrics.eer([1, 2, 3, 4, 5], truth) == 1
-    assert metrics.eer([7, 7, 7, 7, 7], truth) == 0.5  # accept all or none
+    assert measures.eer([5, 4, 3, 2, 1], truth) == 0
+    assert measures.eer([1, 2, 3, 4, 5], truth) == 1
+    assert measures.eer([7, 7, 7, 7, 7], truth) == 0.5  # accept all or none
     # at a threshold of 4: 1 of 3 rejected, 1 of 3 accepted wrongly
-    assert metrics.eer([6, 5, 1, 4, 2, 0], [1, 1, 1, 0, 0, 0]) == pytest.approx(1 / 3)
+    assert measures.eer([6, 5, 1, 4, 2, 0], [1, 1, 1, 0, 0, 0]) == pytest.approx(1 / 3)
 
 
 def test_eer_without_both_kinds_of_trials_is_unknown():
     for same in ([True, True], [False, False], []):
-        assert math.isnan(metrics.eer(np.arange(len(same)), same))
+        assert math.isnan(measures.eer(np.arange(len(same)), same))
     for scores, same in (([1.0, math.nan], [True, False]), ([1.0], [True, False])):
         with pytest.raises(ValueError, match="must agree"):
-            metrics.eer(scores, same)
+            measures.eer(scores, same)
 
 
 # ---- intervals ----------------------------------------------------------------------------------
@@ -255,20 +261,20 @@ def slow_bootstrap(metric, truth, systems, groups, n, seed):
 @pytest.mark.parametrize(
     ("metric", "oracle"),
     [
-        (metrics.wa, sk.accuracy_score),
-        (metrics.ua, sk.balanced_accuracy_score),
-        (metrics.macro_f1, lambda t, p: sk.f1_score(t, p, average="macro")),
+        (measures.wa, sk.accuracy_score),
+        (measures.ua, sk.balanced_accuracy_score),
+        (measures.macro_f1, lambda t, p: sk.f1_score(t, p, average="macro")),
     ],
 )
 def test_bootstrap_against_a_slow_loop_with_the_same_resamples(metric, oracle):
     truth, predictions, groups = seeds_and_speakers(1)
-    fast = metrics.bootstrap(metric, truth, predictions, groups, n_classes=3, n=40, seed=9)
+    fast = intervals.bootstrap(metric, truth, predictions, groups, n_classes=3, n=40, seed=9)
     assert fast.value == pytest.approx(np.mean([oracle(truth, p) for p in predictions]))
     slow = slow_bootstrap(oracle, truth, [predictions], groups, 40, 9)
     np.testing.assert_allclose([fast.low, fast.high], slow)
 
     other = seeds_and_speakers(2)[1]
-    fast = metrics.paired_bootstrap(
+    fast = intervals.paired_bootstrap(
         metric, truth, predictions, other, groups, n_classes=3, n=40, seed=9
     )
     slow = slow_bootstrap(oracle, truth, [predictions, other], groups, 40, 9)
@@ -277,7 +283,7 @@ def test_bootstrap_against_a_slow_loop_with_the_same_resamples(metric, oracle):
 
 def test_more_resamples_than_one_block_still_match_the_loop():
     truth, predictions, groups = seeds_and_speakers(3, n_seeds=1)
-    fast = metrics.bootstrap(metrics.wa, truth, predictions[0], groups, n_classes=3, n=1_100)
+    fast = intervals.bootstrap(measures.wa, truth, predictions[0], groups, n_classes=3, n=1_100)
     slow = slow_bootstrap(lambda t, p: (t == p).mean(), truth, [predictions], groups, 1_100, 0)
     np.testing.assert_allclose([fast.low, fast.high], slow)
 
@@ -293,8 +299,8 @@ def test_bootstrap_covers_the_true_value_as_often_as_it_says():
         truth = rng.integers(2, size=1_000)
         prediction = np.where(right, truth, 1 - truth)
         for name, unit in (("speakers", groups), ("utterances", np.arange(1_000))):
-            interval = metrics.bootstrap(
-                metrics.wa, truth, prediction, unit, n_classes=2, n=200, seed=trial
+            interval = intervals.bootstrap(
+                measures.wa, truth, prediction, unit, n_classes=2, n=200, seed=trial
             )
             hit[name] += 2 / 3 in interval
     assert 0.89 <= hit["speakers"] / 200 <= 0.99
@@ -306,8 +312,8 @@ def test_resampling_seeds_widens_the_interval_when_seeds_differ():
     good, bad = truth, (truth + 1) % 3
     steady = np.stack([np.where(np.arange(120) % 2, good, bad)] * 4)
     unsteady = np.stack([good, good, bad, bad])
-    one = metrics.bootstrap(metrics.wa, truth, steady, groups, n_classes=3)
-    two = metrics.bootstrap(metrics.wa, truth, unsteady, groups, n_classes=3)
+    one = intervals.bootstrap(measures.wa, truth, steady, groups, n_classes=3)
+    two = intervals.bootstrap(measures.wa, truth, unsteady, groups, n_classes=3)
     assert one.value == pytest.approx(two.value)
     assert two.low == pytest.approx(0) and two.high == pytest.approx(1)
     assert one.high - one.low < 0.3
@@ -315,8 +321,8 @@ def test_resampling_seeds_widens_the_interval_when_seeds_differ():
 
 def test_paired_interval_of_identical_predictions_is_exactly_zero():
     truth, predictions, groups = seeds_and_speakers(5)
-    same = metrics.paired_bootstrap(
-        metrics.macro_f1, truth, predictions, predictions, groups, n_classes=3
+    same = intervals.paired_bootstrap(
+        measures.macro_f1, truth, predictions, predictions, groups, n_classes=3
     )
     assert (same.value, same.low, same.high) == (0, 0, 0) and 0 in same
 
@@ -330,12 +336,12 @@ def test_paired_interval_finds_the_winner_that_separate_intervals_miss():
     a = np.where(luck < skill, truth, 1 - truth)
     b = np.where(luck < skill + 0.05, truth, 1 - truth)
     options = {"n_classes": 2, "seed": 1}
-    gain = metrics.paired_bootstrap(metrics.wa, truth, a, b, groups, **options)
+    gain = intervals.paired_bootstrap(measures.wa, truth, a, b, groups, **options)
     assert gain.low > 0 and 0 not in gain
-    loss = metrics.paired_bootstrap(metrics.wa, truth, b, a, groups, **options)
+    loss = intervals.paired_bootstrap(measures.wa, truth, b, a, groups, **options)
     assert loss.value == -gain.value and loss.high == pytest.approx(-gain.low, abs=2e-3)
-    alone_a = metrics.bootstrap(metrics.wa, truth, a, groups, **options)
-    alone_b = metrics.bootstrap(metrics.wa, truth, b, groups, **options)
+    alone_a = intervals.bootstrap(measures.wa, truth, a, groups, **options)
+    alone_b = intervals.bootstrap(measures.wa, truth, b, groups, **options)
     assert alone_a.high > alone_b.low  # they overlap
     assert gain.high - gain.low < (alone_a.high - alone_a.low) / 2
 
@@ -343,33 +349,35 @@ def test_paired_interval_finds_the_winner_that_separate_intervals_miss():
 def test_intervals_are_reproducible_and_widen_with_the_level():
     truth, predictions, groups = seeds_and_speakers(6)
     options = {"n_classes": 3, "n": 500}
-    run = [metrics.bootstrap(metrics.ua, truth, predictions, groups, **options) for _ in range(2)]
+    run = [
+        intervals.bootstrap(measures.ua, truth, predictions, groups, **options) for _ in range(2)
+    ]
     assert run[0] == run[1]
-    other = metrics.bootstrap(metrics.ua, truth, predictions, groups, seed=1, **options)
+    other = intervals.bootstrap(measures.ua, truth, predictions, groups, seed=1, **options)
     assert other.value == run[0].value and other.low != run[0].low
-    wide = metrics.bootstrap(metrics.ua, truth, predictions, groups, level=0.99, **options)
+    wide = intervals.bootstrap(measures.ua, truth, predictions, groups, level=0.99, **options)
     assert wide.low < run[0].low and wide.high > run[0].high and wide.level == 0.99
 
 
 def test_the_order_of_utterances_and_the_names_of_speakers_do_not_matter():
     truth, predictions, groups = seeds_and_speakers(7)
-    one = metrics.bootstrap(metrics.ua, truth, predictions, groups, n_classes=3)
+    one = intervals.bootstrap(measures.ua, truth, predictions, groups, n_classes=3)
     order = np.random.default_rng(0).permutation(len(truth))
-    two = metrics.bootstrap(
-        metrics.ua, truth[order], predictions[:, order], groups[order], n_classes=3
+    two = intervals.bootstrap(
+        measures.ua, truth[order], predictions[:, order], groups[order], n_classes=3
     )
     numbers = np.unique(groups, return_inverse=True)[1]
-    three = metrics.bootstrap(metrics.ua, truth, predictions, numbers, n_classes=3)
+    three = intervals.bootstrap(measures.ua, truth, predictions, numbers, n_classes=3)
     assert one == two == three
 
 
 @pytest.mark.filterwarnings("error")
 def test_one_speaker_or_none_gives_no_bounds():
     truth, predictions, _ = seeds_and_speakers(8)
-    one = metrics.bootstrap(metrics.wa, truth, predictions, np.zeros(120), n_classes=3)
+    one = intervals.bootstrap(measures.wa, truth, predictions, np.zeros(120), n_classes=3)
     assert 0 < one.value < 1 and math.isnan(one.low) and math.isnan(one.high)
     assert one.value not in one and "nan" in str(one)
-    none = metrics.bootstrap(metrics.ua, [], [], [], n_classes=3)
+    none = intervals.bootstrap(measures.ua, [], [], [], n_classes=3)
     assert math.isnan(none.value) and math.isnan(none.low)
 
 
@@ -377,8 +385,8 @@ def test_resamples_without_the_class_are_left_out():
     truth = np.array([0] * 30 + [1] * 5)
     groups = np.array([0] * 10 + [1] * 10 + [2] * 10 + [3] * 5)  # class 1 only in speaker 3
     prediction = np.array([0] * 30 + [1, 1, 0, 0, 0])
-    interval = metrics.bootstrap(
-        lambda cm: metrics.recalls(cm)[..., 1], truth, prediction, groups, n_classes=2
+    interval = intervals.bootstrap(
+        lambda cm: measures.recalls(cm)[..., 1], truth, prediction, groups, n_classes=2
     )
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.4, 0.4, 0.4))
 
@@ -392,8 +400,8 @@ def test_a_seed_that_was_not_drawn_cannot_make_a_resample_undefined():
     def precision(t, p):
         return (t[p == 2] == 2).mean() if (p == 2).any() else np.nan
 
-    fast = metrics.bootstrap(
-        lambda cm: metrics.precisions(cm)[..., 2], truth, predictions, groups, n_classes=3, n=60
+    fast = intervals.bootstrap(
+        lambda cm: measures.precisions(cm)[..., 2], truth, predictions, groups, n_classes=3, n=60
     )
     slow = slow_bootstrap(precision, truth, [predictions], groups, 60, 0)
     np.testing.assert_allclose([fast.low, fast.high], slow)
@@ -412,14 +420,14 @@ def test_a_seed_that_was_not_drawn_cannot_make_a_resample_undefined():
 )
 def test_bootstrap_refuses_what_does_not_match(predictions, groups, message):
     with pytest.raises(ValueError, match=message):
-        metrics.bootstrap(metrics.wa, [0, 1, 1], predictions, groups, n_classes=2)
+        intervals.bootstrap(measures.wa, [0, 1, 1], predictions, groups, n_classes=2)
 
 
 def test_paired_bootstrap_refuses_different_numbers_of_seeds():
     truth, predictions, groups = seeds_and_speakers(9)
     with pytest.raises(ValueError, match="equal"):
-        metrics.paired_bootstrap(
-            metrics.wa, truth, predictions, predictions[:2], groups, n_classes=3
+        intervals.paired_bootstrap(
+            measures.wa, truth, predictions, predictions[:2], groups, n_classes=3
         )
 
 
@@ -438,36 +446,38 @@ def test_the_interval_of_a_ratio_against_a_slow_loop():
     def rate(words, edits):
         return edits.sum() / words.sum()
 
-    fast = metrics.bootstrap_ratio([(edits, words)], groups, n=60, seed=4)
+    fast = intervals.bootstrap_ratio([(edits, words)], groups, n=60, seed=4)
     assert fast.value == pytest.approx(np.mean([rate(words[0], e) for e in edits]))
     slow = slow_bootstrap(rate, words[0], [edits], groups, 60, 4)
     np.testing.assert_allclose([fast.low, fast.high], slow)
 
-    fast = metrics.bootstrap_ratio([(edits, words), (other, words)], groups, n=60, seed=4)
+    fast = intervals.bootstrap_ratio([(edits, words), (other, words)], groups, n=60, seed=4)
     assert fast.value == pytest.approx((other.sum() - edits.sum()) / words.sum())
     slow = slow_bootstrap(rate, words[0], [edits, other], groups, 60, 4)
     np.testing.assert_allclose([fast.low, fast.high], slow)
-    same = metrics.bootstrap_ratio([(edits, words)] * 2, groups, n=60)
+    same = intervals.bootstrap_ratio([(edits, words)] * 2, groups, n=60)
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_accuracy_as_a_ratio_has_the_interval_of_the_confusion_matrix():
     truth, predictions, groups = seeds_and_speakers(22)
     right, known = predictions == truth, np.ones(predictions.shape)
-    expected = metrics.bootstrap(metrics.wa, truth, predictions, groups, n_classes=3, n=700, seed=2)
-    found = metrics.bootstrap_ratio([(right, known)], groups, n=700, seed=2)
+    expected = intervals.bootstrap(
+        measures.wa, truth, predictions, groups, n_classes=3, n=700, seed=2
+    )
+    found = intervals.bootstrap_ratio([(right, known)], groups, n=700, seed=2)
     np.testing.assert_allclose(
         [found.value, found.low, found.high], [expected.value, expected.low, expected.high]
     )
-    one = metrics.bootstrap_ratio([(right[0], known[0])], groups, n=50)  # one seed may be (U,)
-    assert one == metrics.bootstrap_ratio([(right[:1], known[:1])], groups, n=50)
+    one = intervals.bootstrap_ratio([(right[0], known[0])], groups, n=50)  # one seed may be (U,)
+    assert one == intervals.bootstrap_ratio([(right[:1], known[:1])], groups, n=50)
 
 
 @pytest.mark.filterwarnings("error")
 def test_ratios_without_anything_known_and_of_one_speaker():
-    nothing = metrics.bootstrap_ratio([(np.zeros(4), np.zeros(4))], np.arange(4), n=20)
+    nothing = intervals.bootstrap_ratio([(np.zeros(4), np.zeros(4))], np.arange(4), n=20)
     assert math.isnan(nothing.value) and math.isnan(nothing.low)
-    one = metrics.bootstrap_ratio([(np.ones(4), np.full(4, 2.0))], ["a"] * 4, n=20)
+    one = intervals.bootstrap_ratio([(np.ones(4), np.full(4, 2.0))], ["a"] * 4, n=20)
     assert one.value == 0.5 and math.isnan(one.low)
 
 
@@ -475,11 +485,11 @@ def test_ratios_without_anything_known_and_of_one_speaker():
 def test_a_ratio_without_a_speaker_is_refused(missing):
     groups = np.array(["a", missing, "b"], dtype=object)
     with pytest.raises(ValueError, match="speaker"):
-        metrics.bootstrap_ratio([(np.ones(3), np.ones(3))], groups)
+        intervals.bootstrap_ratio([(np.ones(3), np.ones(3))], groups)
 
 
 def test_interval_prints_like_the_tables():
-    assert str(metrics.Interval(0.6119, 0.5707, 0.65, 0.95)) == "0.612 [0.571, 0.650]"
+    assert str(intervals.Interval(0.6119, 0.5707, 0.65, 0.95)) == "0.612 [0.571, 0.650]"
 
 
 def test_two_thousand_resamples_of_a_large_corpus_take_a_moment():
@@ -488,5 +498,5 @@ def test_two_thousand_resamples_of_a_large_corpus_take_a_moment():
     predictions = rng.integers(8, size=(5, 25_000))
     groups = rng.integers(700, size=25_000)
     begin = time.perf_counter()
-    metrics.bootstrap(metrics.macro_f1, truth, predictions, groups, n_classes=8)
+    intervals.bootstrap(measures.macro_f1, truth, predictions, groups, n_classes=8)
     assert time.perf_counter() - begin < 2  # 0.1 s on the machine where this was written

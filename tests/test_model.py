@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from model_toys import clips, tiny_folders
-from serlib import encoders, evaluation, losses, training
-from serlib.batching import Batch
-from serlib.model import SER, ModelConfig
+from serlib.data.batching import Batch
+from serlib.losses import classification
+from serlib.models.encoders.load import load_encoder
+from serlib.models.recognizer import SER, ModelConfig
+from serlib.training import evaluation, loop
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 
@@ -20,7 +22,7 @@ def folder(tmp_path_factory):
 
 
 def loss(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-    return losses.cross_entropy(outputs["emotion"], batch.emotion)
+    return classification.cross_entropy(outputs["emotion"], batch.emotion)
 
 
 EVERY = [
@@ -139,7 +141,7 @@ def test_options_reach_the_encoder(folder):
 
 
 def test_an_encoder_can_be_handed_in(folder):
-    encoder = encoders.load(folder(), freeze="all")
+    encoder = load_encoder(folder(), freeze="all")
     assert SER(ModelConfig("not there"), encoder=encoder).encoder is encoder
 
 
@@ -180,10 +182,10 @@ def test_freezing_really_freezes(folder, freeze):
     model = SER(ModelConfig(folder("wavlm", "group"), freeze=freeze, layers="weighted"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     batch = clips(model, range(4))
-    config = training.TrainConfig(
+    config = loop.TrainConfig(
         epochs=2, lr_encoder=0.01, lr_head=0.01, warmup=0.0, select="last", weight_decay=0.1
     )
-    training.fit(model, loss, lambda epoch: [batch], lambda model: {}, config, progress=False)
+    loop.fit(model, loss, lambda epoch: [batch], lambda model: {}, config, progress=False)
     after = model.state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     parts = {
@@ -230,13 +232,13 @@ def test_layer_weights_get_gradients(folder, freeze):
 def test_eight_clips_are_learned_by_heart(folder, options):
     model = SER(ModelConfig(folder("wavlm", "group"), **options), seed=1)
     batches = [clips(model, range(5)), clips(model, range(5, 8))]
-    config = training.TrainConfig(
+    config = loop.TrainConfig(
         epochs=60, lr_encoder=3e-3, lr_head=1e-2, warmup=0.1, select="wa", patience=60
     )
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         return evaluation.score(evaluation.predict(model, batches), 4)
 
-    training.fit(model, loss, lambda epoch: batches, evaluate, config, progress=False)
+    loop.fit(model, loss, lambda epoch: batches, evaluate, config, progress=False)
     scores = evaluate(model)
     assert scores["wa"] == 1.0 and scores["n"] == 8

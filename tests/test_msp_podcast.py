@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from corpus_trees import CONSENSUS, msp, msp_rows, wav, write
-from serlib import corpora, manifest
-from serlib.corpora import counts
-from serlib.tables import ManifestError
+from serlib.corpora import builder, cards, counts
+from serlib.data import manifest, splits
+from serlib.data.tables import ManifestError
 
-utterances = functools.partial(corpora.utterances, "msp-podcast")
+utterances = functools.partial(builder.utterances, "msp-podcast")
 
 ROW = "MSP-PODCAST_0001_0008.wav,N,2.2,4.0,2.6,30,Male,Test1"
 LINES = [
@@ -127,12 +127,12 @@ def test_unknown_speakers_on_both_sides_of_the_official_split_are_refused(tmp_pa
     """In 1.11 they are in train only; where they are not, nothing proves that they differ."""
     rows = msp_rows(splits=("Train", "Development", "Test1"))
     fine = [*rows, "MSP-PODCAST_0900_0001.wav,H,2,4,2,Unknown,Male,Train"]
-    df, _ = corpora.build("msp-podcast", msp(tmp_path / "a", fine), progress=False)
-    assert (manifest.protocol(df, "official") == "test").sum() == 24
+    df, _ = builder.build("msp-podcast", msp(tmp_path / "a", fine), progress=False)
+    assert (splits.protocol(df, "official") == "test").sum() == 24
     crossing = [*fine, "MSP-PODCAST_0900_0002.wav,H,2,4,2,Unknown,Male,Test1"]
-    df, _ = corpora.build("msp-podcast", msp(tmp_path / "b", crossing), progress=False)
-    with pytest.raises(manifest.LeakError, match=r"1 group \(podcast-0900\)"):
-        manifest.protocol(df, "official")
+    df, _ = builder.build("msp-podcast", msp(tmp_path / "b", crossing), progress=False)
+    with pytest.raises(splits.LeakError, match=r"1 group \(podcast-0900\)"):
+        splits.protocol(df, "official")
 
 
 def test_test3_is_audio_only(tmp_path):
@@ -141,7 +141,7 @@ def test_test3_is_audio_only(tmp_path):
         wav(root / "Audios" / f"MSP-PODCAST_test3_000{i}.wav")
     wav(root / "Audios" / "MSP-PODCAST_7777_0001.wav")  # no labels
     write(root / "Audios" / "._MSP-PODCAST_test3_0001.wav", "x")
-    df, report = corpora.build("msp-podcast", root, progress=False)
+    df, report = builder.build("msp-podcast", root, progress=False)
     blind = df[df["split"] == "test3"]
     assert blind["utt_id"].tolist() == ["MSP-PODCAST_test3_0001", "MSP-PODCAST_test3_0002"]
     for column in ("emo", "emotion", "speaker", "gender", "text", "valence"):
@@ -155,18 +155,18 @@ def test_test3_is_audio_only(tmp_path):
 
 def test_the_challenge_release_is_tested_on_its_development_set(tmp_path):
     """Its test labels are closed: then dev is tested, and a tenth of train's groups is dev."""
-    df, _ = corpora.build("msp-podcast", msp(tmp_path, msp_rows("NHAS", per=12)), progress=False)
+    df, _ = builder.build("msp-podcast", msp(tmp_path, msp_rows("NHAS", per=12)), progress=False)
     with pytest.raises(ManifestError, match="'usual' takes one that this manifest has"):
-        manifest.protocol(df, "official")
-    assert manifest.usual(df) == "dev_as_test"
-    roles = manifest.protocol(df, "usual")
+        splits.protocol(df, "official")
+    assert splits.usual(df) == "dev_as_test"
+    roles = splits.protocol(df, "usual")
     assert set(df["split"][roles == "test"]) == {"dev"} and (roles == "test").sum() == 48
     assert df["group"][roles == "dev"].nunique() in (1, 2)
     assert (roles == "dev").sum() + (roles == "train").sum() == 48
-    seeds = {tuple(manifest.protocol(df, "usual", seed=s)) for s in range(4)}
+    seeds = {tuple(splits.protocol(df, "usual", seed=s)) for s in range(4)}
     assert len(seeds) > 1
     with pytest.raises(ManifestError, match="fold 11 of 10"):
-        manifest.protocol(df, "dev_as_test", fold=11)
+        splits.protocol(df, "dev_as_test", fold=11)
 
 
 def test_eight_classes_and_ten(tmp_path):
@@ -210,7 +210,7 @@ def test_other_folders_are_refused(tmp_path):
 
 
 def test_releases_are_recognized_by_their_sizes():
-    card = corpora.cards.read("msp-podcast")
+    card = cards.read("msp-podcast")
 
     def table(**sizes: int) -> pd.DataFrame:
         split = [name for name, n in sizes.items() for _ in range(n)]

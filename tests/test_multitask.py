@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from model_toys import clips, tiny_folders
-from serlib import evaluation, losses, tasks, text, training
-from serlib.batching import Batch
-from serlib.model import SER, ModelConfig
-from serlib.tasks import LossConfig
+from serlib.data import text
+from serlib.data.batching import Batch
+from serlib.losses import classification
+from serlib.models.recognizer import SER, ModelConfig
+from serlib.tasks.loss import LossConfig, total_loss
+from serlib.training import evaluation, loop
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
 ALL = ("emotion", "gender", "speaker", "asr")
@@ -46,8 +48,8 @@ def labeled(model: SER, numbers, **options) -> Batch:
     i = torch.tensor(list(numbers))
     tokens, n_tokens = map(torch.from_numpy, text.pad([SAID[n % 4] for n in numbers]))
     extra = {
-        "gender": torch.where(i == 5, losses.IGNORE, i % 2),
-        "speaker": torch.where(i == 6, losses.IGNORE, (i % 4).clamp(max=2)),
+        "gender": torch.where(i == 5, classification.IGNORE, i % 2),
+        "speaker": torch.where(i == 6, classification.IGNORE, (i % 4).clamp(max=2)),
         "tokens": tokens,
         "n_tokens": n_tokens,
     }
@@ -153,7 +155,7 @@ def test_each_parameter_belongs_to_one_part_and_all_are_trained(folder):
     head = {id(p) for p in model.head_parameters()}
     assert not encoder & head and encoder | head == {id(p) for p in model.parameters()}
     batch = labeled(model, range(4))
-    loss = tasks.total_loss(LossConfig(alpha=0.2), ALL, np.ones(4))
+    loss = total_loss(LossConfig(alpha=0.2), ALL, np.ones(4))
     loss(model(batch), batch).backward()
     for name, parameter in model.named_parameters():
         if id(parameter) in head:
@@ -167,13 +169,13 @@ def train(model: SER, config: LossConfig, numbers=range(6), **changes) -> dict:
     wanted = model.config.tasks
     batches = [labeled(model, numbers[:4]), labeled(model, numbers[4:])]
     settings = dict(epochs=3, lr_encoder=3e-3, lr_head=1e-2, warmup=0.1, select="last") | changes
-    loss = tasks.total_loss(config, wanted, np.ones(4))
+    loss = total_loss(config, wanted, np.ones(4))
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         return evaluation.score(evaluation.predict(model, batches), 4)
 
-    config = training.TrainConfig(**settings)
-    training.fit(model, loss, lambda epoch: batches, evaluate, config, progress=False)
+    config = loop.TrainConfig(**settings)
+    loop.fit(model, loss, lambda epoch: batches, evaluate, config, progress=False)
     return evaluate(model)
 
 

@@ -94,7 +94,7 @@ def test_conda_takes_only_python_and_pip():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert [re.match(r"[a-z]+", line)[0] for line in conda] == ["python", "pip"]
-    assert pip == {"pip": ["-c constraints.txt", "-e .[docs,dev]"]}
+    assert pip == {"pip": ["-c constraints.txt", "-e .[book,dev]"]}
     python = Requirement(conda[0]).specifier
     assert "3.11" in python and "3.13" in python and "3.10" not in python
     assert set(environment["channels"]) == {"conda-forge", "nodefaults"}
@@ -107,7 +107,7 @@ def test_no_version_is_pinned_elsewhere(file):
 
 def test_make_and_conda_install_the_same():
     recipe = (ROOT / "Makefile").read_text()
-    assert "-c constraints.txt -e '.[docs,dev]'" in recipe
+    assert "-c constraints.txt -e '.[book,dev]'" in recipe
     assert "$(STAMP): pyproject.toml constraints.txt" in recipe
 
 
@@ -120,7 +120,7 @@ def test_ci_stops_at_the_first_failure():
 
 
 def test_ci_takes_the_browsers_that_the_book_takes():
-    from serlib import pdf
+    from serbook.site import pdf
 
     text = (ROOT / ".ci" / "run").read_text()
     assert all(f"command -v {name}" in text for name in pdf.BROWSERS)
@@ -195,13 +195,15 @@ def test_wheel_holds_the_package_and_its_data(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size < 12_000_000
-    for path in (ROOT / "serlib").rglob("*"):
-        if path.suffix in (".py", ".json", ".safetensors"):
-            assert path.relative_to(ROOT).as_posix() in names
-    for path in (ROOT / "data_manifests").iterdir():  # one copy in the repository
+    for folder in (ROOT / "serlib", ROOT / "book" / "serbook"):
+        for path in folder.rglob("*"):
+            if path.suffix in (".py", ".json", ".jsonl", ".safetensors"):
+                assert path.relative_to(folder.parent).as_posix() in names
+    for path in filter(Path.is_file, (ROOT / "data_manifests").iterdir()):  # one copy here
         assert f"serlib/data_manifests/{path.name}" in names
     roots = {name.split("/")[0] for name in names}
-    assert all(root.startswith("serlib") for root in roots), roots
+    assert all(root.startswith(("serlib", "serbook")) for root in roots), roots
+    assert not [name for name in names if "making" in name or "conf" in name.split("/")[:1]]
     assert any(name.endswith("LICENSE-prose") for name in names)
 
 
@@ -209,7 +211,9 @@ def test_an_installed_package_has_its_cards_and_its_demo_corpus(tmp_path):
     """What a wheel is unpacked to, away from the checkout."""
     shutil.copytree(ROOT / "serlib", tmp_path / "serlib", ignore=lambda *_: ["weights"])
     shutil.copytree(ROOT / "data_manifests", tmp_path / "serlib" / "data_manifests")
-    code = "from serlib.corpora import cards; from serlib.demo import corpus; import serlib; "
+    code = (
+        "from serlib.corpora import cards; from serlib.corpora.demo import corpus; import serlib; "
+    )
     code += "print(serlib.__file__); print(cards.read('emodb').title); print(len(corpus.load()))"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,

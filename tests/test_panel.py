@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from serlib import audio, notebooks, panel
+from serbook.lesson import panel
+from serbook.runner import notebooks
+from serlib.data import audio
 
 RATE = 16_000
 TONE = 0.3 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from serlib import notebooks, plan, recipes
-from serlib.bench import architectures, asked
+from serbook.plan import architectures, asked, hours
+from serbook.runner import notebooks
+from serlib.recipes import papers
 
 CHAPTER = """
 # %% tags=["parameters"]
@@ -18,14 +19,17 @@ weights = [0.1, 0.2]
 
 # %%
 import numpy as np
-from serlib import encoders, experiments, plots, recipes
-from serlib.sweep import sweep
+from serbook.figures import plots
+from serlib.experiments import dataset, experiment
+from serlib.experiments.sweep import sweep
+from serlib.models.encoders.load import load_encoder
+from serlib.recipes import papers
 
 plots.style(profile)
 if profile == "smoke":
     seeds = seeds[:1]
-base = recipes.cai2021(profile, data_root=data_root)
-data = experiments.load(base)
+base = dataset.taught(papers.cai2021(profile, data_root=data_root))
+data = dataset.load(base)
 
 # %%
 runs = sweep([r for w in weights for r in base.vary(alpha=[w], seed=seeds)])
@@ -35,11 +39,11 @@ figure = f"{runs.interval(base.name, 'wa').value:.3f}"
 
 # %%
 if runs.difference("a", "b", "wa").low > 0:
-    extra = experiments.trained(base.change(name="other name", alpha=weights[0], seed=seeds[0]))
-states = encoders.load(base.model.encoder, freeze="all").n_layers + 1
+    extra = experiment.trained(base.change(name="other name", alpha=weights[0], seed=seeds[0]))
+states = load_encoder(base.model.encoder, freeze="all").n_layers + 1
 layers = sweep([base.change(layers=str(k), alpha=0.5) for k in range(states)])
 chosen = sweep([base.change(alpha=runs.best, seed=s) for s in seeds])
-sweep([recipes.floor("majority", profile, data_root=data_root)])
+sweep([papers.floor("majority", profile, data_root=data_root)])
 """
 
 
@@ -72,9 +76,9 @@ def test_needs_come_first(write_chapter):
     profile = "full"
 
     # %%
-    from serlib import recipes
-    from serlib.sweep import sweep
-    sweep([recipes.zgorzynski2025(profile, phase="emotion")])
+    from serlib.experiments.sweep import sweep
+    from serlib.recipes import papers
+    sweep([papers.zgorzynski2025(profile, phase="emotion")])
     """)
     first, second = asked.of(path).recipes
     assert first.model.tasks == ("emotion", "attributes") and second.start == first
@@ -95,46 +99,46 @@ def test_unknown_goes_through_what_chapters_do():
 
 
 def test_kinds():
-    a, b = recipes.cai2021("full"), recipes.cai2021("full", alpha=0.3, seed=4, epochs=7)
+    a, b = papers.cai2021("full"), papers.cai2021("full", alpha=0.3, seed=4, epochs=7)
     assert asked.kind(a) == asked.kind(b)
     assert asked.kind(a.change(freeze="cnn")) != asked.kind(a) != asked.kind(a.change(max_clips=4))
-    fusion = recipes.zgorzynski2025("full").change(tuned=("microsoft/wavlm-large",))
+    fusion = papers.zgorzynski2025("full").change(tuned=("microsoft/wavlm-large",))
     assert "microsoft/wavlm-large (tuned)" in asked.kind(fusion)
 
 
 def test_hours_by_hand():
-    recipe = recipes.cai2021("full", epochs=10)
-    amount = plan.Size(train=3600, dev=900, test=1800, source="")
+    recipe = papers.cai2021("full", epochs=10)
+    amount = hours.Size(train=3600, dev=900, test=1800, source="")
     # 10 (3600 / 2 + 900 / 9) + (900 + 1800) / 9 = 10 · 1900 + 300 s
-    found = plan.hours(recipe, amount, {"train": 2.0, "evaluate": 9.0})
+    found = hours.hours(recipe, amount, {"train": 2.0, "evaluate": 9.0})
     assert found == pytest.approx((10 * 1900 + 300) / 3600)
 
 
 def test_published_sizes_by_hand():
-    iemocap, msp = recipes.cai2021("full"), recipes.wang2025("full")
-    five, ten = plan.size(iemocap), plan.size(iemocap, 10)
+    iemocap, msp = papers.cai2021("full"), papers.wang2025("full")
+    five, ten = hours.size(iemocap), hours.size(iemocap, 10)
     assert five.train == pytest.approx(0.6 * 5531 * 4.5) and five.dev == five.test
     assert ten.train == pytest.approx(0.8 * 5531 * 4.5) and ten.whole == pytest.approx(five.whole)
-    assert plan.size(msp).train == pytest.approx(0.9 * 66992 * 5.75)
-    assert plan.size(msp).test == pytest.approx(25258 * 5.75)
-    with pytest.raises(plan.PlanError, match="data_root"):
-        plan.size(recipes.cai2021("full", corpus="mine"))
+    assert hours.size(msp).train == pytest.approx(0.9 * 66992 * 5.75)
+    assert hours.size(msp).test == pytest.approx(25258 * 5.75)
+    with pytest.raises(hours.PlanError, match="data_root"):
+        hours.size(papers.cai2021("full", corpus="mine"))
 
 
 def made(toy, **options):
-    kind = asked.kind(recipes.cai2021("full"))
+    kind = asked.kind(papers.cai2021("full"))
     rate = {"train": 100.0, "evaluate": 400.0, "encode": None, "peak_gb": 9.0}
-    return plan.make([toy], rates={kind: rate}, **options)
+    return hours.make([toy], rates={kind: rate}, **options)
 
 
 def test_a_plan_adds_up(toy, monkeypatch):
     monkeypatch.setattr(architectures, "n_parameters", lambda name: 10**9)
     row = made(toy).table.loc["01_toy"]
-    n, recipe = 4 + 13 + 2, recipes.cai2021("full")
-    amount = plan.size(recipe)
+    n, recipe = 4 + 13 + 2, papers.cai2021("full")
+    amount = hours.size(recipe)
     assert row["trainings"] == n
     assert row["audio hours trained on"] == pytest.approx(n * 100 * amount.train / 3600)
-    one = plan.hours(recipe, amount, {"train": 100.0, "evaluate": 400.0})
+    one = hours.hours(recipe, amount, {"train": 100.0, "evaluate": 400.0})
     assert row["GPU hours"] == pytest.approx(n * one)
     assert row["memory GB"] == 9.0
     assert row["disk GB"] == pytest.approx(n * 4.0) and row["GB while running"] == 16.0
@@ -146,10 +150,10 @@ def test_a_plan_adds_up(toy, monkeypatch):
 
 def test_what_nobody_measured_has_no_hours(toy, monkeypatch):
     monkeypatch.setattr(architectures, "n_parameters", lambda name: 10**9)
-    found = plan.make([toy])
+    found = hours.make([toy])
     assert math.isnan(found.table.loc["all", "GPU hours"])
     assert found.table.loc["all", "trainings"] == 19
-    kind = asked.kind(recipes.cai2021("full"))
+    kind = asked.kind(papers.cai2021("full"))
     assert found.unmeasured == (kind,) and "unmeasured on this machine" in found.verdict()
     assert "serlib bench" in found.verdict() and kind in found.verdict()
 
@@ -157,7 +161,7 @@ def test_what_nobody_measured_has_no_hours(toy, monkeypatch):
 def test_a_training_of_an_earlier_chapter_is_not_counted_again(toy, write_chapter, monkeypatch):
     monkeypatch.setattr(architectures, "n_parameters", lambda name: 1)
     again = write_chapter(CHAPTER, "02_again")
-    table = plan.make([toy, again]).table
+    table = hours.make([toy, again]).table
     assert table.loc["02_again", "trainings"] == 0 and table.loc["all", "trainings"] == 19
 
 
@@ -172,10 +176,10 @@ def test_frozen_experts_are_stored_once(write_chapter, monkeypatch):
     from serlib.sweep import sweep
     sweep(recipes.zgorzynski2025(profile).vary(seed=[0, 1]))
     """)
-    recipe = recipes.zgorzynski2025("full")
+    recipe = papers.zgorzynski2025("full")
     rate = {"train": 1e9, "evaluate": 1e9, "encode": 10.0, "peak_gb": None}
-    row = plan.make([path], rates={asked.kind(recipe): rate}).table.loc["01_toy"]
-    seconds = plan.size(recipe).whole
+    row = hours.make([path], rates={asked.kind(recipe): rate}).table.loc["01_toy"]
+    seconds = hours.size(recipe).whole
     # Whisper large-v3 is 1,280 wide, WavLM large 1,024; 50 frames of 2 bytes a second
     assert row["disk GB"] == pytest.approx(seconds * 50 * 2 * (1280 + 1024) / 1e9)
     assert row["GPU hours"] == pytest.approx(seconds / 10 / 3600, rel=1e-3)

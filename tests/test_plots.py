@@ -11,7 +11,9 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from serlib import metrics, notebooks, plots
+from serbook.figures import plots
+from serbook.runner import notebooks
+from serlib.metrics import intervals, measures
 
 NAN = float("nan")
 
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("look")
 
 
 def interval(value=0.5, low=0.4, high=0.6):
-    return metrics.Interval(value, low, high, 0.95)
+    return intervals.Interval(value, low, high, 0.95)
 
 
 def table(rows=3, columns=3):
@@ -34,7 +36,7 @@ def history(epochs):
 
 HISTORIES = {"one": [history(3), history(3)], "two": [history(1)]}
 P = np.array([[0.9, 0.1], [0.4, 0.6]])
-RELIABILITY = pd.DataFrame(metrics.reliability(P, np.array([0, 0])))
+RELIABILITY = pd.DataFrame(measures.reliability(P, np.array([0, 0])))
 RNG = np.random.default_rng(0)
 FIGURES = {
     "counts": lambda: plots.counts(table()),

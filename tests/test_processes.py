@@ -15,21 +15,16 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from serlib import (
-    batching,
-    bookkeeping,
-    cli,
-    evaluation,
-    experiments,
-    processes,
-    records,
-    train_cli,
-    training,
-)
-from serlib.training import fit
+from serlib import __main__ as cli
+from serlib import records
+from serlib.data import batching
+from serlib.experiments import experiment
+from serlib.training import evaluation, loop, processes
+from serlib.training.checkpoint import Checkpoint, copy_weights, random_state
+from serlib.training.loop import fit
 from training_toys import Toy, cross_entropy, lasting, open_run, settings, toy_batch
 
-ROOT = Path(training.__file__).parents[1]
+ROOT = Path(loop.__file__).parents[1]
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -115,7 +110,7 @@ def train(run: records.Run | None = None) -> tuple[dict, pd.DataFrame]:
 
     config = settings(epochs=2, accumulate=2, clip=0.5)
     history = fit(model, cross_entropy, batches, evaluate, config, run, progress=False)
-    return bookkeeping.copy_weights(model), history
+    return copy_weights(model), history
 
 
 def shard(model: nn.Module) -> None:
@@ -159,33 +154,33 @@ def test_two_processes_take_the_steps_of_one(tmp_path, on_cpu):
 def sharded_checkpoints(folder: str) -> None:
     """Run in each of two processes: what FSDP shards is stored whole, and comes back."""
     model = Masked()
-    whole = bookkeeping.copy_weights(model)
+    whole = copy_weights(model)
     shard(model)
-    optimizer = training.make_optimizer(model, settings())
+    optimizer = loop.make_optimizer(model, settings())
     batch = toy_batch(0, 4)
     for _ in range(2):
         cross_entropy(model(batch), batch).backward()
         optimizer.step()
         optimizer.zero_grad()
     run = open_run(Path(folder))
-    check = bookkeeping.Checkpoint(run, {"a": 1}, writes=processes.main())
+    check = Checkpoint(run, {"a": 1}, writes=processes.main())
     rows = [{"epoch": 1, "best": True}]
-    check.save(model, optimizer, rows, 1, [bookkeeping.random_state(torch.device("cpu"))] * 2)
-    after = bookkeeping.copy_weights(model)
+    check.save(model, optimizer, rows, 1, [random_state(torch.device("cpu"))] * 2)
+    after = copy_weights(model)
     assert all(type(x) is torch.Tensor for x in after.values())
     assert after["head.1.weight"].shape == whole["head.1.weight"].shape
     processes.gather("written")
     again = Masked(seed=3)
     shard(again)
-    second = training.make_optimizer(again, settings())
-    other = bookkeeping.Checkpoint(run, {"a": 1}, writes=processes.main())
+    second = loop.make_optimizer(again, settings())
+    other = Checkpoint(run, {"a": 1}, writes=processes.main())
     assert other.resume(again, second, torch.device("cpu"), processes.rank()) == rows
-    for name, value in bookkeeping.copy_weights(again).items():
+    for name, value in copy_weights(again).items():
         assert torch.equal(value, after[name]), name
     for m, o in ((model, optimizer), (again, second)):
         cross_entropy(m(batch), batch).backward()
         o.step()
-    one, two = bookkeeping.copy_weights(model), bookkeeping.copy_weights(again)
+    one, two = copy_weights(model), copy_weights(again)
     assert all(torch.equal(one[name], two[name]) for name in one)  # the optimizer's state too
     assert any(isinstance(p, DTensor) for p in again.parameters())
     torch.save(one, Path(folder) / f"rank{processes.rank()}.pt")
@@ -196,7 +191,7 @@ def test_what_fsdp_shards_is_stored_whole(tmp_path):
     done = launch(__file__, "shard", str(tmp_path))
     assert done.returncode == 0, done.stderr
     model, batch = Masked(), toy_batch(0, 4)
-    optimizer = training.make_optimizer(model, settings())
+    optimizer = loop.make_optimizer(model, settings())
     for _ in range(3):
         cross_entropy(model(batch), batch).backward()
         optimizer.step()
@@ -214,11 +209,11 @@ def test_a_recipe_on_two_processes_is_the_recipe_on_one(tmp_path, on_cpu, monkey
                "--set", "freeze_layers=0"]  # fmt: skip
     for home in ("one", "two"):
         with_corpus(tmp_path / home)
-    done = launch("-m", "serlib.cli", *command, SERLIB_HOME=str(tmp_path / "two"))
+    done = launch("-m", "serlib", *command, SERLIB_HOME=str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "one"))
-    (recipe,) = train_cli.asked(cli._parser().parse_args(command))
-    one = experiments.run(recipe, progress=False)
+    (recipe,) = cli.asked(cli._parser().parse_args(command))
+    one = experiment.run(recipe, progress=False)
     two = records.Run(tmp_path / "two" / "runs" / one.path.name)  # of the same name
     assert two.done and done.stdout.count(one.path.name) == 1  # one process speaks
     for role in ("dev", "test"):

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from serlib import chapters, cli, notebooks, pdf, publish
-from serlib.notebooks import BOOK, ChapterError
+from serbook.lesson import cells
+from serbook.runner import chapters, notebooks
+from serbook.runner.notebooks import BOOK, ChapterError
+from serbook.site import pdf, publish
+from serlib import __main__ as cli
 
 ADDRESS = "https://github.com/OWNER/NAME"
 
@@ -81,7 +84,7 @@ def test_chapters_without_a_notebook_are_named(tmp_path):
 
 def test_a_player_says_what_it_holds_and_what_is_said():
     wave = (0.5 * np.sin(np.arange(8000) / 10)).astype(np.float32)
-    text = publish.player(wave, 'he said "<no>"').data
+    text = cells.player(wave, 'he said "<no>"').data
     assert text.count("&quot;&lt;no&gt;&quot;") == 2 and "<no>" not in text  # label and transcript
     kind, content = re.search(r'src="data:([^;]+);base64,([^"]+)"', text).groups()
     assert kind == "audio/mpeg"
@@ -106,7 +109,7 @@ def test_buttons_only_where_an_address_is_known(address, tmp_path, monkeypatch):
     book = tmp_path / "book"
     book.mkdir()
     written(book, "01_toy", **TOOK)
-    for name in ("conf.py", "online.md"):
+    for name in ("online.md",):
         (book / name).write_text((BOOK / name).read_text())
     toctree = "```{toctree}\n01_toy\nonline\n```\n"
     (book / "index.md").write_text(f"# A\n\n{{cite}}`b`\n\n```{{bibliography}}\n```\n\n{toctree}")
@@ -153,7 +156,8 @@ def test_printing_names_the_driver_that_is_missing(tmp_path):
     (tmp_path / "index.html").touch()
     code = (
         "import os, sys; sys.modules['playwright'] = None; from pathlib import Path\n"
-        "from serlib import pdf; folder = Path(sys.argv[1]); os.environ['PATH'] = sys.argv[1]\n"
+        "from serbook.site import pdf\n"
+        "folder = Path(sys.argv[1]); os.environ['PATH'] = sys.argv[1]\n"
         "try: pdf.write(folder / 'index.html', folder / 'book.pdf')\n"
         "except pdf.PrintError as error: print(error)"
     )

@@ -4,21 +4,24 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from serlib import experiments, manifest, recipes
-from serlib.demo import corpus
+from serlib.corpora.demo import corpus
+from serlib.data import manifest, splits, tables
+from serlib.experiments import dataset
+from serlib.recipes import papers
+from serlib.recipes.recipe import PROFILES, RecipeError
 
 
 def test_the_papers_values():
-    cai = recipes.cai2021("full", data_root="/data")
+    cai = papers.cai2021("full", data_root="/data")
     assert (cai.model.encoder, cai.model.pooling, cai.model.head) == (
         "facebook/wav2vec2-base", "mean", "linear",
     )  # fmt: skip
     assert (cai.train.epochs, cai.train.lr_encoder, cai.train.warmup) == (100, 1e-5, 0.1)
     assert cai.max_clips * cai.train.accumulate == 8 and cai.protocol == "usual"
-    wang = recipes.wang2025_baseline("full", data_root="/data")
+    wang = papers.wang2025_baseline("full", data_root="/data")
     assert wang.model.encoder == "microsoft/wavlm-large" and wang.model.pooling == "attentive"
     assert (wang.max_clips, wang.train.epochs, wang.train.lr_encoder) == (16, 60, 1e-5)
-    base = recipes.challenge_baseline("full", data_root="/data")
+    base = papers.challenge_baseline("full", data_root="/data")
     assert base.max_clips * base.train.accumulate == 32 and base.train.epochs == 20
     assert (base.max_seconds, base.loss.weights, base.model.dropout, base.model.hidden) == (
         12.0, "inverse_frequency", 0.5, 1024,
@@ -27,17 +30,17 @@ def test_the_papers_values():
 
 def test_the_papers_multi_task_values():
     at = dict(data_root="/data")
-    assert recipes.cai2021("full", **at).train.lr_encoder == 1e-5  # the paper's, for α = 0
-    cai = recipes.cai2021("full", alpha=0.1, **at)
+    assert papers.cai2021("full", **at).train.lr_encoder == 1e-5  # the paper's, for α = 0
+    cai = papers.cai2021("full", alpha=0.1, **at)
     assert (cai.train.lr_encoder, cai.train.lr_head) == (5e-5, 5e-5)
     assert (cai.model.tasks, cai.loss.alpha) == (("emotion", "asr"), 0.1)
     assert (cai.loss.total, cai.loss.ctc) == ("added", "sum")
-    chen = recipes.mtlser2025("full", alpha_speaker=0.3, **at)
+    chen = papers.mtlser2025("full", alpha_speaker=0.3, **at)
     assert chen.model.tasks == ("emotion", "asr", "speaker")
     assert chen.loss.task_weights(chen.model.tasks) == {"emotion": 1, "asr": 0.1, "speaker": 0.3}
     assert (chen.train.warmup, chen.train.lr_encoder, chen.train.epochs) == (0, 5e-5, 100)
     assert chen.max_clips * chen.train.accumulate == 8
-    wang, base = recipes.wang2025("full", **at), recipes.wang2025_baseline("full", **at)
+    wang, base = papers.wang2025("full", **at), papers.wang2025_baseline("full", **at)
     weights = wang.loss.task_weights(wang.model.tasks)
     assert weights == pytest.approx({"emotion": 0.7, "gender": 0.1, "speaker": 0.1, "asr": 0.1})
     assert (wang.model.co_attention, wang.model.layers, wang.loss.ctc) == (
@@ -49,8 +52,8 @@ def test_the_papers_multi_task_values():
 @pytest.mark.parametrize(
     "make",
     [
-        recipes.cai2021, recipes.mtlser2025, recipes.wang2025_baseline, recipes.wang2025,
-        recipes.challenge_baseline,
+        papers.cai2021, papers.mtlser2025, papers.wang2025_baseline, papers.wang2025,
+        papers.challenge_baseline,
     ],
 )  # fmt: skip
 def test_a_profile_changes_data_encoder_and_scale_only(make):
@@ -63,16 +66,16 @@ def test_a_profile_changes_data_encoder_and_scale_only(make):
 
 
 def test_changes_reach_inside_and_leave_the_original():
-    recipe = recipes.cai2021("demo")
+    recipe = papers.cai2021("demo")
     changed = recipe.change(pooling="sum", lr_head=1e-4, gamma=2.0, seed=3, name="x")
     assert (changed.model.pooling, changed.train.lr_head, changed.loss.gamma) == ("sum", 1e-4, 2.0)
     assert (changed.seed, recipe.model.pooling) == (3, "mean")
-    with pytest.raises(recipes.RecipeError, match="a recipe has no 'learning_rate'"):
+    with pytest.raises(RecipeError, match="a recipe has no 'learning_rate'"):
         recipe.change(learning_rate=1)
 
 
 def test_vary_is_the_whole_grid():
-    grid = recipes.cai2021("demo").vary(pooling=["mean", "sum"], seed=[0, 1, 2])
+    grid = papers.cai2021("demo").vary(pooling=["mean", "sum"], seed=[0, 1, 2])
     assert [(r.model.pooling, r.seed) for r in grid] == [
         (p, s) for p in ("mean", "sum") for s in (0, 1, 2)
     ]
@@ -91,45 +94,45 @@ def test_vary_is_the_whole_grid():
 )
 def test_what_does_not_exist_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        recipes.cai2021(**wrong)
+        papers.cai2021(**wrong)
 
 
 def test_floors_share_the_data_of_the_recipes():
-    floor, wang = recipes.floor("svm"), recipes.wang2025_baseline("demo")
+    floor, wang = papers.floor("svm"), papers.wang2025_baseline("demo")
     assert (floor.classes, floor.protocol, floor.corpus) == (wang.classes, wang.protocol, "demo")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 def test_mtlser_has_its_own_rate_at_every_alpha(alpha):
-    recipe = recipes.mtlser2025("full", data_root="/data", alpha=alpha)
+    recipe = papers.mtlser2025("full", data_root="/data", alpha=alpha)
     train = recipe.train
     assert (train.lr_encoder, train.lr_head, train.warmup) == (5e-5, 5e-5, 0.0)  # the script's
 
 
 def test_the_fusion_papers_values():
     at = dict(data_root="/data")
-    one = recipes.zgorzynski2025("full", **at)
+    one = papers.zgorzynski2025("full", **at)
     assert one.model.experts == (
         "openai/whisper-large-v3", "microsoft/wavlm-large", "FacebookAI/roberta-large",
     )  # fmt: skip
     assert one.model.tasks == ("emotion", "attributes") and one.model.fusion == "lstm"
     assert (one.loss.weights, one.loss.attributes, one.start) == ("inverse_frequency", "mse", None)
     assert one.loss.task_weights(one.model.tasks) == {"emotion": 1.0, "attributes": 1.0}
-    two = recipes.zgorzynski2025("full", phase="emotion", **at)
+    two = papers.zgorzynski2025("full", phase="emotion", **at)
     assert two.start == one and two.model == replace(one.model, tasks=("emotion",))
     assert (two.loss.weights, two.loss.gamma, two.train.select) == ("none", 0.0, "macro_f1")
-    three = recipes.zgorzynski2025("full", phase="attributes", **at)
+    three = papers.zgorzynski2025("full", phase="attributes", **at)
     assert three.start == one and three.model.tasks == ("attributes",)
     assert (three.loss.attributes, three.loss.sigma, three.train.select) == ("gaussian", 1.0, "ccc")
     assert three.loss.task_weights(three.model.tasks) == {"attributes": 1.0}
-    with pytest.raises(recipes.RecipeError, match="'second' is not one of multitask"):
-        recipes.zgorzynski2025(phase="second")
+    with pytest.raises(RecipeError, match="'second' is not one of multitask"):
+        papers.zgorzynski2025(phase="second")
 
 
-@pytest.mark.parametrize("phase", recipes.PHASES)
+@pytest.mark.parametrize("phase", papers.PHASES)
 def test_a_profile_of_the_fusion_changes_data_encoders_and_scale_only(phase):
-    full = recipes.zgorzynski2025("full", data_root="/d", phase=phase)
-    demo, smoke = (recipes.zgorzynski2025(p, phase=phase) for p in ("demo", "smoke"))
+    full = papers.zgorzynski2025("full", data_root="/d", phase=phase)
+    demo, smoke = (papers.zgorzynski2025(p, phase=phase) for p in ("demo", "smoke"))
     for part in "tasks fusion bidirectional dense dropout tuned freeze".split():
         assert getattr(full.model, part) == getattr(demo.model, part)
     assert full.loss == demo.loss == smoke.loss and full.train.select == demo.train.select
@@ -140,13 +143,13 @@ def test_a_profile_of_the_fusion_changes_data_encoders_and_scale_only(phase):
 
 
 def test_what_two_phases_share_is_changed_in_both():
-    two = recipes.zgorzynski2025(phase="attributes")
+    two = papers.zgorzynski2025(phase="attributes")
     new = two.change(seed=3, experts=("demo-wavlm",), fusion="concat", fold=2)
     for recipe in (new, new.start):
         assert (recipe.seed, recipe.fold) == (3, 2)
         assert (recipe.model.experts, recipe.model.fusion) == (("demo-wavlm",), "concat")
     own = two.change(epochs=9, sigma=2.0, lr_head=0.1, name="x", tasks=("emotion",))
-    assert own.start == two.start == recipes.zgorzynski2025()
+    assert own.start == two.start == papers.zgorzynski2025()
     tuned = two.change(tuned=("demo-wavlm",), freeze="none")
     assert tuned.start == two.start
     assert two.change(start=None, seed=1).start is None
@@ -159,17 +162,17 @@ def test_what_two_phases_share_is_changed_in_both():
         (dict(system="fine-tune"), "with a FusionConfig"),
         (dict(transcript="guessed"), "'guessed' is not one of manifest"),
         (dict(transcript="recognized"), "come together"),
-        (dict(recognizer=recipes.cai2021()), "come together"),
-        (dict(start=recipes.cai2021()), "a fusion cannot start from a fine-tune"),
+        (dict(recognizer=papers.cai2021()), "come together"),
+        (dict(start=papers.cai2021()), "a fusion cannot start from a fine-tune"),
     ],
 )
 def test_parts_of_a_fusion_that_do_not_go_together_are_refused(wrong, message):
-    with pytest.raises(recipes.RecipeError, match=message):
-        replace(recipes.zgorzynski2025(), **wrong)
-    with pytest.raises(recipes.RecipeError, match="needs system='fusion'"):
-        recipes.cai2021().change(transcript="none")
-    with pytest.raises(recipes.RecipeError, match="with a ModelConfig"):
-        recipes.cai2021().change(system="fusion")
+    with pytest.raises(RecipeError, match=message):
+        replace(papers.zgorzynski2025(), **wrong)
+    with pytest.raises(RecipeError, match="needs system='fusion'"):
+        papers.cai2021().change(transcript="none")
+    with pytest.raises(RecipeError, match="with a ModelConfig"):
+        papers.cai2021().change(system="fusion")
 
 
 # ------------------------------------------------------------------- a corpus of the reader's own
@@ -180,7 +183,7 @@ def own(tmp_path):
     """A function that writes some rows as a reader's manifest and returns a recipe's arguments."""
 
     def write(df, name="own"):
-        manifest.write(df[::2].reset_index(drop=True), tmp_path / f"{name}.csv")
+        tables.write(df[::2].reset_index(drop=True), tmp_path / f"{name}.csv")
         return dict(corpus=name, data_root=str(tmp_path))
 
     return write
@@ -190,80 +193,80 @@ def renamed(df, **emotions):
     return df.assign(emotion=df["emotion"].replace(emotions))
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_a_corpus_is_taken_in_every_profile(profile, own):
     at = own(corpus.load())
-    for make in (recipes.cai2021, recipes.wang2025, recipes.challenge_baseline,
-                 recipes.mtlser2025, recipes.zgorzynski2025):  # fmt: skip
+    for make in (papers.cai2021, papers.wang2025, papers.challenge_baseline,
+                 papers.mtlser2025, papers.zgorzynski2025):  # fmt: skip
         recipe = make(profile, **at)
         assert (recipe.corpus, recipe.protocol) == ("own", "usual")
         assert recipe.model.n_classes == len(recipe.classes)
-        assert experiments.locate(recipe)[1] == experiments.locate(make("full", **at))[1]
-    assert recipes.cai2021(profile, **at).classes == manifest.CLASSES_4
-    assert recipes.cai2021(profile, **at).merge == recipes.IEMOCAP_MERGE
-    assert recipes.wang2025(profile, **at).classes == manifest.CLASSES_8
-    assert recipes.floor("svm", profile, **at).classes == manifest.CLASSES_8
+        assert dataset.locate(recipe)[1] == dataset.locate(make("full", **at))[1]
+    assert papers.cai2021(profile, **at).classes == manifest.CLASSES_4
+    assert papers.cai2021(profile, **at).merge == papers.IEMOCAP_MERGE
+    assert papers.wang2025(profile, **at).classes == manifest.CLASSES_8
+    assert papers.floor("svm", profile, **at).classes == manifest.CLASSES_8
     path = str(own(corpus.load(), "other")["data_root"]) + "/other.csv"
-    assert recipes.cai2021(profile, path, at["data_root"]).corpus == path
+    assert papers.cai2021(profile, path, at["data_root"]).corpus == path
 
 
 def test_the_demo_corpus_by_name_is_the_demo_corpus():
-    for make in (recipes.cai2021, recipes.wang2025_baseline, recipes.zgorzynski2025):
+    for make in (papers.cai2021, papers.wang2025_baseline, papers.zgorzynski2025):
         assert make("demo", "demo") == make("demo") and make("demo").protocol == "official"
 
 
-@pytest.mark.parametrize("profile", recipes.PROFILES)
+@pytest.mark.parametrize("profile", PROFILES)
 def test_a_class_that_cannot_be_learned_is_left_out_and_named_once(profile, own, capsys):
     at = own(renamed(corpus.load(), contempt="frustration"), f"without-{profile}")
-    recipe = recipes.wang2025_baseline(profile, **at)
+    recipe = papers.wang2025_baseline(profile, **at)
     seven = tuple(c for c in manifest.CLASSES_8 if c != "contempt")
     assert recipe.classes == seven and recipe.model.n_classes == 7
-    assert recipes.wang2025(profile, **at).change(seed=1).classes == seven
+    assert papers.wang2025(profile, **at).change(seed=1).classes == seven
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"without-{profile}: no contempt to train on; the classes are {', '.join(seven)}"
     ]
-    table = experiments.assign(recipe, experiments.locate(recipe)[0])
+    table = dataset.assign(recipe, dataset.locate(recipe)[0])
     assert set(table["label"]) == set(range(7)) or profile == "smoke"  # its slice is small
-    with_it = recipes.wang2025_baseline(profile, **own(corpus.load(), "with"))
+    with_it = papers.wang2025_baseline(profile, **own(corpus.load(), "with"))
     assert with_it.classes == manifest.CLASSES_8
 
 
 def test_a_class_of_test_alone_is_none_to_learn(own):
     df = corpus.load()
     only_test = df["emotion"].mask((df["emotion"] == "fear") & (df["split"] != "test"))
-    recipe = recipes.wang2025_baseline("demo", **own(df.assign(emotion=only_test), "fearless"))
+    recipe = papers.wang2025_baseline("demo", **own(df.assign(emotion=only_test), "fearless"))
     assert "fear" not in recipe.classes and len(recipe.classes) == 7
     # Folds of the corpus's own train on each utterance once: a rare class is one in all of them.
     folds = df.assign(emotion=only_test, split=None)
-    assert "fear" in recipes.wang2025_baseline("demo", **own(folds, "folds")).classes
+    assert "fear" in papers.wang2025_baseline("demo", **own(folds, "folds")).classes
 
 
 def test_a_corpus_without_two_classes_is_refused(own):
     df = corpus.load().assign(emotion="anger")
-    with pytest.raises(recipes.RecipeError, match="has anger to train on, of .*two classes"):
-        recipes.wang2025_baseline("smoke", **own(df, "angry"))
-    with pytest.raises(recipes.RecipeError, match="its emotions are boredom"):
-        recipes.wang2025_baseline("smoke", **own(df.assign(emotion="boredom"), "bored"))
+    with pytest.raises(RecipeError, match="has anger to train on, of .*two classes"):
+        papers.wang2025_baseline("smoke", **own(df, "angry"))
+    with pytest.raises(RecipeError, match="its emotions are boredom"):
+        papers.wang2025_baseline("smoke", **own(df.assign(emotion="boredom"), "bored"))
 
 
 def test_the_model_follows_the_classes():
-    recipe = recipes.wang2025_baseline("demo").change(classes=manifest.CLASSES_4)
+    recipe = papers.wang2025_baseline("demo").change(classes=manifest.CLASSES_4)
     assert recipe.model.n_classes == 4
-    fused = recipes.zgorzynski2025(phase="emotion").change(classes=manifest.CLASSES_4)
+    fused = papers.zgorzynski2025(phase="emotion").change(classes=manifest.CLASSES_4)
     assert fused.model.n_classes == fused.start.model.n_classes == 4
     assert recipe.change(classes=manifest.CLASSES_8, n_classes=9).model.n_classes == 9
 
 
-@pytest.mark.parametrize("name", sorted(manifest.PROTOCOLS))
+@pytest.mark.parametrize("name", sorted(splits.PROTOCOLS))
 def test_a_slice_has_all_roles_with_every_protocol(name):
     df = corpus.load()
     if name == "prefix":
         df = df.assign(utt_id=df["utt_id"].str.replace("-", "_"))
     if name == "speaker":  # the demo corpus's groups are pairs of speakers
         df = df.assign(group=df["speaker"])
-    recipe = recipes.wang2025_baseline("smoke").change(
-        protocol=name, allow_leaks=name in manifest.LEAKY
+    recipe = papers.wang2025_baseline("smoke").change(
+        protocol=name, allow_leaks=name in splits.LEAKY
     )
-    counts = experiments.assign(recipe, df)["role"].value_counts()
-    assert all(20 <= counts[role] <= n for role, n in experiments.SMOKE.items()), counts
+    counts = dataset.assign(recipe, df)["role"].value_counts()
+    assert all(20 <= counts[role] <= n for role, n in dataset.SMOKE.items()), counts

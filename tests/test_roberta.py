@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from encoder_toys import SENTENCES, company_error, make_roberta, pad, states
-from serlib import encoders, features
-from serlib.batching import Clips, TextStore
+from serlib.data import features
+from serlib.data.batching import Clips
+from serlib.data.stores import TextStore
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.load import load_encoder
 
 TEXTS = (*SENTENCES, "yes", "", "Seven.")
 
@@ -32,7 +35,7 @@ def tokenizer(folder):
 
 
 def test_tokens_are_those_of_the_stock_tokenizer(folder, tokenizer):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     for text in (
         *TEXTS,
         " led by a space",
@@ -47,7 +50,7 @@ def test_tokens_are_those_of_the_stock_tokenizer(folder, tokenizer):
 
 
 def test_a_missing_transcript_is_the_two_special_tokens(folder):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     for text in (None, "", "  \n"):
         assert encoder.prepare(text).tolist() == [0, 2]
     encoded = encoder(*pad([encoder.prepare(None)]))
@@ -58,7 +61,7 @@ def test_a_missing_transcript_is_the_two_special_tokens(folder):
 
 
 def test_a_long_text_loses_its_end(folder, tokenizer):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     text = " ".join(SENTENCES)
     ids = encoder.prepare(text)
     assert len(ids) == encoder.max_tokens == 32 == encoder.facts["max_tokens"]
@@ -70,7 +73,7 @@ def test_a_long_text_loses_its_end(folder, tokenizer):
 
 
 def test_special_tokens_in_a_transcript_are_plain_characters(folder, tokenizer):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     for text in ("</s>", "<s><pad>", "a <mask> b", "<unk>"):
         ids = encoder.prepare(text).tolist()
         assert ids == tokenizer(text, split_special_tokens=True).input_ids
@@ -81,7 +84,7 @@ def test_special_tokens_in_a_transcript_are_plain_characters(folder, tokenizer):
 def test_frames_are_those_of_the_stock_model(tmp_path, padding_id):
     """Alone and padded; also where the padding's id, which positions start from, is another."""
     stock = make_roberta(tmp_path, max_position_embeddings=40)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     if padding_id != 1:
         encoder.pad = padding_id
         stock.embeddings.padding_idx = padding_id
@@ -102,13 +105,13 @@ def test_frames_are_those_of_the_stock_model(tmp_path, padding_id):
 
 
 def test_a_text_has_the_same_frames_alone_and_in_any_batch(folder):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     assert company_error(encoder, TEXTS) <= 1e-5
     assert company_error(encoder.double(), TEXTS) <= 1e-12
 
 
 def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder):
-    encoder = encoders.load(folder, freeze="none", dropout=0.0)
+    encoder = load_encoder(folder, freeze="none", dropout=0.0)
     items = [encoder.prepare(text) for text in TEXTS]
     clean = encoder(*pad(items))
     valid = torch.arange(clean.frames.shape[1]) < clean.lengths[:, None]
@@ -128,7 +131,7 @@ def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder):
 
 def test_a_token_that_is_also_the_paddings_counts_where_it_is_valid(folder):
     """Positions are counted by lengths, not by looking for padding, as the stock model does."""
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     ids = torch.tensor([[0, 1, 9, 2]])
     seen = []
     embeddings = encoder.model.embeddings
@@ -143,9 +146,9 @@ def test_a_token_that_is_also_the_paddings_counts_where_it_is_valid(folder):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_freezing_dropout_and_checkpointing(folder, checkpointing):
-    items = [encoders.load(folder).prepare(text) for text in TEXTS[:3]]
+    items = [load_encoder(folder).prepare(text) for text in TEXTS[:3]]
     for freeze in ("none", "cnn") if checkpointing else ("none", "cnn", "all"):
-        encoder = encoders.load(folder, freeze=freeze, dropout=0.5)
+        encoder = load_encoder(folder, freeze=freeze, dropout=0.5)
         if checkpointing:
             encoder.model.activation_checkpointing_enable()
         encoder.train()
@@ -163,7 +166,7 @@ def test_freezing_dropout_and_checkpointing(folder, checkpointing):
 def test_checkpoints_with_heads_and_half_precision(tmp_path, kind):
     stock = make_roberta(tmp_path, kind=kind)
     stock.half().save_pretrained(tmp_path)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     found, expected = encoder.model.state_dict(), stock.roberta.float().state_dict()
     assert found.keys() == expected.keys() and "pooler.dense.weight" not in found
@@ -185,44 +188,44 @@ def test_damaged_folders_name_the_fix(tmp_path):
         ({"model_type": "xlm-roberta"}, "'xlm-roberta' is not supported"),
     ):
         config.write_text(json.dumps(settings | changes))
-        with pytest.raises(encoders.EncoderError, match=match):
-            encoders.load(tmp_path)
+        with pytest.raises(checkpoints.EncoderError, match=match):
+            load_encoder(tmp_path)
     config.write_text("[]")
-    with pytest.raises(encoders.EncoderError, match="None is not supported"):
-        encoders.load(tmp_path, random_init=True)
+    with pytest.raises(checkpoints.EncoderError, match="None is not supported"):
+        load_encoder(tmp_path, random_init=True)
     config.write_text(json.dumps(settings))
     for content in (good[:-9], "{}", "[1]", "version https://git-lfs.github.com/spec/v1"):
         about.write_text(content)
-        with pytest.raises(encoders.EncoderError, match=r"tokenizer\.json unusable"):
-            encoders.load(tmp_path)
+        with pytest.raises(checkpoints.EncoderError, match=r"tokenizer\.json unusable"):
+            load_encoder(tmp_path)
     about.write_text(good)
     whole = weights.read_bytes()
     weights.write_bytes(whole[:500])
-    with pytest.raises(encoders.EncoderError, match="unreadable"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="unreadable"):
+        load_encoder(tmp_path)
     weights.unlink()
-    with pytest.raises(encoders.EncoderError, match=r"lacks model\.safetensors"):
-        encoders.load(tmp_path)
-    encoders.load(tmp_path, random_init=True)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks model\.safetensors"):
+        load_encoder(tmp_path)
+    load_encoder(tmp_path, random_init=True)
     about.unlink()
-    with pytest.raises(encoders.EncoderError, match=r"lacks tokenizer\.json"):
-        encoders.load(tmp_path, random_init=True)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks tokenizer\.json"):
+        load_encoder(tmp_path, random_init=True)
 
 
 def test_the_named_command_makes_what_is_missing(tmp_path):
     """As on the hub before fast tokenizers: vocab.json, merges.txt and a pickle."""
     stock = make_roberta(tmp_path)
-    expected = encoders.load(tmp_path).prepare(SENTENCES[0]).tolist()
+    expected = load_encoder(tmp_path).prepare(SENTENCES[0]).tolist()
     about = json.loads((tmp_path / "tokenizer.json").read_text())["model"]
     (tmp_path / "vocab.json").write_text(json.dumps(about["vocab"]))
     (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) for pair in about["merges"]))
     for file in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         (tmp_path / file).unlink()
     torch.save(stock.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(encoders.EncoderError, match=r"lacks tokenizer\.json, model\.s") as error:
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks tokenizer\.json, model\.s") as error:
+        load_encoder(tmp_path)
     exec(shlex.split(str(error.value).splitlines()[-1])[2])
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert encoder.prepare(SENTENCES[0]).tolist() == expected
     ids = torch.tensor([expected])
     with torch.no_grad():
@@ -231,7 +234,7 @@ def test_the_named_command_makes_what_is_missing(tmp_path):
 
 
 def test_wrong_inputs_and_options_are_refused(folder):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     ids = torch.zeros(2, 40, dtype=torch.int64)
     for lengths in ([40, 0], [41, 3], [3]):
         with pytest.raises(ValueError, match="tokens"):
@@ -248,55 +251,55 @@ def test_wrong_inputs_and_options_are_refused(folder):
         ({"spec_augment": 0.1}, "spec_augment=0.1 is for speech"),
         ({"n_layers": 0}, "n_layers=0"),
     ):
-        with pytest.raises(encoders.EncoderError, match=match):
-            encoders.load(folder, **option)
+        with pytest.raises(checkpoints.EncoderError, match=match):
+            load_encoder(folder, **option)
 
 
 def test_options_and_facts(folder):
-    encoder = encoders.load(folder, dropout=0.25, n_layers=2)
+    encoder = load_encoder(folder, dropout=0.25, n_layers=2)
     facts = json.loads(json.dumps(encoder.facts))
     assert (facts["family"], facts["modality"], facts["n_layers"]) == ("roberta", "text", 2)
     assert (encoder.width, encoder.modality) == (24, "text")
     batch = pad([encoder.prepare(SENTENCES[0])])
-    fewer, whole = encoder(*batch).layers, encoders.load(folder)(*batch).layers
+    fewer, whole = encoder(*batch).layers, load_encoder(folder)(*batch).layers
     assert len(fewer) == 3 and all(map(torch.equal, fewer, whole))
     assert {m.p for m in encoder.modules() if isinstance(m, nn.Dropout)} == {0.25}
-    a, b, c = (encoders.load(folder, random_init=True, seed=seed).digest() for seed in (1, 1, 2))
+    a, b, c = (load_encoder(folder, random_init=True, seed=seed).digest() for seed in (1, 1, 2))
     assert a == b != c
     for copied in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert copied.prepare("a </s>").tolist() == encoder.prepare("a </s>").tolist()
 
 
 def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     before = encoder.digest()
     encoder.prepare(" ".join(SENTENCES))
     assert encoder.digest() == before  # use changes nothing
-    assert encoders.load(folder, freeze="all", dropout=0.3).digest() == before
+    assert load_encoder(folder, freeze="all", dropout=0.3).digest() == before
     tuned = copy.deepcopy(encoder)
     with torch.no_grad():
         tuned.model.embeddings.word_embeddings.weight[7, 0] += 1e-3
-    found = {before, tuned.digest(), encoders.load(folder, n_layers=2).digest()}
+    found = {before, tuned.digest(), load_encoder(folder, n_layers=2).digest()}
     make_roberta(tmp_path)
-    assert encoders.load(tmp_path).digest() == before
+    assert load_encoder(tmp_path).digest() == before
     about = tmp_path / "tokenizer.json"
     content = json.loads(about.read_text())
     content["model"]["merges"].pop()
     about.write_text(json.dumps(content))
-    found.add(encoders.load(tmp_path).digest())
+    found.add(load_encoder(tmp_path).digest())
     make_roberta(tmp_path)
     config = tmp_path / "config.json"
     settings = json.loads(config.read_text())
     for change in ({"layer_norm_eps": 1e-3}, {"hidden_act": "relu"}, {"num_attention_heads": 2}):
         config.write_text(json.dumps(settings | change))
-        found.add(encoders.load(tmp_path).digest())
+        found.add(load_encoder(tmp_path).digest())
     assert len(found) == 7
     with pytest.raises(ValueError, match="only 'all'"):
         encoder.digest("cnn")
 
 
 def test_stored_frames_of_texts(folder, tmp_path):
-    encoder = encoders.load(folder, freeze="all")
+    encoder = load_encoder(folder, freeze="all")
     options = {"root": tmp_path, "progress": False}
     store = TextStore([*TEXTS, None])
     stored = features.cache(encoder, store, kind="frames", **options)
@@ -317,11 +320,11 @@ def test_stored_frames_of_texts(folder, tmp_path):
         with pytest.raises(ValueError, match=match):
             features.cache(encoder, store, **options | changes)
     with pytest.raises(ValueError, match="changes in training"):
-        features.cache(encoders.load(folder), store, kind="frames", **options)
+        features.cache(load_encoder(folder), store, kind="frames", **options)
 
 
 def test_a_batch_of_texts(folder):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     clips = Clips(TextStore(TEXTS), list("abcdef"), [1.0] * 6, prepare=encoder.prepare)
     (batch,) = clips.batches([[4, 0, 3]], quantum=8)
     assert batch.inputs.dtype == torch.int64 and batch.inputs.shape[1] % 8 == 0
@@ -330,7 +333,7 @@ def test_a_batch_of_texts(folder):
 
 
 def test_bf16_autocast_runs_and_stays_close(folder):
-    encoder = encoders.load(folder, dropout=0.0).train()
+    encoder = load_encoder(folder, dropout=0.0).train()
     batch = pad([encoder.prepare(text) for text in TEXTS])
     exact = states(encoder(*batch))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -345,7 +348,7 @@ def test_shapes_of_the_full_size_architecture(folder, tmp_path):
         tmp_path, hidden_size=768, num_attention_heads=12, intermediate_size=3_072,
         num_hidden_layers=1, max_position_embeddings=514,
     )  # fmt: skip
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert encoder.max_tokens == 512
     with torch.no_grad():
         encoded = encoder(*pad([encoder.prepare("morning " * 900), encoder.prepare("yes")]))

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from serlib import notebooks, pdf, publish
+from serbook.runner import notebooks
+from serbook.site import pdf, publish
 from site_toys import FLAGS, listen, needs_browser, served
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -138,7 +139,7 @@ def printing(html, tmp_path_factory):
     """The command that prints the book, at work while the pages are looked at."""
     out = tmp_path_factory.mktemp("pdf") / "book.pdf"
     code = (
-        "import sys; from pathlib import Path; from serlib import pdf; "
+        "import sys; from pathlib import Path; from serbook.site import pdf; "
         "pdf.write(*map(Path, sys.argv[1:]))"
     )
     command = [sys.executable, "-c", code, html / "index.html", out]

@@ -6,14 +6,17 @@ import joblib
 import pytest
 import torch
 
-from serlib import cluster, experiments, recipes, records
-from serlib import sweep as sweeps
-from serlib.sweep import Runs, sweep
+from serlib import records
+from serlib.experiments import cluster, experiment
+from serlib.experiments import sweep as sweeps
+from serlib.experiments.sweep import Runs, sweep
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
 
-ONE = recipes.cai2021("demo").change(name="one")
+ONE = papers.cai2021("demo").change(name="one")
 
 
-def pretend(folder, *asked: recipes.Recipe) -> Runs:
+def pretend(folder, *asked: Recipe) -> Runs:
     """Runs of these recipes with nothing in their folders."""
     return Runs(
         asked, tuple(records.Run.open(folder, {"at": i}, key=str(i)) for i in range(len(asked)))
@@ -50,17 +53,17 @@ def test_runs_that_cannot_be_put_together(tmp_path):
 
 def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    asked = recipes.cai2021("smoke").vary(seed=[0, 1])
+    asked = papers.cai2021("smoke").vary(seed=[0, 1])
     handed = []
 
     def train(missing, scheduler, *, progress):
         handed.append(([r.seed for r in missing], scheduler, progress))
         for recipe in missing:
-            experiments.record(recipe).finish({})
+            experiment.record(recipe).finish({})
 
     monkeypatch.setattr(cluster, "train", train)
-    monkeypatch.setattr(experiments, "locate", lambda recipe: None)
-    experiments.record(asked[0]).finish({})
+    monkeypatch.setattr(experiment, "locate", lambda recipe: None)
+    experiment.record(asked[0]).finish({})
     runs = sweep(asked, "tcp://x", progress=False)
     assert handed == [([1], "tcp://x", False)] and all(run.done for run in runs.runs)
     sweep(asked, "tcp://x", progress=False)
@@ -72,12 +75,12 @@ def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch, tmp_path):
-    """What `experiments.run` is asked to train: seed, threads, progress; nothing is trained."""
+    """What `experiment.run` is asked to train: seed, threads, progress; nothing is trained."""
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
     found = []
 
-    def run(recipe: recipes.Recipe, *, progress: bool = True) -> records.Run:
-        run = experiments.record(recipe)
+    def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
+        run = experiment.record(recipe)
         if not run.done:
             found.append((recipe.seed, torch.get_num_threads(), progress))
             if recipe.seed == 13:
@@ -85,7 +88,7 @@ def trained(monkeypatch, tmp_path):
             run.finish({})
         return run
 
-    monkeypatch.setattr(experiments, "run", run)
+    monkeypatch.setattr(experiment, "run", run)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield found
@@ -103,34 +106,34 @@ def test_as_many_processes_as_cores_that_may_be_used(monkeypatch):
 
 
 def test_a_run_that_is_alone_has_one_thread_and_its_own_bar(trained, capfd):
-    sweep([recipes.cai2021("smoke").change(seed=4)])
+    sweep([papers.cai2021("smoke").change(seed=4)])
     assert trained == [(4, 1, True)] and torch.get_num_threads() == 3
     assert "train" not in capfd.readouterr().err
     with pytest.raises(ValueError, match="no luck"):
-        sweep([recipes.cai2021("smoke").change(seed=13)])
+        sweep([papers.cai2021("smoke").change(seed=13)])
     assert torch.get_num_threads() == 3
 
 
 def test_on_one_core_runs_follow_each_other_under_one_bar(trained, monkeypatch, capfd):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    asked = recipes.cai2021("demo").vary(seed=[0, 1, 2])
+    asked = papers.cai2021("demo").vary(seed=[0, 1, 2])
     runs = sweep(asked)
     assert trained == [(seed, 1, False) for seed in (0, 1, 2)] and len(runs) == 3
     assert "train: 100%" in (shown := capfd.readouterr().err) and "3/3" in shown
     sweep(asked)
     assert len(trained) == 3 and capfd.readouterr().err == ""  # read, and no empty bar
-    sweep(recipes.cai2021("demo").vary(seed=[5, 6]), progress=False)
+    sweep(papers.cai2021("demo").vary(seed=[5, 6]), progress=False)
     assert trained[3:] == [(5, 1, False), (6, 1, False)] and capfd.readouterr().err == ""
 
 
 def test_on_a_gpu_each_run_shows_its_own_too(trained, monkeypatch, capfd):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    sweep(recipes.cai2021("demo").vary(seed=[0, 1]))
+    sweep(papers.cai2021("demo").vary(seed=[0, 1]))
     assert trained == [(0, 3, True), (1, 3, True)] and "2/2" in capfd.readouterr().err
 
 
 def test_large_models_keep_their_threads(trained, monkeypatch, tmp_path):
-    recipe = recipes.cai2021("smoke")
+    recipe = papers.cai2021("smoke")
     with sweeps._one_thread(recipe.change(profile="full")):
         assert torch.get_num_threads() == 3
     with sweeps._one_thread(recipe):

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import losses
-from serlib.losses import IGNORE
+from serlib.losses import contrastive
+from serlib.losses.classification import IGNORE
 
 WEIGHT = torch.tensor([0.5, 0.2, 0.3, 0.0], dtype=torch.float64)
 FORMS = ("original", "printed")
@@ -49,10 +49,10 @@ def test_both_forms_against_a_loop_over_pairs(form, gamma, tau):
         features, target = batch(seed)
         target[2] = IGNORE
         settings = dict(gamma=gamma, tau=tau, form=form)
-        found = losses.swfc(features, target, WEIGHT, **settings)
+        found = contrastive.swfc(features, target, WEIGHT, **settings)
         expected = oracle(features, target, WEIGHT, gamma, tau, form)
         assert float(found) == pytest.approx(expected, rel=1e-10)
-        single = losses.swfc(features.float(), target, WEIGHT.float(), **settings)
+        single = contrastive.swfc(features.float(), target, WEIGHT.float(), **settings)
         assert single.dtype == torch.float32 and float(single) == pytest.approx(expected, rel=1e-4)
 
 
@@ -64,7 +64,7 @@ def test_gradients_are_those_of_finite_differences(form, gamma):
     features.requires_grad_()
 
     def loss(x):
-        return losses.swfc(x, target, WEIGHT, gamma=gamma, tau=0.6, form=form)
+        return contrastive.swfc(x, target, WEIGHT, gamma=gamma, tau=0.6, form=form)
 
     assert torch.autograd.gradcheck(loss, (features,))
 
@@ -74,9 +74,9 @@ def test_the_value_by_hand():
     target, weight = torch.tensor([0, 0, 1]), torch.tensor([1.0, 9.0])
     p = math.e / (math.e + 1)  # cosines 1 and 0; the third has no positive and stays in N = 3
     expected = -2 / 3 * (1 - p) ** 2 * math.log(p)
-    found = losses.swfc(features, target, weight, gamma=2.0, tau=1.0)
+    found = contrastive.swfc(features, target, weight, gamma=2.0, tau=1.0)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    printed = losses.swfc(features, target, weight, gamma=2.0, tau=1.0, form="printed")
+    printed = contrastive.swfc(features, target, weight, gamma=2.0, tau=1.0, form="printed")
     first = p * (1 - p) ** 2 + (1 - p) * p**2
     third = 2 * 0.5 * 0.5**2
     assert float(printed) == pytest.approx(-(2 * first + 9 * third) / 3, rel=1e-5)
@@ -92,14 +92,14 @@ def test_gamma_zero_is_the_supervised_contrastive_loss_of_a_library_formula():
     for i, y in enumerate(target):
         same = torch.nonzero((target == y) & (torch.arange(16) != i))[:, 0]
         values.append(-log_p[i, same].mean() if len(same) else torch.tensor(0.0))
-    found = losses.swfc(features, target, torch.ones(4), gamma=0.0, tau=0.8)
+    found = contrastive.swfc(features, target, torch.ones(4), gamma=0.0, tau=0.8)
     assert float(found) == pytest.approx(float(torch.stack(values).mean()), rel=1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_order_scale_and_rotation_of_the_features_do_not_matter(form):
     features, target = batch(5)
-    base = losses.swfc(features, target, WEIGHT, form=form)
+    base = contrastive.swfc(features, target, WEIGHT, form=form)
     order = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
     turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1)).double())[
         0
@@ -110,7 +110,7 @@ def test_order_scale_and_rotation_of_the_features_do_not_matter(form):
         (features * sizes, target),
         (features @ turn, target),
     ):
-        torch.testing.assert_close(losses.swfc(x, y, WEIGHT, form=form), base)
+        torch.testing.assert_close(contrastive.swfc(x, y, WEIGHT, form=form), base)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -118,12 +118,12 @@ def test_order_scale_and_rotation_of_the_features_do_not_matter(form):
 def test_an_utterance_without_a_label_might_as_well_not_be_there(form, garbage):
     features, target = batch(6)
     without = features[:-1].clone().requires_grad_()
-    base = losses.swfc(without, target[:-1], WEIGHT, form=form)
+    base = contrastive.swfc(without, target[:-1], WEIGHT, form=form)
     base.backward()
     target[-1] = IGNORE
     features[-1] = garbage
     features.requires_grad_()
-    value = losses.swfc(features, target, WEIGHT, form=form)
+    value = contrastive.swfc(features, target, WEIGHT, form=form)
     value.backward()
     torch.testing.assert_close(value, base)
     torch.testing.assert_close(features.grad[:-1], without.grad)
@@ -140,7 +140,7 @@ NONE = {
 @pytest.mark.parametrize("name", NONE)
 def test_without_a_positive_the_loss_is_zero_and_trains_nothing(name):
     features = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    value = losses.swfc(features, NONE[name], torch.ones(3))
+    value = contrastive.swfc(features, NONE[name], torch.ones(3))
     value.backward()
     assert value.item() == 0 and (features.grad == 0).all()
 
@@ -159,7 +159,7 @@ def test_degenerate_batches_have_finite_gradients(form, gamma):
     }
     for name, (features, target) in cases.items():
         features.requires_grad_()
-        value = losses.swfc(
+        value = contrastive.swfc(
             features, torch.tensor(target), torch.ones(3), gamma=gamma, tau=0.05, form=form
         )
         value.backward()
@@ -170,7 +170,7 @@ def test_degenerate_batches_have_finite_gradients(form, gamma):
 
 def test_no_utterance_at_all():
     features = torch.zeros(0, 3, requires_grad=True)
-    value = losses.swfc(features, torch.zeros(0, dtype=torch.long), torch.ones(2))
+    value = contrastive.swfc(features, torch.zeros(0, dtype=torch.long), torch.ones(2))
     value.backward()
     assert value.item() == 0
 
@@ -178,7 +178,7 @@ def test_no_utterance_at_all():
 def test_one_class_is_least_when_its_pairs_share_the_probability():
     target, even = torch.zeros(4, dtype=torch.long), torch.ones(4, 2)
     uneven = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [0.1, 1]])
-    same, spread = (losses.swfc(x, target, torch.ones(1), gamma=0.0) for x in (even, uneven))
+    same, spread = (contrastive.swfc(x, target, torch.ones(1), gamma=0.0) for x in (even, uneven))
     assert float(same) == pytest.approx(math.log(3)) and same < spread
 
 
@@ -188,7 +188,7 @@ def test_one_class_is_least_when_its_pairs_share_the_probability():
 def test_settings_that_cannot_be_meant_are_refused(change):
     features, target = batch()
     with pytest.raises(ValueError, match=next(iter(change))):
-        losses.swfc(features, target, WEIGHT, **change)
+        contrastive.swfc(features, target, WEIGHT, **change)
 
 
 # ---- class weights ------------------------------------------------------------------------------
@@ -199,13 +199,13 @@ def test_weights_are_the_normalized_inverse_frequencies_of_the_released_code():
     for power in (0.0, 0.5, 1.1, 2.0):
         raw = [(sum(counts) / n) ** power for n in counts]
         expected = [w / sum(raw) for w in raw]
-        np.testing.assert_allclose(losses.swfc_weights(counts, power), expected, rtol=1e-6)
+        np.testing.assert_allclose(contrastive.swfc_weights(counts, power), expected, rtol=1e-6)
 
 
 def test_a_class_that_does_not_occur_has_no_weight_and_changes_no_other():
-    found = losses.swfc_weights([30, 0, 65], 1.1)
-    assert found[1] == 0 and torch.equal(found[[0, 2]], losses.swfc_weights([30, 65], 1.1))
-    assert torch.isfinite(losses.swfc_weights([1, 10**9], 60.0)).all()
+    found = contrastive.swfc_weights([30, 0, 65], 1.1)
+    assert found[1] == 0 and torch.equal(found[[0, 2]], contrastive.swfc_weights([30, 65], 1.1))
+    assert torch.isfinite(contrastive.swfc_weights([1, 10**9], 60.0)).all()
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_class_that_does_not_occur_has_no_weight_and_changes_no_other():
 )
 def test_weights_that_cannot_be_meant_are_refused(counts, power):
     with pytest.raises(ValueError):
-        losses.swfc_weights(counts, power)
+        contrastive.swfc_weights(counts, power)
 
 
 # ---- the printed form is another loss -----------------------------------------------------------
@@ -222,7 +222,7 @@ def test_weights_that_cannot_be_meant_are_refused(counts, power):
 def test_the_printed_form_at_gamma_zero_is_a_constant():
     features, target = batch(2)
     features.requires_grad_()
-    value = losses.swfc(features, target, WEIGHT, gamma=0.0, form="printed")
+    value = contrastive.swfc(features, target, WEIGHT, gamma=0.0, form="printed")
     value.backward()
     assert value.item() == pytest.approx(-float(WEIGHT[target].mean()))
     assert features.grad.abs().max() < 1e-15
@@ -232,7 +232,7 @@ def test_the_printed_form_does_not_know_who_belongs_together():
     features, _ = batch(4, size=8)
     weight, sorted_, mixed = torch.ones(2), torch.arange(8) // 4, torch.arange(8) % 2
     printed, original = (
-        [losses.swfc(features, y, weight, form=form) for y in (sorted_, mixed)]
+        [contrastive.swfc(features, y, weight, form=form) for y in (sorted_, mixed)]
         for form in ("printed", "original")
     )
     torch.testing.assert_close(*printed)
@@ -252,7 +252,9 @@ def cosines(form: str) -> tuple[float, float]:
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
     for _ in range(150):
         optimizer.zero_grad()
-        losses.swfc(layer(x), target, torch.ones(6) / 6, gamma=2.4, tau=0.8, form=form).backward()
+        contrastive.swfc(
+            layer(x), target, torch.ones(6) / 6, gamma=2.4, tau=0.8, form=form
+        ).backward()
         optimizer.step()
     z = nn.functional.normalize(layer(x).detach(), dim=1)
     s, same = z @ z.T, target == target[:, None]

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib import manifest
-from serlib.manifest import COLUMNS, ManifestError
+from serlib.corpora import emobox
+from serlib.data import tables
+from serlib.data.tables import COLUMNS, ManifestError
 
 HEADER = "key,dataset,utt_id,wav,length,emotion,speaker,group"
 
@@ -35,9 +36,9 @@ def save_csv(path, header: str, *lines: str):
 
 def test_columns_are_typed_ordered_and_complete(tmp_path):
     path = save_csv(tmp_path / "m.csv", f"{HEADER},bytes,flags", "d-1,d,1,a/1.wav,1.5,anger,,g,7,")
-    df = manifest.read(path)
+    df = tables.read(path)
     assert tuple(df.columns) == COLUMNS and len(COLUMNS) == 44 and len(df) == 1
-    row = manifest.rows(df)[0]
+    row = tables.rows(df)[0]
     assert row["length"] == 1.5 and row["bytes"] == 7 and row["flags"] == []
     assert type(row["bytes"]) is int and type(row["length"]) is float
     missing = {name for name, value in row.items() if value is None}
@@ -67,8 +68,8 @@ def hostile() -> pd.DataFrame:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_round_trip_is_exact(tmp_path, suffix):
     df, path = hostile(), tmp_path / "new" / f"m.{suffix}"
-    manifest.write(df, path)
-    back = manifest.read(path)
+    tables.write(df, path)
+    back = tables.read(path)
     for name in ("key", "text", "speaker", "intensity", "extra", "code", "emotion_dist", "flags"):
         expected = [None if x is None or x != x else x for x in df[name]]
         assert back[name].tolist() == expected, name
@@ -76,18 +77,18 @@ def test_round_trip_is_exact(tmp_path, suffix):
         np.testing.assert_array_equal(back[name], df[name])
     assert back["number"].dtype == float and back["whole"].dtype == "Int64"
     assert back["bytes"][:3].tolist() == [2**53, 2**53 - 1, 2**53 - 2]
-    manifest.write(back, path)
-    pd.testing.assert_frame_equal(manifest.read(path), back, check_exact=True)
+    tables.write(back, path)
+    pd.testing.assert_frame_equal(tables.read(path), back, check_exact=True)
     assert os.listdir(path.parent) == [path.name]
 
 
 def test_csv_and_jsonl_give_the_same_table(tmp_path):
-    tables = []
+    found = []
     for name in ("m.csv", "m.jsonl"):
-        manifest.write(hostile(), tmp_path / name)
-        tables.append(manifest.read(tmp_path / name))
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert manifest.digest(tables[0]) == manifest.digest(tables[1])
+        tables.write(hostile(), tmp_path / name)
+        found.append(tables.read(tmp_path / name))
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+    assert tables.digest(found[0]) == tables.digest(found[1])
 
 
 def test_jsonl_by_others_gives_the_same_table_as_csv(tmp_path):
@@ -98,14 +99,14 @@ def test_jsonl_by_others_gives_the_same_table_as_csv(tmp_path):
         f"{HEADER},text,number,whole,bytes,extra",
         'd-1,d,1,a/1.wav,1.5,anger,12,d-1,true,0.5,7,3,"{""a"": 1}"',
     )
-    pd.testing.assert_frame_equal(manifest.read(tmp_path / "m.jsonl"), manifest.read(path))
+    pd.testing.assert_frame_equal(tables.read(tmp_path / "m.jsonl"), tables.read(path))
 
 
 def test_empty_text_is_missing_in_both_formats(tmp_path):
     for name in ("m.csv", "m.jsonl"):
         given = pd.DataFrame([line(1, text="", extra=""), line(2, extra="x")])
-        manifest.write(given, tmp_path / name)
-        df = manifest.read(tmp_path / name)
+        tables.write(given, tmp_path / name)
+        df = tables.read(tmp_path / name)
         assert df["text"][0] is None and df["extra"].tolist() == [None, "x"]
     assert json.loads((tmp_path / "m.jsonl").read_text().splitlines()[0])["text"] is None
 
@@ -132,18 +133,18 @@ def test_empty_text_is_missing_in_both_formats(tmp_path):
 def test_unknown_column_is_numeric_only_if_nothing_is_lost(tmp_path, cells, kind):
     lines = [f"d-{i},d,{i},a.wav,1,anger,s,g,{cell}" for i, cell in enumerate(cells)]
     path = save_csv(tmp_path / "m.csv", f"{HEADER},extra", *lines)
-    assert manifest.read(path)["extra"].dtype == kind
+    assert tables.read(path)["extra"].dtype == kind
     if kind is object:
-        manifest.write(manifest.read(path), path)
-        assert manifest.read(path)["extra"].tolist() == [cell or None for cell in cells]
+        tables.write(tables.read(path), path)
+        assert tables.read(path)["extra"].tolist() == [cell or None for cell in cells]
 
 
 def test_bom_and_windows_line_ends_are_read(tmp_path):
     text = f"{HEADER}\r\nd-1,d,1,a.wav,1,anger,é,g\r\n\r\n"
-    df = manifest.read(save(tmp_path / "m.csv", b"\xef\xbb\xbf" + text.encode()))
+    df = tables.read(save(tmp_path / "m.csv", b"\xef\xbb\xbf" + text.encode()))
     assert df["key"].tolist() == ["d-1"] and df["group"][0] == "g" and df["speaker"][0] == "é"
     text = json.dumps(line(1, speaker="é"), ensure_ascii=False)
-    df = manifest.read(save(tmp_path / "m.jsonl", b"\xef\xbb\xbf" + text.encode()))
+    df = tables.read(save(tmp_path / "m.jsonl", b"\xef\xbb\xbf" + text.encode()))
     assert df["key"].tolist() == ["d-1"] and df["speaker"][0] == "é"
 
 
@@ -186,7 +187,7 @@ GOOD = "d-1,d,1,a.wav,1,anger,s,g"
 def test_hostile_csv_is_refused_with_the_reason(tmp_path, text, message):
     path = save(tmp_path / "m.csv", text)
     with pytest.raises(ManifestError) as caught:
-        manifest.read(path)
+        tables.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -207,7 +208,7 @@ def test_hostile_csv_is_refused_with_the_reason(tmp_path, text, message):
 def test_hostile_jsonl_is_refused_with_the_reason(tmp_path, text, message):
     path = save(tmp_path / "m.jsonl", text)
     with pytest.raises(ManifestError) as caught:
-        manifest.read(path)
+        tables.read(path)
     assert message in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -216,40 +217,40 @@ def test_other_encodings_are_refused_with_the_line(tmp_path, encoding):
     text = f"{HEADER}\n{GOOD}\nd-2,d,2,für.wav,1,anger,s,g\n"
     number = {"latin-1": 3, "utf-16": 1}[encoding]
     with pytest.raises(ManifestError, match=f"line {number} is not UTF-8: save the file as UTF-8"):
-        manifest.read(save(tmp_path / "m.csv", text.encode(encoding)))
+        tables.read(save(tmp_path / "m.csv", text.encode(encoding)))
 
 
 def test_other_suffixes_and_missing_files_are_refused(tmp_path):
     with pytest.raises(ManifestError, match=r"ends in \.csv or \.jsonl"):
-        manifest.read(tmp_path / "m.xlsx")
+        tables.read(tmp_path / "m.xlsx")
     with pytest.raises(FileNotFoundError):
-        manifest.read(tmp_path / "m.csv")
+        tables.read(tmp_path / "m.csv")
 
 
 def test_write_refuses_what_read_would_and_keeps_the_old_file(tmp_path):
     path = tmp_path / "m.csv"
-    manifest.write(pd.DataFrame([line(1)]), path)
+    tables.write(pd.DataFrame([line(1)]), path)
     before = path.read_bytes()
     for bad in ([line(1), line(1)], [line(1, length="x")], [{"key": "a"}]):
         with pytest.raises(ManifestError):
-            manifest.write(pd.DataFrame(bad), path)
+            tables.write(pd.DataFrame(bad), path)
     with pytest.raises(ManifestError, match="no rows"):
-        manifest.write(manifest.read(path).iloc[:0], path)
+        tables.write(tables.read(path).iloc[:0], path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.csv"]
 
 
 def test_truth_in_a_text_is_no_number_and_numbers_are_exact(tmp_path):
     values = [0.1, 1 / 3, 2**-40, 123456.789, 5e-7]
     rows = [line(i, length=x, text="It is true.", fold=i) for i, x in enumerate(values)]
-    manifest.write(pd.DataFrame(rows), tmp_path / "m.csv")
-    df = manifest.read(tmp_path / "m.csv")
+    tables.write(pd.DataFrame(rows), tmp_path / "m.csv")
+    df = tables.read(tmp_path / "m.csv")
     assert df["length"].tolist() == values and df["fold"].tolist() == list(range(5))
     assert df["fold"].dtype == "Int64" and df["turn"].isna().all() and df["turn"].dtype == "Int64"
 
 
 def test_cells_of_a_table_are_not_shared(tmp_path):
-    manifest.write(pd.DataFrame([line(1), line(2)]), tmp_path / "m.csv")
-    df = manifest.read(tmp_path / "m.csv")
+    tables.write(pd.DataFrame([line(1), line(2)]), tmp_path / "m.csv")
+    df = tables.read(tmp_path / "m.csv")
     df["flags"][0].append("stereo")
     assert df["flags"][1] == []
 
@@ -260,18 +261,18 @@ def test_cells_of_a_table_are_not_shared(tmp_path):
 def test_digest_follows_cells_and_row_order_only(tmp_path):
     dist = {"anger": 0.5, "sadness": 0.5}
     df = pd.DataFrame([line(1, extra="x", own="y", emotion_dist=dist), line(2)])
-    before = manifest.digest(df)
+    before = tables.digest(df)
     assert len(before) == 12
-    assert manifest.digest(df[df.columns[::-1]]) == before
-    assert manifest.digest(df.assign(age=None)) == before  # an empty column is no content
-    assert manifest.digest(df.set_index(np.array([5, 3]))) == before
-    manifest.write(df, tmp_path / "m.csv")
-    assert manifest.digest(manifest.read(tmp_path / "m.csv")) == before
+    assert tables.digest(df[df.columns[::-1]]) == before
+    assert tables.digest(df.assign(age=None)) == before  # an empty column is no content
+    assert tables.digest(df.set_index(np.array([5, 3]))) == before
+    tables.write(df, tmp_path / "m.csv")
+    assert tables.digest(tables.read(tmp_path / "m.csv")) == before
     swapped = df.assign(emotion_dist=[{"sadness": 0.5, "anger": 0.5}, None])
-    assert manifest.digest(swapped) == before  # the order inside an object is no content
+    assert tables.digest(swapped) == before  # the order inside an object is no content
     changes = [df.iloc[::-1], df.assign(extra="y"), df.assign(length=[1.5, 1.5000000000000002])]
     changes += [df.rename(columns={"extra": "other"}), df.iloc[:1], df.assign(turn=1)]
-    assert len({before, *(manifest.digest(change) for change in changes)}) == 7
+    assert len({before, *(tables.digest(change) for change in changes)}) == 7
 
 
 # EmoBox
@@ -288,43 +289,43 @@ EMOBOX = (
 
 
 def test_emobox_comes_in_and_goes_out_unchanged(tmp_path):
-    df = manifest.from_emobox(save(tmp_path / "in.jsonl", EMOBOX))
+    df = emobox.from_emobox(save(tmp_path / "in.jsonl", EMOBOX))
     assert df["utt_id"].tolist() == ["Ses01F_impro04_F000", "Ses01F_impro04_F001"]
     assert df["emotion"].tolist() == ["excitement", "neutral"] and df["emo"][0] == "exc"
     assert df["speaker"].isna().all() and df["group"].isna().all()
-    assert manifest.rows(df)[1]["start"] == 0.5 and manifest.rows(df)[0]["num_frame"] == 70312
-    manifest.to_emobox(df, tmp_path / "out.jsonl")
+    assert tables.rows(df)[1]["start"] == 0.5 and tables.rows(df)[0]["num_frame"] == 70312
+    emobox.to_emobox(df, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text() == EMOBOX
-    manifest.write(df, tmp_path / "m.csv")  # and by way of our own file
-    manifest.to_emobox(manifest.read(tmp_path / "m.csv"), tmp_path / "out.jsonl")
+    tables.write(df, tmp_path / "m.csv")  # and by way of our own file
+    emobox.to_emobox(tables.read(tmp_path / "m.csv"), tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text() == EMOBOX
 
 
 def test_older_emobox_schema_and_rounding(tmp_path):
     old = {"key": "emodb-03a", "dataset": "emodb", "audio": "w/03a.wav", "type": "raw"}
     old |= {"sample_rate": 16000, "num_frame": 65037.00000000001, "label": "boredem", "own": "x"}
-    df = manifest.from_emobox(save(tmp_path / "in.jsonl", json.dumps(old)))
-    row = manifest.rows(df)[0]
+    df = emobox.from_emobox(save(tmp_path / "in.jsonl", json.dumps(old)))
+    row = tables.rows(df)[0]
     assert row["wav"] == "w/03a.wav" and row["num_frame"] == 65037 and row["own"] == "x"
     assert row["emotion"] == "boredom" and row["length"] == pytest.approx(65037 / 16000)
     path = tmp_path / "out.jsonl"
-    manifest.to_emobox(df, path)
+    emobox.to_emobox(df, path)
     out = json.loads(path.read_text())
     assert out["channel"] == 1 and out["num_frame"] == 65037.0 and "own" not in out
 
 
 def test_emobox_labels_can_be_named(tmp_path):
     path = save(tmp_path / "in.jsonl", EMOBOX)
-    df = manifest.from_emobox(path, {"exc": "happiness"})
+    df = emobox.from_emobox(path, {"exc": "happiness"})
     assert df["emotion"].tolist() == ["happiness", None]
 
 
 def test_emobox_refuses_other_files_and_unfit_rows(tmp_path):
     with pytest.raises(ManifestError, match="no EmoBox file: .*num_frame"):
-        manifest.from_emobox(save(tmp_path / "in.jsonl", json.dumps(line(1))))
+        emobox.from_emobox(save(tmp_path / "in.jsonl", json.dumps(line(1))))
     with pytest.raises(ManifestError, match="d-1 has no sample_rate"):
-        manifest.to_emobox(pd.DataFrame([line(1)]), tmp_path / "out.jsonl")
+        emobox.to_emobox(pd.DataFrame([line(1)]), tmp_path / "out.jsonl")
     stereo = line(1, sample_rate=8, num_frame=12, emo="A", channels=2)
     with pytest.raises(ManifestError, match="d-1 has no channel"):
-        manifest.to_emobox(pd.DataFrame([stereo]), tmp_path / "out.jsonl")
+        emobox.to_emobox(pd.DataFrame([stereo]), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()

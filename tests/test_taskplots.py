@@ -8,7 +8,8 @@ import pytest
 from matplotlib.text import Annotation
 from scipy.stats import norm
 
-from serlib import metrics, taskplots
+from serbook.figures import taskplots
+from serlib.metrics import intervals, measures
 
 NAN = float("nan")
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("look")
 
 
 def interval(value=0.5, low=0.4, high=0.6):
-    return metrics.Interval(value, low, high, 0.95)
+    return intervals.Interval(value, low, high, 0.95)
 
 
 FORWARD = np.array([[0.1, 0.03], [0.7, 0.24], [0.0, 0.21]])
@@ -132,7 +133,7 @@ def test_det_crosses_the_diagonal_at_the_equal_error_rate():
     line = taskplots.det({"one": (SCORES, SAME)}).get_lines()[1]
     accepted, rejected = norm.cdf(line.get_xdata()), norm.cdf(line.get_ydata())
     at = np.abs(accepted - rejected).argmin()
-    assert accepted[at] == pytest.approx(metrics.eer(SCORES, SAME), abs=0.02)
+    assert accepted[at] == pytest.approx(measures.eer(SCORES, SAME), abs=0.02)
 
 
 def test_shares_draws_means_and_the_uniform_line():

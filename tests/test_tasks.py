@@ -10,11 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import losses, tasks, text
-from serlib.batching import Batch
-from serlib.heads import RecurrentHead
-from serlib.losses import IGNORE
-from serlib.tasks import LossConfig
+from serlib.data import text
+from serlib.data.batching import Batch
+from serlib.losses import classification
+from serlib.losses.classification import IGNORE
+from serlib.losses.ctc import ctc_loss
+from serlib.metrics import recognition
+from serlib.models.heads import RecurrentHead
+from serlib.tasks.answers import task_answers, task_ratio, task_scores
+from serlib.tasks.loss import LossConfig, gradient_cosine, task_losses, total_loss
+from serlib.tasks.targets import speaker_names, task_targets
 
 ALL = ("emotion", "gender", "speaker", "asr")
 
@@ -64,20 +69,20 @@ def table() -> pd.DataFrame:
 
 
 def test_targets_by_hand():
-    found, names = tasks.targets(table(), ALL)
+    found, names = task_targets(table(), ALL)
     assert names == ["ann", "bob"]  # eve is only tested
     assert found["gender"].tolist() == [0, 1, IGNORE, 0, 1, IGNORE]
     assert found["speaker"].tolist() == [0, 1, 1, IGNORE, 0, IGNORE]
     assert found["n_tokens"].tolist() == [9, 0, 0, 0, 2, 2]
     assert text.decode(found["tokens"][0]) == "ALL RIGHT" and (found["tokens"][1] == 0).all()
-    assert tasks.targets(table(), ("emotion",)) == ({}, [])
-    assert set(tasks.targets(table(), ("emotion", "asr"))[0]) == {"tokens", "n_tokens"}
+    assert task_targets(table(), ("emotion",)) == ({}, [])
+    assert set(task_targets(table(), ("emotion", "asr"))[0]) == {"tokens", "n_tokens"}
 
 
 def test_prefixes_name_who_wore_the_markers():
-    names = tasks.speaker_names(table(), "prefix").tolist()
+    names = speaker_names(table(), "prefix").tolist()
     assert names == ["Ses01F", "Ses01M", "Ses01F", "Ses01M", "Ses02F", "Ses02M"]
-    found, known = tasks.targets(table(), ("speaker",), "prefix")
+    found, known = task_targets(table(), ("speaker",), "prefix")
     assert known == ["Ses01F", "Ses01M"]
     assert found["speaker"].tolist() == [0, 1, 0, 1, IGNORE, IGNORE]
 
@@ -91,15 +96,15 @@ def many() -> pd.DataFrame:
 
 def test_shuffled_speakers_keep_each_parts_counts_and_say_nothing():
     df = many()
-    shuffled = tasks.speaker_names(df, "shuffled", seed=1)
+    shuffled = speaker_names(df, "shuffled", seed=1)
     assert list(shuffled.index) == list(df.index)
     for role, rows in df.groupby("role"):
         counts = shuffled[rows.index].value_counts()
         assert counts.to_dict() == rows["speaker"].value_counts().to_dict(), role
     same = (shuffled == df["speaker"])[df["role"] == "train"].mean()
     assert 0.1 < same < 0.4  # a quarter by chance
-    true, names = tasks.targets(df, ("speaker",))
-    control, control_names = tasks.targets(df, ("speaker",), "shuffled", 1)
+    true, names = task_targets(df, ("speaker",))
+    control, control_names = task_targets(df, ("speaker",), "shuffled", 1)
     assert names == control_names == list("abcd")
     np.testing.assert_array_equal(
         np.bincount(true["speaker"][:200]), np.bincount(control["speaker"][:200])
@@ -108,15 +113,15 @@ def test_shuffled_speakers_keep_each_parts_counts_and_say_nothing():
 
 def test_shuffling_depends_on_the_seed_alone():
     df = many()
-    first = tasks.speaker_names(df, "shuffled", seed=1)
+    first = speaker_names(df, "shuffled", seed=1)
     np.random.seed(5)
-    assert first.equals(tasks.speaker_names(df, "shuffled", seed=1))
-    assert not first.equals(tasks.speaker_names(df, "shuffled", seed=2))
+    assert first.equals(speaker_names(df, "shuffled", seed=1))
+    assert not first.equals(speaker_names(df, "shuffled", seed=2))
 
 
 def test_speaker_labels_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="speaker_labels='random'"):
-        tasks.speaker_names(table(), "random")
+        speaker_names(table(), "random")
 
 
 # ---- losses -------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def by_hand(outputs, batch) -> dict[str, torch.Tensor]:
     found = {"emotion": nn.functional.cross_entropy(outputs["emotion"], batch.emotion)}
     for task in ("gender", "speaker"):
         found[task] = nn.functional.cross_entropy(outputs[task], batch.extra[task])
-    found["asr"] = losses.ctc(
+    found["asr"] = ctc_loss(
         outputs["asr"], batch.lengths, batch.extra["tokens"], batch.extra["n_tokens"]
     )
     return found
@@ -180,13 +185,13 @@ def test_the_total_by_hand():
     model, batch = Linear().eval(), batch_of()
     outputs = model(batch)
     each = by_hand(outputs, batch)
-    added = tasks.total_loss(LossConfig(alpha=0.2, alpha_speaker=0.5), ALL, COUNTS)
+    added = total_loss(LossConfig(alpha=0.2, alpha_speaker=0.5), ALL, COUNTS)
     expected = each["emotion"] + 0.2 * (each["gender"] + each["asr"]) + 0.5 * each["speaker"]
     torch.testing.assert_close(added(outputs, batch), expected)
-    shared = tasks.total_loss(LossConfig(alpha=0.3, total="shared"), ALL, COUNTS)
+    shared = total_loss(LossConfig(alpha=0.3, total="shared"), ALL, COUNTS)
     rest = each["gender"] + each["asr"] + each["speaker"]
     torch.testing.assert_close(shared(outputs, batch), 0.1 * each["emotion"] + 0.3 * rest)
-    alone = tasks.total_loss(LossConfig(), ("speaker",), COUNTS)
+    alone = total_loss(LossConfig(), ("speaker",), COUNTS)
     torch.testing.assert_close(alone(outputs, batch), each["speaker"])
 
 
@@ -194,20 +199,23 @@ def test_settings_of_the_emotion_and_of_ctc_reach_their_losses():
     batch = batch_of()
     outputs = Linear().eval()(batch)
     logits, target = outputs["emotion"], batch.emotion
-    weight = losses.inverse_frequency_weights(COUNTS)
-    balanced = losses.class_balanced_weights(COUNTS, 0.9)
+    weight = classification.inverse_frequency_weights(COUNTS)
+    balanced = classification.class_balanced_weights(COUNTS, 0.9)
     for change, expected in (
-        ({"gamma": 2.0}, losses.focal(logits, target, gamma=2.0)),
-        ({"weights": "inverse_frequency"}, losses.cross_entropy(logits, target, weight=weight)),
+        ({"gamma": 2.0}, classification.focal(logits, target, gamma=2.0)),
+        (
+            {"weights": "inverse_frequency"},
+            classification.cross_entropy(logits, target, weight=weight),
+        ),
         (
             {"weights": "effective_number", "beta": 0.9, "gamma": 1.0},
-            losses.focal(logits, target, gamma=1.0, weight=balanced),
+            classification.focal(logits, target, gamma=1.0, weight=balanced),
         ),
     ):
-        terms = tasks.task_losses(LossConfig(**change), ALL, COUNTS)
+        terms = task_losses(LossConfig(**change), ALL, COUNTS)
         torch.testing.assert_close(terms["emotion"](outputs, batch), expected)
     values = [
-        tasks.task_losses(LossConfig(ctc=ctc), ALL, COUNTS)["asr"](outputs, batch).item()
+        task_losses(LossConfig(ctc=ctc), ALL, COUNTS)["asr"](outputs, batch).item()
         for ctc in ("clips", "sum")
     ]
     assert values[1] == pytest.approx(3 * values[0])  # three clips have a transcript
@@ -225,7 +233,7 @@ def test_a_task_of_weight_zero_trains_nothing_even_if_its_loss_is_nan(off):
         model = Linear().eval()
         if spoiled:
             nn.init.constant_(model.heads[off].weight, math.nan)
-        tasks.total_loss(Broken(alpha=0.5), ALL, COUNTS)(model(batch), batch).backward()
+        total_loss(Broken(alpha=0.5), ALL, COUNTS)(model(batch), batch).backward()
         assert all(p.grad is None for p in model.heads[off].parameters())
         gradients.append([p.grad for n, p in model.named_parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -244,7 +252,7 @@ def test_a_batch_that_lacks_all_labels_of_a_task_leaves_the_others_as_they_are(t
     for batch in (batch_of(), batch_of(**MISSING[task])):
         model = Linear().eval()
         outputs = model(batch)
-        terms = tasks.task_losses(LossConfig(), ALL, COUNTS)
+        terms = task_losses(LossConfig(), ALL, COUNTS)
         rows = {}
         for name, term in terms.items():
             value = term(outputs, batch)
@@ -263,7 +271,7 @@ def test_a_batch_that_lacks_all_labels_of_a_task_leaves_the_others_as_they_are(t
 def test_a_clip_without_a_label_counts_for_its_other_tasks():
     """The speaker of clip 1 and the gender of clip 3 are unknown."""
     outputs = Linear().eval()(batch_of())
-    terms = tasks.task_losses(LossConfig(), ALL, COUNTS)
+    terms = task_losses(LossConfig(), ALL, COUNTS)
     for task, kept in (("gender", [0, 1, 2]), ("speaker", [0, 2, 3])):
         expected = nn.functional.cross_entropy(outputs[task][kept], batch_of().extra[task][kept])
         torch.testing.assert_close(terms[task](outputs, batch_of()), expected)
@@ -290,14 +298,14 @@ def test_answers_by_hand():
     }
     batch = Batch(torch.zeros(2, 5), torch.tensor([5, 3]), torch.zeros(2), list("ab"),
                   torch.arange(2), 1.0, extra)  # fmt: skip
-    assert tasks.answers(outputs, batch) == {
+    assert task_answers(outputs, batch) == {
         "gender": [0, 1], "gender_truth": [0, IGNORE],
         "speaker_id": [2, 0], "speaker_id_truth": [2, 1],
         "hypothesis": ["AB", "O"], "reference": ["AB", ""],
     }  # fmt: skip
     unlabeled = Batch(*(getattr(batch, n) for n in "inputs lengths emotion keys index".split()), 1)
-    assert set(tasks.answers(outputs, unlabeled)) == {"gender", "speaker_id", "hypothesis"}
-    assert tasks.answers({"emotion": torch.zeros(2, 3)}, batch) == {}
+    assert set(task_answers(outputs, unlabeled)) == {"gender", "speaker_id", "hypothesis"}
+    assert task_answers({"emotion": torch.zeros(2, 3)}, batch) == {}
 
 
 def answered() -> pd.DataFrame:
@@ -319,22 +327,22 @@ def test_ratios_and_scores_by_hand():
         "wer": ([2, 0, 1, 0], [3, 0, 1, 1]),  # BEE -> SEA, SEES gone; one SO too many
     }
     for metric, parts in expected.items():
-        assert [x.tolist() for x in tasks.ratio(df, metric)] == [*parts], metric
-    wrong, units = tasks.ratio(df, "cer")
+        assert [x.tolist() for x in task_ratio(df, metric)] == [*parts], metric
+    wrong, units = task_ratio(df, "cer")
     known = df[df["reference"] != ""]
     assert units.tolist() == [10, 0, 2, 4]
-    scores = tasks.scores(df)
+    scores = task_scores(df)
     assert scores.keys() == {"wer", "cer", "gender"}  # no speaker is known
     assert scores["gender"] == pytest.approx(2 / 3) and scores["wer"] == pytest.approx(3 / 5)
-    cer = text.cer(known["reference"].tolist(), known["hypothesis"].tolist())
+    cer = recognition.cer(known["reference"].tolist(), known["hypothesis"].tolist())
     assert scores["cer"] == pytest.approx(cer) == pytest.approx(wrong.sum() / 16)
-    assert tasks.scores(df[["gender"]]) == {}
+    assert task_scores(df[["gender"]]) == {}
 
 
 @pytest.mark.parametrize("metric", ["wer", "cer", "gender", "speaker", "ua", "nonsense"])
 def test_a_ratio_needs_its_columns(metric):
     with pytest.raises(ValueError, match=f"no answers for '{metric}'"):
-        tasks.ratio(pd.DataFrame({"truth": [0], "prediction": [0]}), metric)
+        task_ratio(pd.DataFrame({"truth": [0], "prediction": [0]}), metric)
 
 
 # ---- gradients of the tasks ---------------------------------------------------------------------
@@ -364,7 +372,7 @@ def test_cosines_of_known_gradients():
         {"emotion": [1.0, 2.0], "gender": [2.0, 4.0], "speaker": [2.0, -1.0], "asr": [-0.5, -1.0]}
     ).train()
     terms = {task: (lambda outputs, batch, task=task: outputs[task]) for task in ALL}
-    found = tasks.gradient_cosine(model, terms, [batch_of(), batch_of()])
+    found = gradient_cosine(model, terms, [batch_of(), batch_of()])
     assert found == pytest.approx(
         {
             "cosine_gender": 1, "cosine_speaker": 0, "cosine_asr": -1,
@@ -375,7 +383,7 @@ def test_cosines_of_known_gradients():
 
 def test_gradients_are_summed_over_the_batches_before_the_angle():
     model = Linear()
-    terms = tasks.task_losses(LossConfig(), ALL, COUNTS)
+    terms = task_losses(LossConfig(), ALL, COUNTS)
     one, two = batch_of(), batch_of(**MISSING["gender"])
     total = {task: torch.zeros(16) for task in ALL}
     model.eval()
@@ -383,7 +391,7 @@ def test_gradients_are_summed_over_the_batches_before_the_angle():
         for task, term in terms.items():
             parts = torch.autograd.grad(term(model(batch), batch), list(model.encoder_parameters()))
             total[task] += torch.cat([g.flatten() for g in parts])
-    found = tasks.gradient_cosine(model, terms, [one, two])
+    found = gradient_cosine(model, terms, [one, two])
     for task in ALL[1:]:
         a, b = total["emotion"].double(), total[task].double()
         cosine = float(a @ b / a.norm() / b.norm())
@@ -398,10 +406,10 @@ def test_looking_at_gradients_leaves_the_model_as_it_was(training):
     modes = [module.training for module in model.modules()]
     model.encoder.bias.grad = torch.full((4,), 7.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    terms = tasks.task_losses(LossConfig(), ALL, COUNTS)
+    terms = task_losses(LossConfig(), ALL, COUNTS)
     with torch.no_grad():  # as during an evaluation
-        first = tasks.gradient_cosine(model, terms, [batch])
-        assert first == tasks.gradient_cosine(model, terms, [batch])  # without dropout
+        first = gradient_cosine(model, terms, [batch])
+        assert first == gradient_cosine(model, terms, [batch])  # without dropout
     assert [module.training for module in model.modules()] == modes
     assert (model.encoder.bias.grad == 7).all()
     assert all(p.grad is None for n, p in model.named_parameters() if n != "encoder.bias")
@@ -411,7 +419,7 @@ def test_looking_at_gradients_leaves_the_model_as_it_was(training):
 def test_a_frozen_encoder_has_no_gradients_to_compare():
     model = Linear()
     model.encoder.requires_grad_(False)
-    assert tasks.gradient_cosine(model, tasks.task_losses(LossConfig(), ALL, COUNTS), []) == {}
+    assert gradient_cosine(model, task_losses(LossConfig(), ALL, COUNTS), []) == {}
 
 
 @pytest.mark.gpu
@@ -419,6 +427,6 @@ def test_a_frozen_encoder_has_no_gradients_to_compare():
 def test_gradients_through_a_recurrent_head_on_a_gpu():
     model, batch = Linear(), batch_of()
     model.heads["asr"] = RecurrentHead(4, 4, 6)
-    terms = tasks.task_losses(LossConfig(), ALL, COUNTS)
-    expected = tasks.gradient_cosine(model, terms, [batch])
-    assert tasks.gradient_cosine(model.cuda(), terms, [batch]) == pytest.approx(expected, abs=1e-3)
+    terms = task_losses(LossConfig(), ALL, COUNTS)
+    expected = gradient_cosine(model, terms, [batch])
+    assert gradient_cosine(model.cuda(), terms, [batch]) == pytest.approx(expected, abs=1e-3)

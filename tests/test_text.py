@@ -8,7 +8,8 @@ import jiwer
 import numpy as np
 import pytest
 
-from serlib import text
+from serlib.data import text
+from serlib.metrics import recognition
 
 # ---- alphabet and normalization -----------------------------------------------------------------
 
@@ -156,8 +157,8 @@ def test_edits_of_one_clip_against_an_edit_distance():
         pair = [" ".join(rng.choice(["a", "bee", "sea"], rng.integers(1, 7))) for _ in range(2)]
         for unit, split in (("words", str.split), ("characters", list)):
             one, other = map(split, pair)
-            assert text.edits(unit, *pair) == (edit_distance(one, other), len(one))
-    assert text.edits("words", "a b", "") == (2, 2)
+            assert recognition.edits(unit, *pair) == (edit_distance(one, other), len(one))
+    assert recognition.edits("words", "a b", "") == (2, 2)
 
 
 def test_error_rates_against_an_edit_distance_and_jiwer():
@@ -166,8 +167,8 @@ def test_error_rates_against_an_edit_distance_and_jiwer():
     texts = [[" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(30)] for _ in range(2)]
     references, hypotheses = texts
     for function, split, oracle in (
-        (text.wer, str.split, jiwer.wer),
-        (text.cer, list, jiwer.cer),
+        (recognition.wer, str.split, jiwer.wer),
+        (recognition.cer, list, jiwer.cer),
     ):
         edits = sum(map(edit_distance, map(split, references), map(split, hypotheses)))
         expected = edits / sum(len(split(r)) for r in references)
@@ -176,17 +177,17 @@ def test_error_rates_against_an_edit_distance_and_jiwer():
 
 
 def test_error_rates_are_of_the_corpus_not_means_of_utterances():
-    assert text.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
+    assert recognition.wer(["a", "a b c"], ["x", "a b c"]) == 1 / 4
 
 
 def test_error_rate_conventions():
-    assert text.wer(["a b"], [""]) == 1
-    assert text.wer(["a"], ["b c d"]) == 3  # can exceed 1
-    assert text.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
-    assert math.isnan(text.wer(["", " "], ["a", ""])) and math.isnan(text.cer([], []))
-    assert text.wer([" a   b "], ["a b"]) == text.cer([" a   b "], ["a b"]) == 0
-    assert text.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
+    assert recognition.wer(["a b"], [""]) == 1
+    assert recognition.wer(["a"], ["b c d"]) == 3  # can exceed 1
+    assert recognition.wer(["a b", ""], ["a b", "c"]) == 1 / 2  # insertion into an empty reference
+    assert math.isnan(recognition.wer(["", " "], ["a", ""])) and math.isnan(recognition.cer([], []))
+    assert recognition.wer([" a   b "], ["a b"]) == recognition.cer([" a   b "], ["a b"]) == 0
+    assert recognition.wer(["A."], ["a"]) == 1  # no folding behind the caller's back
     with pytest.raises(ValueError, match="equal length"):
-        text.wer(["a"], ["a", "b"])
+        recognition.wer(["a"], ["a", "b"])
     with pytest.raises(ValueError, match="lists"):
-        text.wer("a b", "a b")
+        recognition.wer("a b", "a b")

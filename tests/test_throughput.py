@@ -12,10 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import bookkeeping, evaluation, recipes, records, throughput
-from serlib.batching import Batch, Item, collate
-from serlib.model import SER
-from serlib.training import fit
+from serlib import records
+from serlib.data.batching import Batch, Item, collate
+from serlib.models.recognizer import SER
+from serlib.recipes import papers
+from serlib.training import meter, speed
+from serlib.training.checkpoint import copy_weights
+from serlib.training.loop import fit
+from serlib.training.precision import autocast
 from training_toys import Toy, cross_entropy, dev_scores, open_run, settings, toy_batch, toy_batches
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -58,7 +62,7 @@ def test_what_is_compiled_is_counted_and_compiled_all_the_same():
     torch._dynamo.reset()
     plain, net, batch = Net(nn.Linear(4, 6)), Net(nn.Linear(4, 6)), frames(2, 5, 4)
     net.compile(backend=backend)
-    assert throughput.count(net, batch) == throughput.count(plain, batch) > 0
+    assert speed.count(net, batch) == speed.count(plain, batch) > 0
     assert not graphs
     net(batch)
     torch._dynamo.reset()
@@ -69,15 +73,15 @@ def test_a_linear_layer_by_hand():
     b, t, d, e = 3, 10, 4, 6
     forward = 2 * b * t * d * e
     net = Net(nn.Linear(d, e))
-    assert throughput.count(net, frames(b, t, d)) == 2 * forward  # the input needs no gradient
+    assert speed.count(net, frames(b, t, d)) == 2 * forward  # the input needs no gradient
     two = Net(nn.Linear(e, 2), nn.Linear(d, e))
     second = 2 * b * t * e * 2
-    assert throughput.count(two, frames(b, t, d)) == 2 * forward + 3 * second
+    assert speed.count(two, frames(b, t, d)) == 2 * forward + 3 * second
     two.before.requires_grad_(False)
-    assert throughput.count(two, frames(b, t, d)) == forward + 2 * second
+    assert speed.count(two, frames(b, t, d)) == forward + 2 * second
     assert two.layer.weight.grad is None
     mine = two.layer.weight.grad = torch.ones_like(two.layer.weight)
-    throughput.count(two, frames(b, t, d))
+    speed.count(two, frames(b, t, d))
     assert two.layer.weight.grad is mine and (mine == 1).all()
 
 
@@ -87,7 +91,7 @@ def test_a_grouped_convolution_counts_each_gradient_once(groups):
     net = Net(nn.Conv1d(d, e, k, padding=1, groups=groups), nn.Linear(d, d))
     forward = 2 * b * t * e * (d // groups) * k
     linear = 2 * b * t * d * d
-    assert throughput.count(net, frames(b, t, d)) == 3 * forward + 2 * linear
+    assert speed.count(net, frames(b, t, d)) == 3 * forward + 2 * linear
 
 
 def test_attention_and_lstm_are_counted():
@@ -100,28 +104,28 @@ def test_attention_and_lstm_are_counted():
 
     attention = Net(Attention(), nn.Linear(d, d))
     forward = 2 * 2 * b * t * t * d  # q k' and p v
-    counted = throughput.count(attention, frames(b, t, d)) - 2 * 2 * b * t * d * d
+    counted = speed.count(attention, frames(b, t, d)) - 2 * 2 * b * t * d * d
     # Fused kernels compute q k' once more on the way back.
     assert counted == forward + 5 * forward // 2
     lstm = Net(nn.LSTM(d, h, batch_first=True, bidirectional=True), nn.Linear(d, d))
     forward = 2 * b * t * 2 * 4 * h * (d + h)
-    assert throughput.count(lstm, frames(b, t, d)) - 2 * 2 * b * t * d * d == 3 * forward
+    assert speed.count(lstm, frames(b, t, d)) - 2 * 2 * b * t * d * d == 3 * forward
 
 
 def test_the_parabola_is_exact_for_a_transformer():
     d = 8
     net = Net(nn.TransformerEncoderLayer(d, 2, 16, batch_first=True), nn.Linear(d, d))
-    cost = throughput.cost(net, frames(2, 40, d))
+    cost = speed.cost(net, frames(2, 40, d))
     assert cost.widths == (10, 20, 40)
     net.train()
     for b, t in ((1, 10), (3, 33), (2, 120)):
         batch = frames(b, t, d)
-        assert cost(batch) == pytest.approx(throughput.count(net, batch), rel=1e-9)
+        assert cost(batch) == pytest.approx(speed.count(net, batch), rel=1e-9)
 
 
 def test_a_recognizer_counts_like_the_formula():
     """Against operations added up by hand from the layers' sizes, CNN frozen."""
-    model = SER(recipes.cai2021("smoke").change(n_layers=2, freeze_layers=0).model)
+    model = SER(papers.cai2021("smoke").change(n_layers=2, freeze_layers=0).model)
     config, n = model.encoder.model.config, 16_000
     t, frozen, d = n, 0, 1
     for width, k, stride in zip(
@@ -138,14 +142,14 @@ def test_a_recognizer_counts_like_the_formula():
     trained = 3 * (layers + position) + 2 * 2 * t * d * h  # no gradient to the frozen CNN
     wave = np.random.default_rng(0).standard_normal(n).astype(np.float32)
     batch = collate([Item(wave, "a", 0, 1.0)])
-    assert throughput.count(model.train(), batch) == pytest.approx(frozen + trained, rel=0.02)
+    assert speed.count(model.train(), batch) == pytest.approx(frozen + trained, rel=0.02)
 
 
 def test_counting_leaves_nothing_behind():
     model = Toy(dropout=0.5).eval()
-    before, weights = torch.get_rng_state(), bookkeeping.copy_weights(model)
+    before, weights = torch.get_rng_state(), copy_weights(model)
     draws = random.getstate(), np.random.get_state()[1].copy()
-    throughput.cost(model, toy_batch(0, 4))
+    speed.cost(model, toy_batch(0, 4))
     assert torch.equal(torch.get_rng_state(), before) and not model.training
     assert random.getstate() == draws[0] and (np.random.get_state()[1] == draws[1]).all()
     for name, value in model.state_dict().items():
@@ -177,12 +181,12 @@ def test_the_peak_is_measured_once(tmp_path, monkeypatch):
         calls.append(dtype)
         return 0.5 if dtype == torch.float32 else 2.0
 
-    monkeypatch.setattr(throughput, "measure_peak", measure)
-    assert [throughput.peak("cpu"), throughput.peak("cpu", "bf16")] == [0.5, 2.0]
-    assert [throughput.peak("cpu"), throughput.peak("cpu", "bf16")] == [0.5, 2.0]
+    monkeypatch.setattr(speed, "measure_peak", measure)
+    assert [speed.peak("cpu"), speed.peak("cpu", "bf16")] == [0.5, 2.0]
+    assert [speed.peak("cpu"), speed.peak("cpu", "bf16")] == [0.5, 2.0]
     assert calls == [torch.float32, torch.bfloat16]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)  # another machine, so to say
-    throughput.peak("cpu")
+    speed.peak("cpu")
     assert len(calls) == 3
     files = [json.loads(f.read_text()) for f in (tmp_path / "peaks").glob("*.json")]
     assert sorted(f["threads"] for f in files)[-1] == 77 and len(files) == 3
@@ -190,7 +194,7 @@ def test_the_peak_is_measured_once(tmp_path, monkeypatch):
 
 def test_a_peak_is_a_plausible_number_and_leaves_random_states():
     before = torch.get_rng_state()
-    assert 1e-4 < throughput.measure_peak(CPU, torch.float32, n=64) < 1e3
+    assert 1e-4 < speed.measure_peak(CPU, torch.float32, n=64) < 1e3
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -198,14 +202,14 @@ def test_a_peak_is_a_plausible_number_and_leaves_random_states():
 
 
 def test_rows_and_lines_of_a_training_tell_its_speed(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bookkeeping, "is_watched", lambda: False)
+    monkeypatch.setattr(meter, "is_watched", lambda: False)
     model, run = Toy(), open_run(tmp_path)
     history = fit(model, cross_entropy, toy_batches, dev_scores, settings(), run)
     model.train()
-    work = sum(throughput.count(model, batch) for batch in toy_batches(1))
+    work = sum(speed.count(model, batch) for batch in toy_batches(1))
     found = history["tflops"] * history["train_seconds"] * 1e12
     np.testing.assert_allclose(found, work)
-    share = history["tflops"] / throughput.peak("cpu")
+    share = history["tflops"] / speed.peak("cpu")
     np.testing.assert_allclose(history["peak_share"], share)
     assert (history["peak_memory_gb"] > 0.05).all()
     logged = run.history()
@@ -224,7 +228,7 @@ def test_a_summary_by_hand():
             "train_seconds": [1.0, 1.0, 2.0],
         }
     )  # fmt: skip
-    assert throughput.summary(rows) == pytest.approx(
+    assert speed.summary(rows) == pytest.approx(
         {
             "audio_seconds_per_second": 3.0, "tflops": 2.0, "peak_share": 0.2,
             "peak_memory_gb": 4.0, "padding": 1 - 20 / 24, "train_seconds": 4.0,
@@ -233,7 +237,7 @@ def test_a_summary_by_hand():
 
 
 def test_shares_over_several_processes():
-    gauge = throughput.Gauge(Toy(), toy_batch(0, 4), CPU, "fp32")
+    gauge = speed.Gauge(Toy(), toy_batch(0, 4), CPU, "fp32")
     gauge.peak = 2.0
     row = gauge.row(1.0, lambda part: [*part, (6.0, 1e6)])
     assert row == {"peak_share": 1 / 8, "peak_memory_gb": 1e6}
@@ -242,4 +246,4 @@ def test_shares_over_several_processes():
 
 def test_speed_decides_no_run():
     assert {"throughput", "trackers"} <= records.BYSTANDERS
-    assert not evaluation.autocast("cpu", "auto")._enabled
+    assert not autocast("cpu", "auto")._enabled

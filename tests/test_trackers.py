@@ -7,8 +7,9 @@ import json
 import pytest
 from accelerate.tracking import GeneralTracker, on_main_process
 
-from serlib import records, trackers
-from serlib.training import fit
+from serlib import records
+from serlib.training import trackers
+from serlib.training.loop import fit
 from training_toys import (
     Toy,
     assert_same_weights,

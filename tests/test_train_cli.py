@@ -6,35 +6,38 @@ from types import SimpleNamespace
 
 import pytest
 
-from serlib import cli, experiments, recipes, sweep, train_cli
+from serlib import __main__ as cli
+from serlib.experiments import experiment, sweep
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
 
 
-def ask(*arguments: str) -> list[recipes.Recipe]:
-    return train_cli.asked(cli._parser().parse_args(["train", *arguments]))
+def ask(*arguments: str) -> list[Recipe]:
+    return cli.asked(cli._parser().parse_args(["train", *arguments]))
 
 
 def test_a_command_line_is_the_recipe_of_python(tmp_path):
     found = ask("cai2021", "--set", "alpha=0.1", "--set", "epochs=2", "--seeds", "3,5")
-    expected = recipes.cai2021("demo", alpha=0.1).change(epochs=2).vary(seed=[3, 5])
+    expected = papers.cai2021("demo", alpha=0.1).change(epochs=2).vary(seed=[3, 5])
     assert found == expected
     (full,) = ask("wang2025", "--profile", "full", "--corpus", "mine", "--data-root", str(tmp_path),
                   "--set", "encoder=microsoft/wavlm-base", "--set", "clip=None")  # fmt: skip
-    assert full == recipes.wang2025("full", "mine", str(tmp_path)).change(
+    assert full == papers.wang2025("full", "mine", str(tmp_path)).change(
         encoder="microsoft/wavlm-base", clip=None
     )
     (floor,) = ask("floor", "--set", "system=majority", "--profile", "smoke")
-    assert floor == recipes.floor("majority", "smoke")
+    assert floor == papers.floor("majority", "smoke")
     listed = ask("cai2021", "--set", "classes=['a', 'b']")[0].classes
     assert listed == ("a", "b")
 
 
 def test_every_recipe_of_the_book_can_be_named():
     made = {
-        name for name in dir(recipes)
-        if not name.startswith("_") and getattr(getattr(recipes, name), "__module__", "") ==
-        "serlib.recipes" and callable(getattr(recipes, name))
+        name for name in dir(papers)
+        if not name.startswith("_") and getattr(getattr(papers, name), "__module__", "") ==
+        "serlib.recipes.papers" and callable(getattr(papers, name))
     }  # fmt: skip
-    assert made <= set(train_cli.RECIPES)
+    assert made <= set(cli.RECIPES)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +64,10 @@ def test_scores_are_printed(monkeypatch, capsys):
         return SimpleNamespace(runs=[run] * len(asked))
 
     monkeypatch.setattr(sweep, "sweep", pretend)
-    monkeypatch.setattr(experiments, "run", pretend)
+    monkeypatch.setattr(experiment, "run", pretend)
     assert cli.main(["train", "cai2021", "--seeds", "0,1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{recipes.cai2021().name}, seed 0: runs/x"
+    assert lines[0] == f"{papers.cai2021().name}, seed 0: runs/x"
     assert lines[1:3] == ["  dev  ua 0.500", "  test ua 0.250"] and len(lines) == 6
     cli.main(["train", "cai2021", "--scheduler", "tcp://x"])
     assert called == [(), ("tcp://x",)]

@@ -14,9 +14,11 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from serlib import bookkeeping, evaluation, training
-from serlib.batching import Batch
-from serlib.training import fit
+from serlib.data.batching import Batch
+from serlib.training import evaluation, loop
+from serlib.training.checkpoint import copy_weights
+from serlib.training.loop import fit
+from serlib.training.meter import Report
 from training_toys import (
     Toy,
     assert_same_weights,
@@ -62,13 +64,13 @@ def step_once(batches: list[Batch], accumulate: int) -> tuple[dict, dict]:
     model = Toy()
     groups = [{"params": list(model.parameters()), "peak": 1.0, "name": "all"}]
     config = settings(epochs=1, accumulate=accumulate, clip=None, schedule="constant", warmup=0.0)
-    with training.isolated_accelerator() as accelerator:
+    with loop.isolated_accelerator() as accelerator:
         wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(groups, lr=1.0))
-        report = bookkeeping.Report(1, shown=False)
-        row = training.train_epoch(
+        report = Report(1, shown=False)
+        row = loop.train_epoch(
             1, wrapped, optimizer, cross_entropy, batches, config, accelerator, report
         )
-    return row, bookkeeping.copy_weights(model)
+    return row, copy_weights(model)
 
 
 def join(*batches: Batch) -> Batch:
@@ -138,7 +140,7 @@ def test_gradients_left_on_the_model_do_not_count():
 
 def test_learning_rates_by_hand():
     config = settings(epochs=2, warmup=0.25, schedule="linear")
-    scale = training.learning_rate_scale
+    scale = loop.learning_rate_scale
     assert scale(0.125, config) == 0.5
     assert scale(0.25, config) == 1.0
     assert scale(0.625, config) == 0.5
@@ -159,7 +161,7 @@ def test_learning_rates_in_the_loop():
 
 def test_groups_of_the_optimizer():
     model = Toy()
-    optimizer = training.make_optimizer(model, settings(weight_decay=0.1))
+    optimizer = loop.make_optimizer(model, settings(weight_decay=0.1))
     found = {
         (group["name"], group["weight_decay"], group["peak"]): {id(p) for p in group["params"]}
         for group in optimizer.param_groups
@@ -176,7 +178,7 @@ def test_groups_of_the_optimizer():
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_every_parameter_is_trained_once_whatever_the_decay(decay):
     model = Toy()
-    optimizer = training.make_optimizer(model, settings(weight_decay=decay))
+    optimizer = loop.make_optimizer(model, settings(weight_decay=decay))
     members = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in model.parameters())
 
@@ -195,7 +197,7 @@ def test_parameters_that_are_in_no_part_or_frozen_altogether_are_refused():
 def test_frozen_parameters_stay():
     model = Toy()
     model.encoder.requires_grad_(False)
-    before = bookkeeping.copy_weights(model)
+    before = copy_weights(model)
     history = fit(model, cross_entropy, toy_batches, dev_scores, settings(), progress=False)
     after = model.state_dict()
     assert torch.equal(before["encoder.0.weight"], after["encoder.0.weight"])

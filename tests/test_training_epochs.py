@@ -16,9 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import bookkeeping, evaluation, records, training
-from serlib.batching import Batch
-from serlib.training import fit
+from serlib import records
+from serlib.data.batching import Batch
+from serlib.training import evaluation, loop
+from serlib.training.checkpoint import copy_weights, random_state, safetensors, set_random_state
+from serlib.training.loop import fit
 from training_toys import (
     Toy,
     assert_same_weights,
@@ -134,7 +136,7 @@ def test_resumed_equals_uninterrupted(when, scores, tmp_path, monkeypatch):
         loss = lambda outputs, batch: noisy_cross_entropy(outputs, batch)  # noqa: E731 (patched)
         evaluate = scripted(scores[state_epochs(run) :])
         history = fit(model, loss, toy_batches, evaluate, settings(), run, progress=False)
-        return bookkeeping.copy_weights(model), history, run
+        return copy_weights(model), history, run
 
     weights, history, _ = train(tmp_path / "whole", seed=0)
     name, call, complete, logged = KILLS[when]
@@ -169,7 +171,7 @@ def train_until_killed(folder: str) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_really_killed(tmp_path):
     command = [sys.executable, __file__, "kill", str(tmp_path / "killed")]
-    folder = str(Path(training.__file__).parents[1])
+    folder = str(Path(loop.__file__).parents[1])
     threads = str(torch.get_num_threads())  # sums are taken in another order with others
     environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": threads}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
@@ -207,7 +209,7 @@ def test_what_a_run_keeps(tmp_path):
     history = fit(model, cross_entropy, toy_batches, evaluate, settings(), run, progress=False)
     files = sorted(file.name for file in (run.path / "checkpoint").iterdir())
     assert files == ["state.pt", "weights-0002.safetensors", "weights-0004.safetensors"]
-    stored = bookkeeping.safetensors.torch.load_file(run.path / "model.safetensors")
+    stored = safetensors.torch.load_file(run.path / "model.safetensors")
     assert_same_weights(stored, model.state_dict())
     pd.testing.assert_frame_equal(run.history(), history, check_dtype=False)
     state = torch.load(run.path / "checkpoint" / "state.pt", weights_only=True)
@@ -226,9 +228,9 @@ def test_a_checkpoint_of_other_settings_is_refused_and_a_stale_log_is_cut(tmp_pa
 
 
 def test_random_states_come_back():
-    state = bookkeeping.random_state(torch.device("cpu"))
+    state = random_state(torch.device("cpu"))
     first = random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist()
-    bookkeeping.set_random_state(state, torch.device("cpu"))
+    set_random_state(state, torch.device("cpu"))
     assert first == (random.random(), np.random.rand(), np.random.randn(), torch.rand(2).tolist())
 
 
@@ -260,7 +262,7 @@ def train_as_one_of_two(folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_train_like_one_that_accumulates(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(loop.__file__).parents[1])}
     done = subprocess.run(
         [*launch, __file__, "share", str(tmp_path)],
         env=environment,

@@ -9,9 +9,11 @@ import wave
 import numpy as np
 import pytest
 
-from serlib import audio, cli, manifest
-from serlib.demo import corpus, trees
-from serlib.demo.treekit import choose, riff, split_mean
+from serlib import __main__ as cli
+from serlib.corpora.demo import corpus
+from serlib.data import audio, manifest, tables
+from tests.trees import treekit, trees
+from tests.trees.treekit import choose, riff, split_mean
 
 IEMOCAP_NAME = re.compile(
     r"Ses0(?P<ses>[1-5])(?P<wearer>[FM])_(?P<scene>impro\d\d[ab]?|script\d\d_\d[ab]?)_"
@@ -71,7 +73,7 @@ def test_riff_is_what_the_standard_library_reads(tmp_path):
 
 
 def test_write_refuses_what_it_cannot_do(tmp_path):
-    with pytest.raises(trees.TreeError, match="emodb has one layout only"):
+    with pytest.raises(treekit.TreeError, match="emodb has one layout only"):
         trees.write("emodb", tmp_path, version="1")
     with pytest.raises(ValueError, match="no layout 'timit': use one of iemocap"):
         trees.write("timit", tmp_path)
@@ -224,9 +226,9 @@ def test_msp_releases_differ_as_they_do(tmp_path, version, spelled, dev, columns
 def test_answers_use_the_manifest_words(layout, tmp_path):
     answers = trees.write(layout, tmp_path, utterances=12)
     assert answers["utt_id"].is_unique and answers["wav"].is_unique
-    assert set(answers["emotion"].dropna()) <= set(manifest.EMOTIONS)
+    assert set(answers["emotion"].dropna()) <= set(tables.EMOTIONS)
     more = {"source", "present", "recognized", "perceived", "intent"}
-    assert set(answers) - more <= set(manifest.COLUMNS)
+    assert set(answers) - more <= set(tables.COLUMNS)
     for row in answers[answers["present"] == 1].to_dict("records"):
         assert len(audio.load(manifest.resolve(tmp_path, row["wav"]))) > 1000
 
@@ -286,7 +288,7 @@ def test_the_command_writes_a_tree_that_the_next_command_reads(tmp_path, capsys)
     assert cli.main(["demo", "tree", "emodb", "--to", root, "--utterances", "9"]) == 0
     assert f"serlib manifest build emodb --root {root} --out FILE.csv" in capsys.readouterr().out
     assert cli.main(["manifest", "build", "emodb", "--root", root, "--out", out, "--quiet"]) == 0
-    assert len(manifest.read(out)) == 9
+    assert len(tables.read(out)) == 9
     assert cli.main(["demo", "tree", "emodb", "--to", root]) == 1
     assert "serlib: " in capsys.readouterr().err
     assert cli.main(["demo", "tree", "timit", "--to", str(tmp_path / "t")]) == 1

@@ -11,9 +11,12 @@ import safetensors.torch
 import torch
 
 from encoder_toys import clips_of, make_roberta, make_whisper, pad, states
-from serlib import encoders, training, tuning
-from serlib.batching import Item, collate
-from serlib.model import SER, ModelConfig
+from serlib.data.batching import Item, collate
+from serlib.models import adapters
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.load import load_encoder
+from serlib.models.recognizer import SER, ModelConfig
+from serlib.training import loop
 from test_encoders import FAMILIES, config_of, make
 
 ALL = (*FAMILIES, "whisper", "roberta")
@@ -54,10 +57,10 @@ def awaken(encoder):
 
 @pytest.mark.parametrize("family", ALL)
 def test_only_adapters_learn_and_all_of_them_do(folder, family):
-    encoder = encoders.load(folder(family), dropout=0.0)
+    encoder = load_encoder(folder(family), dropout=0.0)
     batch, before = batch_of(encoder), None
     before = states(encoder(*batch))
-    tuning.add_lora(encoder, 3)
+    adapters.add_lora(encoder, 3)
     assert (states(encoder(*batch)) - before).abs().max() < 1e-6  # B starts from zero
     learning = {n: p for n, p in encoder.named_parameters() if p.requires_grad}
     assert all("lora_" in name for name in learning)
@@ -72,8 +75,8 @@ def test_only_adapters_learn_and_all_of_them_do(folder, family):
 @pytest.mark.parametrize("family", ALL)
 def test_adapters_are_what_their_formula_says(folder, family):
     """W + 2 B A, put into an encoder without adapters by hand; and folded in."""
-    tuned, plain = (encoders.load(folder(family)) for _ in range(2))
-    tuning.add_lora(tuned, 2)
+    tuned, plain = (load_encoder(folder(family)) for _ in range(2))
+    adapters.add_lora(tuned, 2)
     state = awaken(tuned).state_dict()
     by_hand = {}
     for name, value in state.items():
@@ -87,21 +90,21 @@ def test_adapters_are_what_their_formula_says(folder, family):
     batch = batch_of(plain)
     found, expected = states(tuned(*batch)), states(plain(*batch))
     assert (found - expected).abs().max() < 1e-5
-    tuning.merge_lora(tuned)
+    adapters.merge_lora(tuned)
     assert tuned.state_dict().keys() == plain.state_dict().keys()
     assert (states(tuned(*batch)) - expected).abs().max() < 1e-5
-    assert tuned.digest() != encoders.load(folder(family)).digest()
+    assert tuned.digest() != load_encoder(folder(family)).digest()
 
 
 def test_the_stock_attention_ignores_adapters(folder):
     """Why WavLM needs an attention of ours: here peft's own call changes and teaches nothing."""
     import peft
 
-    encoder = encoders.load(folder("wavlm"), attention="stock", dropout=0.0)
+    encoder = load_encoder(folder("wavlm"), attention="stock", dropout=0.0)
     batch = batch_of(encoder, (4_000,))
     before = states(encoder(*batch))
-    with pytest.raises(encoders.EncoderError, match="attention='fused'"):
-        tuning.add_lora(encoder, 2)
+    with pytest.raises(checkpoints.EncoderError, match="attention='fused'"):
+        adapters.add_lora(encoder, 2)
     config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"])
     peft.inject_adapter_in_model(config, encoder.model)
     out = states(awaken(encoder)(*batch))
@@ -113,9 +116,9 @@ def test_the_stock_attention_ignores_adapters(folder):
 
 def test_frozen_layers_get_no_adapters(folder):
     """Their states are stored, and are the same whether the layers above are adapted or not."""
-    encoder = encoders.load(folder("wavlm"), freeze_layers=2)
+    encoder = load_encoder(folder("wavlm"), freeze_layers=2)
     before = [encoder.digest(part) for part in ("cnn", "all")]
-    tuning.add_lora(encoder, 2)
+    adapters.add_lora(encoder, 2)
     assert [encoder.digest(part) for part in ("cnn", "all")] == before
     assert awaken(encoder).digest() != before[1]
     names = [n for n, p in encoder.named_parameters() if p.requires_grad]
@@ -126,28 +129,28 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(folder):
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(9)
-        encoder = encoders.load(folder("hubert"))
-        tuning.add_lora(encoder, 2, seed=seed)
+        encoder = load_encoder(folder("hubert"))
+        adapters.add_lora(encoder, 2, seed=seed)
         found.append(torch.cat([p.flatten() for n, p in encoder.named_parameters() if "_A" in n]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
     torch.manual_seed(9)
     expected = torch.rand(3)
     torch.manual_seed(9)
-    tuning.add_lora(encoders.load(folder("hubert")), 2)
+    adapters.add_lora(load_encoder(folder("hubert")), 2)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_what_cannot_be_adapted_is_refused(folder):
-    frozen = encoders.load(folder("wavlm"), freeze="all")
-    with pytest.raises(encoders.EncoderError, match="freeze='all'"):
-        tuning.add_lora(frozen, 2)
-    encoder = encoders.load(folder("wavlm"))
+    frozen = load_encoder(folder("wavlm"), freeze="all")
+    with pytest.raises(checkpoints.EncoderError, match="freeze='all'"):
+        adapters.add_lora(frozen, 2)
+    encoder = load_encoder(folder("wavlm"))
     for rank in (0, -1):
-        with pytest.raises(encoders.EncoderError, match="of rank"):
-            tuning.add_lora(encoder, rank)
-    tuning.add_lora(encoder, 2)
-    with pytest.raises(encoders.EncoderError, match="there already"):
-        tuning.add_lora(encoder, 2)
+        with pytest.raises(checkpoints.EncoderError, match="of rank"):
+            adapters.add_lora(encoder, rank)
+    adapters.add_lora(encoder, 2)
+    with pytest.raises(checkpoints.EncoderError, match="there already"):
+        adapters.add_lora(encoder, 2)
     for wrong in ({"lora": -1}, {"lora": 2, "freeze": "all"}, {"lora": 2, "freeze": "none"}):
         with pytest.raises(ValueError, match="a rank needs 'cnn'"):
             ModelConfig("demo-wavlm", **wrong)
@@ -165,8 +168,8 @@ def test_a_recognizer_learns_with_adapters_and_is_restored(folder, tmp_path):
         torch.equal(a, b)
         for a, b in zip(model.head_parameters(), plain.head_parameters(), strict=True)
     )  # heads start as without adapters
-    config = training.TrainConfig(lr_encoder=1e-2, lr_head=1e-2)
-    optimizer = training.make_optimizer(model, config)
+    config = loop.TrainConfig(lr_encoder=1e-2, lr_head=1e-2)
+    optimizer = loop.make_optimizer(model, config)
     waves = [model.encoder.prepare(clip) for clip in clips_of((4_000, 2_500))]
     batch = collate([Item(wave, str(i), i, 0.2) for i, wave in enumerate(waves)])
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
@@ -204,12 +207,12 @@ def gradients(encoder, batch, seed=5):
 @pytest.mark.parametrize("lora", [0, 2])
 @pytest.mark.parametrize("family", ALL)
 def test_checkpointing_changes_no_gradient_with_dropout(folder, family, lora):
-    plain, thrifty = (encoders.load(folder(family), dropout=0.2) for _ in range(2))
+    plain, thrifty = (load_encoder(folder(family), dropout=0.2) for _ in range(2))
     for encoder in (plain, thrifty):
         if lora:
-            tuning.add_lora(encoder, lora)
+            adapters.add_lora(encoder, lora)
             awaken(encoder)
-    tuning.checkpoint_layers(thrifty)
+    adapters.checkpoint_layers(thrifty)
     batch = batch_of(plain)
     expected, found = gradients(plain, batch), gradients(thrifty, batch)
     other = gradients(plain, batch, seed=6)
@@ -237,11 +240,11 @@ def kept(encoder, batch) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_checkpointing_keeps_less_of_each_layer(folder, family):
     """What two more layers cost; the inputs, which checkpointing holds itself, do not show."""
-    one, three = (encoders.load(folder(family), n_layers=n) for n in (1, 3))
+    one, three = (load_encoder(folder(family), n_layers=n) for n in (1, 3))
     batch = batch_of(one, (16_000, 9_000))
     before = kept(three, batch) - kept(one, batch)
-    tuning.checkpoint_layers(one)
-    tuning.checkpoint_layers(three)
+    adapters.checkpoint_layers(one)
+    adapters.checkpoint_layers(three)
     assert kept(three, batch) - kept(one, batch) < before / 4
 
 
@@ -255,8 +258,8 @@ def test_new_sizes_compile_nothing_new(folder, family):
         return graph.forward
 
     torch._dynamo.reset()
-    encoder, plain = (encoders.load(folder(family), dropout=0.0) for _ in range(2))
-    tuning.compile_layers(encoder, backend=backend)
+    encoder, plain = (load_encoder(folder(family), dropout=0.0) for _ in range(2))
+    adapters.compile_layers(encoder, backend=backend)
     assert encoder.state_dict().keys() == plain.state_dict().keys()
     rng = torch.Generator().manual_seed(0)
     seen = []

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib.metrics import Interval
-from serlib.verdicts import all_of, bold, verdict
+from serbook.claims.verdicts import all_of, bold, verdict
+from serlib.metrics.intervals import Interval
 
 
 def interval(low, high):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from encoder_toys import clips_of, pad, states
-from serlib import encoders, wavlm
+from serlib.models.encoders import checkpoints, wavlm
+from serlib.models.encoders.load import load_encoder
 from test_encoders import config_of, make
 
 TOLERANCE = 1e-5
@@ -34,7 +35,7 @@ def pair(folder, config, **options):
     """The same checkpoint with both attentions, without dropout, in training mode."""
     make(folder, config)
     fused, stock = (
-        encoders.load(folder, attention=kind, dropout=0.0, freeze="none", **options)
+        load_encoder(folder, attention=kind, dropout=0.0, freeze="none", **options)
         for kind in ("fused", "stock")
     )
     with torch.no_grad():  # fresh ones are too alike for a mistake to show
@@ -158,7 +159,7 @@ def test_layers_can_be_entered_anywhere(tmp_path):
 def test_the_stock_model_runs_on_the_fused_layers(tmp_path):
     """transformers' own forward, which passes no bias to the first layer."""
     stock = make(tmp_path, config_of("wavlm", "layer"))
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     waves, lengths = pad(clips_of((4_000, 2_500)))
     mask = valid_of(lengths.tolist(), 4_000).long()
     with torch.no_grad(), pytest.warns(UserWarning, match="mismatched"):
@@ -169,7 +170,7 @@ def test_the_stock_model_runs_on_the_fused_layers(tmp_path):
 
 def test_a_loaded_encoder_is_in_evaluation_mode_throughout(tmp_path):
     make(tmp_path, config_of("wavlm", attention_dropout=0.5))
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert not any(module.training for module in encoder.modules())
     batch = pad(clips_of((4_000, 2_500)))
     assert torch.equal(states(encoder(*batch)), states(encoder(*batch)))
@@ -213,7 +214,7 @@ def test_copies_are_independent():
 def test_options_are_checked(tmp_path):
     make(tmp_path / "a", config_of("wavlm"))
     make(tmp_path / "b", config_of("hubert"))
-    with pytest.raises(encoders.EncoderError, match="choose fused or stock"):
-        encoders.load(tmp_path / "a", attention="flash")
-    with pytest.raises(encoders.EncoderError, match="for WavLM, and .* is hubert"):
-        encoders.load(tmp_path / "b", attention="stock")
+    with pytest.raises(checkpoints.EncoderError, match="choose fused or stock"):
+        load_encoder(tmp_path / "a", attention="flash")
+    with pytest.raises(checkpoints.EncoderError, match="for WavLM, and .* is hubert"):
+        load_encoder(tmp_path / "b", attention="stock")

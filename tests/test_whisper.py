@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from encoder_toys import clips_of, company_error, make_whisper, pad, states, whisper_config
-from serlib import encoders, features
-from serlib.batching import WaveStore
-from serlib.whisper import log_mel
+from serlib.data import features
+from serlib.data.stores import WaveStore
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.load import load_encoder
+from serlib.models.encoders.whisper import log_mel
 
 CONTEXTS = ("full", "short")
 
@@ -90,7 +92,7 @@ def test_log_mel_by_hand():
 
 
 def test_full_context_gives_what_the_stock_encoder_gives(folder, stock):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     lengths = (20_000, 32_000, 320, 321, 1)
     clips = clips_of(lengths)
     mels = extractor_of(folder)(clips, sampling_rate=16_000, return_tensors="pt").input_features
@@ -110,7 +112,7 @@ def test_short_context_is_the_stock_encoder_with_fewer_positions(folder):
     """Which transformers only takes as another model, with its table of positions cut."""
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    encoder = encoders.load(folder, context="short")
+    encoder = load_encoder(folder, context="short")
     clips = clips_of((20_000, 32_000, 300))
     with torch.no_grad():
         ours = encoder(*pad(clips))
@@ -127,7 +129,7 @@ def test_short_context_is_the_stock_encoder_with_fewer_positions(folder):
 
 
 def test_contexts_agree_on_a_full_window_and_on_no_other(folder):
-    full, short = (encoders.load(folder, context=context) for context in CONTEXTS)
+    full, short = (load_encoder(folder, context=context) for context in CONTEXTS)
     whole = pad(clips_of((32_000, 64_000)))
     torch.testing.assert_close(states(full(*whole)), states(short(*whole)), rtol=0, atol=1e-6)
     part = pad(clips_of((16_000,)))
@@ -138,14 +140,14 @@ def test_contexts_agree_on_a_full_window_and_on_no_other(folder):
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("lengths", [(9_000, 70_000, 400, 32_001), (5_000, 5_001), (1, 64_000)])
 def test_a_clip_has_the_same_frames_alone_and_in_any_batch(folder, context, lengths):
-    encoder = encoders.load(folder, context=context)
+    encoder = load_encoder(folder, context=context)
     assert company_error(encoder, clips_of(lengths)) <= 1e-5
     assert company_error(encoder.double(), clips_of(lengths)) <= 1e-6  # log_mel is in float32
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder, context):
-    encoder = encoders.load(folder, context=context, freeze="none")
+    encoder = load_encoder(folder, context=context, freeze="none")
     clips = clips_of((6_000, 40_000, 900))
     clean = encoder(*pad(clips))
     for fill in (1.0, -1e30, float("nan")):
@@ -163,7 +165,7 @@ def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder, conte
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_long_clip_is_encoded_window_by_window(folder, context):
-    encoder = encoders.load(folder, context=context)
+    encoder = load_encoder(folder, context=context)
     (wave,) = clips_of((71_000,))
     with torch.no_grad():
         whole = encoder(*pad([wave]))
@@ -176,7 +178,7 @@ def test_a_long_clip_is_encoded_window_by_window(folder, context):
 def test_freezing(folder):
     batch = pad(clips_of((12_000, 3_000)))
     for freeze in ("none", "cnn", "all"):
-        encoder = encoders.load(folder, freeze=freeze, dropout=0.5).train()
+        encoder = load_encoder(folder, freeze=freeze, dropout=0.5).train()
         trained = {n.split(".")[1] for n, p in encoder.named_parameters() if p.requires_grad}
         expected = {"none": {"conv1", "conv2", "layers", "layer_norm"}, "all": set()}
         assert trained == expected.get(freeze, {"layers", "layer_norm"})
@@ -191,7 +193,7 @@ def test_freezing(folder):
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, checkpointing):
-    encoder = encoders.load(folder, context="short")
+    encoder = load_encoder(folder, context="short")
     batch = pad(clips_of((8_000, 2_000)))
     expected = states(encoder(*batch))
     if checkpointing:
@@ -208,8 +210,8 @@ def test_hidden_states_in_training_with_layerdrop_and_checkpointing(folder, chec
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_spec_augment_hides_columns_of_the_clips_in_training_only(tmp_path, context):
     make_whisper(tmp_path, whisper_config(mask_time_length=8))
-    plain = encoders.load(tmp_path, context=context)
-    hiding = encoders.load(tmp_path, context=context, spec_augment=0.5)
+    plain = load_encoder(tmp_path, context=context)
+    hiding = load_encoder(tmp_path, context=context, spec_augment=0.5)
     batch = pad(clips_of((32_000, 8_000)))
     assert torch.equal(states(plain.train()(*batch)), states(plain.eval()(*batch)))
     assert torch.equal(states(hiding(*batch)), states(plain(*batch)))
@@ -248,7 +250,7 @@ def test_a_complete_whisper_loads_and_its_decoder_is_not_read(tmp_path, monkeypa
             return self.file.get_tensor(name)
 
     monkeypatch.setattr(safetensors, "safe_open", Spying)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert read and not [name for name in read if "decoder" in name]
     expected = whole.model.encoder.state_dict()
     found = encoder.model.state_dict()
@@ -267,7 +269,7 @@ def test_half_precision_and_all_names_that_encoders_have(tmp_path, prefix):
     save_file(weights, file, metadata={"format": "pt"})
     config = json.loads((tmp_path / "config.json").read_text()) | {"dtype": "float16"}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     for name, value in model.float().state_dict().items():
         assert torch.equal(encoder.model.state_dict()[name], value)
@@ -289,37 +291,37 @@ def test_damaged_folders_name_the_fix(tmp_path):
     ):
         good = file.read_text()
         file.write_text(json.dumps(content))
-        with pytest.raises(encoders.EncoderError, match=match):
-            encoders.load(tmp_path)
+        with pytest.raises(checkpoints.EncoderError, match=match):
+            load_encoder(tmp_path)
         file.write_text(good)
     good = weights.read_bytes()
     weights.write_bytes(good[:-200])
-    with pytest.raises(encoders.EncoderError, match="unreadable"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match="unreadable"):
+        load_encoder(tmp_path)
     weights.unlink()
-    with pytest.raises(encoders.EncoderError, match=r"lacks model\.safetensors"):
-        encoders.load(tmp_path)
-    encoders.load(tmp_path, random_init=True)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks model\.safetensors"):
+        load_encoder(tmp_path)
+    load_encoder(tmp_path, random_init=True)
     weights.write_bytes(good)
     about.unlink()
-    with pytest.raises(encoders.EncoderError, match=r"lacks preprocessor_config\.json"):
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks preprocessor_config\.json"):
+        load_encoder(tmp_path)
 
 
 def test_the_named_command_converts_pickled_weights(tmp_path):
     whole = make_whisper(tmp_path, whole=True)
     (tmp_path / "model.safetensors").unlink()
     torch.save(whole.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(encoders.EncoderError, match=r"lacks model\.safetensors") as error:
-        encoders.load(tmp_path)
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks model\.safetensors") as error:
+        load_encoder(tmp_path)
     exec(shlex.split(str(error.value).splitlines()[-1])[2])
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     for name, value in whole.model.encoder.state_dict().items():
         assert torch.equal(encoder.model.state_dict()[name], value), name
 
 
 def test_wrong_inputs_and_options_are_refused(folder):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     for wave in (np.zeros(0), np.zeros((2, 9)), np.float32(1)):
         with pytest.raises(ValueError, match="need"):
             encoder.prepare(wave)
@@ -335,18 +337,18 @@ def test_wrong_inputs_and_options_are_refused(folder):
         ({"n_layers": 4}, "n_layers=4"),
         ({"freeze": "some"}, "cnn, all or none"),
     ):
-        with pytest.raises(encoders.EncoderError, match=match):
-            encoders.load(folder, **option)
+        with pytest.raises(checkpoints.EncoderError, match=match):
+            load_encoder(folder, **option)
 
 
 def test_options_and_facts(folder):
-    encoder = encoders.load(folder, dropout=0.25, n_layers=2)
+    encoder = load_encoder(folder, dropout=0.25, n_layers=2)
     facts = json.loads(json.dumps(encoder.facts))
     assert (facts["family"], facts["modality"], facts["n_mels"]) == ("whisper", "speech", 20)
     assert (facts["n_layers"], facts["width"], facts["stride"]) == (2, 24, 320)
     assert facts["context_seconds"] == 2 and facts["attention_dropout"] == 0.25
     batch = pad(clips_of((4_000,)))
-    encoded, all_of_them = encoder(*batch), encoders.load(folder)(*batch)
+    encoded, all_of_them = encoder(*batch), load_encoder(folder)(*batch)
     assert len(encoded.layers) == 3
     assert all(map(torch.equal, encoded.layers, all_of_them.layers))
     rates = {layer.dropout for layer in encoder.model.layers} | {encoder.model.dropout}
@@ -358,29 +360,29 @@ def test_random_init_is_decided_by_the_seed(folder):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    a, b, c = (encoders.load(folder, random_init=True, seed=seed) for seed in (1, 1, 2))
+    a, b, c = (load_encoder(folder, random_init=True, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), expected)
     assert a.digest() == b.digest() != c.digest()
-    positions = encoders.load(folder).model.embed_positions.weight
+    positions = load_encoder(folder).model.embed_positions.weight
     assert torch.equal(a.model.embed_positions.weight, positions)  # sinusoids, drawn by nobody
 
 
 def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
-    encoder = encoders.load(folder)
+    encoder = load_encoder(folder)
     found = {encoder.digest()}
-    assert encoders.load(folder, freeze="all", dropout=0.3, spec_augment=0.2).digest() in found
+    assert load_encoder(folder, freeze="all", dropout=0.3, spec_augment=0.2).digest() in found
     tuned = copy.deepcopy(encoder)
     with torch.no_grad():
         tuned.model.layer_norm.bias[0] += 1e-3
-    found |= {tuned.digest(), encoders.load(folder, context="short").digest()}
-    found |= {encoders.load(folder, n_layers=2).digest()}
+    found |= {tuned.digest(), load_encoder(folder, context="short").digest()}
+    found |= {load_encoder(folder, n_layers=2).digest()}
     make_whisper(tmp_path)
     about = tmp_path / "preprocessor_config.json"
     settings = json.loads(about.read_text())
-    assert encoders.load(tmp_path).digest() in found
+    assert load_encoder(tmp_path).digest() in found
     for change in ({"n_fft": 512}, {"padding_value": 0.1}, {"hop_length": 80}):
         about.write_text(json.dumps(settings | change))
-        found.add(encoders.load(tmp_path).digest())
+        found.add(load_encoder(tmp_path).digest())
     assert len(found) == 7
     with pytest.raises(ValueError, match="only 'all'"):
         encoder.digest("cnn")
@@ -388,7 +390,7 @@ def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_stored_frames_and_hidden_states(folder, context, tmp_path):
-    encoder = encoders.load(folder, context=context, freeze="all")
+    encoder = load_encoder(folder, context=context, freeze="all")
     rng = np.random.default_rng(0)
     store = WaveStore(rng.integers(-9_000, 9_000, n).astype(np.int16) for n in (9_000, 50_000, 80))
     options = {"root": tmp_path, "progress": False}
@@ -408,21 +410,21 @@ def test_stored_frames_and_hidden_states(folder, context, tmp_path):
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_bf16_autocast_runs_and_stays_close(folder, context):
-    encoder = encoders.load(folder, context=context).train()
+    encoder = load_encoder(folder, context=context).train()
     batch = pad(clips_of((9_000, 40_000)))
     exact = states(encoder(*batch))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         encoded = encoder(*batch)
     encoded.frames.float().sum().backward()
     assert (states(encoded) - exact).norm() / exact.norm() < 0.05
-    whole = encoders.load(folder, context=context).bfloat16()
+    whole = load_encoder(folder, context=context).bfloat16()
     assert (states(whole(*batch)).float() - exact).norm() / exact.norm() < 0.05
 
 
 def test_a_recognizer_on_whisper(folder):
     """The model of the other chapters takes it as it takes WavLM."""
     from model_toys import clips
-    from serlib.model import SER, ModelConfig
+    from serlib.models.recognizer import SER, ModelConfig
 
     model = SER(ModelConfig(str(folder), n_classes=4, layers="weighted", freeze="all")).eval()
     together, alone = model(clips(model, [0, 2, 3])), model(clips(model, [2]))
@@ -437,7 +439,7 @@ def test_shapes_of_the_full_size_architecture(tmp_path):
         num_mel_bins=80, max_source_positions=1_500,
     )  # fmt: skip
     stock = make_whisper(tmp_path, config)
-    encoder = encoders.load(tmp_path)
+    encoder = load_encoder(tmp_path)
     assert encoder.window_samples == 480_000 and encoder.facts["context_seconds"] == 30
     clips = clips_of((93_000,))
     mels = extractor_of(tmp_path)(clips, sampling_rate=16_000, return_tensors="pt").input_features

@@ -10,9 +10,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from serlib import bookkeeping, evaluation, losses, records
-from serlib.batching import Batch
-from serlib.training import TrainConfig
+from serlib import records
+from serlib.data.batching import Batch
+from serlib.losses import classification
+from serlib.training import evaluation
+from serlib.training.checkpoint import copy_weights
+from serlib.training.loop import TrainConfig
 
 
 class Toy(nn.Module):
@@ -58,7 +61,7 @@ def toy_batches(epoch: int) -> list[Batch]:
 
 
 def cross_entropy(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-    return losses.cross_entropy(outputs["emotion"], batch.emotion)
+    return classification.cross_entropy(outputs["emotion"], batch.emotion)
 
 
 def noisy_cross_entropy(outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
@@ -79,7 +82,7 @@ def scripted(scores: list[float], name: str = "ua", seen: list | None = None):
     def evaluate(model: nn.Module) -> dict[str, float]:
         assert not model.training
         if seen is not None:
-            seen.append(bookkeeping.copy_weights(model))
+            seen.append(copy_weights(model))
         return {name: next(pending)}
 
     return evaluate

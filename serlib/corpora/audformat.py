@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from serlib.corpora import files
-from serlib.tables import EMOTIONS, ManifestError
+from serlib.data.tables import EMOTIONS, ManifestError
 
 ATTRIBUTES = ("valence", "arousal", "dominance")
 FACTS = ("speaker", "gender", "age", "text", *ATTRIBUTES)
@@ -32,7 +32,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     """The rows of all tables that have a column `emotion`.
 
     What those lack (speaker, gender, age, text, attributes) is looked up in the other tables by
-    file, and by speaker. An emotion that is none of `manifest.EMOTIONS` is left out and remarked.
+    file, and by speaker. An emotion that is none of `tables.EMOTIONS` is left out and remarked.
 
     Args:
         root: The database, with db.yaml.

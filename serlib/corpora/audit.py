@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib import manifest
 from serlib.corpora import files
-from serlib.manifest import Leak
-from serlib.tables import ManifestError
+from serlib.data import splits
+from serlib.data.splits import Leak
+from serlib.data.tables import ManifestError
 
 # Grammars of names. All groups but `speaker_...` are compared between train and test; groups whose
 # names start with `speaker_` are joined to the talker.
@@ -76,27 +76,27 @@ def prove(
 
     Args:
         df: A manifest.
-        protocol: One of `manifest.PROTOCOLS`, a leaky one too.
+        protocol: One of `splits.PROTOCOLS`, a leaky one too.
         fold: Only this one; None: all of them.
-        folds: As in `manifest.protocol`.
-        seed: As in `manifest.protocol`.
+        folds: As in `splits.protocol`.
+        seed: As in `splits.protocol`.
     """
     if protocol == "usual":
-        protocol = manifest.usual(df)
-    chosen = [fold] if fold else manifest.fold_numbers(df, protocol, folds)
+        protocol = splits.usual(df)
+    chosen = [fold] if fold else splits.fold_numbers(df, protocol, folds)
     if not chosen:
         raise ManifestError(f"protocol {protocol!r} has no fold here: see the columns split, fold")
     for k in chosen:
-        roles = manifest.protocol(df, protocol, fold=k, folds=folds, seed=seed, allow_leaks=True)
+        roles = splits.protocol(df, protocol, fold=k, folds=folds, seed=seed, allow_leaks=True)
         part = {role: df[roles == role] for role in _ROLES}
         found, told = [], []
         for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
-            shared = manifest.leaks(part[a], part[b], ("group", "speaker", "sha256"))
+            shared = splits.leaks(part[a], part[b], ("group", "speaker", "sha256"))
             found += [f"{a} and {b}, {leak} of {b}" for leak in shared]
         for side, rows in part.items():
             if missing := int(rows["group"].isna().sum()):
                 found.append(f"{side} has {missing} rows without a group: nothing can be proved")
-        shared = manifest.leaks(part["train"], part["test"], ("dialogue", "session", "text"))
+        shared = splits.leaks(part["train"], part["test"], ("dialogue", "session", "text"))
         told += [f"train and test also share {leak} of test" for leak in shared]
         told += _unknown(part["train"], part["test"])
         sizes = {role: len(rows) for role, rows in part.items()}
@@ -136,7 +136,7 @@ def audit(
     for k, (name, sides) in enumerate(_pairs(paths, split), start=1):
         rows = {role: _described(table, corpus, known) for role, table in sides.items()}
         columns = [c for c in COUNTED if c in rows["train"] and c in rows["test"]]
-        shared = manifest.leaks(rows["train"], rows["test"], columns)
+        shared = splits.leaks(rows["train"], rows["test"], columns)
         leaks = [f"{leak} of test" for leak in shared if leak.column in LEAKS]
         told = [_same(leak) for leak in shared if leak.column not in LEAKS]
         every = pd.concat(rows.values(), ignore_index=True)

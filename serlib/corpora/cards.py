@@ -4,7 +4,7 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
 
     name: iemocap            title, license, citation, url, how_to_get, layout: texts
     dataset: iemocap         as in the manifest, if it is not the name
-    labels: {ang: anger}     the corpus's own label -> a name in `manifest.EMOTIONS`
+    labels: {ang: anger}     the corpus's own label -> a name in `tables.EMOTIONS`
     protocols: {session: five folds, ...}
     known_defects: [...]
     expected:                each a set of counts with its source, checked by `corpora.counts`
@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from serlib import DATA
-from serlib.tables import EMOTIONS, ManifestError
+from serlib.data.tables import EMOTIONS, ManifestError
 
 FOLDER = DATA
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 RATE = "16000"  # of `audio.SAMPLE_RATE`; importing it would load torch
 VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "cremad"
 # The level X is a slip for XX in older copies (1040_ITH_SAD_X).

@@ -16,7 +16,7 @@ import requests
 from tqdm.auto import tqdm
 
 from serlib.corpora.cards import Card, Download
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 ATTEMPTS = 5  # in one call
 PATIENCE = (10, 60)  # seconds to connect, and between two pieces

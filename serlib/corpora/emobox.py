@@ -13,14 +13,16 @@ they are read from the names instead.
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from serlib import manifest, tables
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data import splits, tables
+from serlib.data.tables import EMOTIONS, ManifestError, _parse_jsonl, _replace, _utf8, rows, typed
 
 ROLES = dict(train="train", dev="valid", test="test")  # manifest's word -> EmoBox's
 _TALKER = re.compile(r"spk=([^,>\s]+)")
@@ -46,7 +48,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if path is None:
         known = [name for name in files.names(data) if (data / name).is_dir()]
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
-    df = tables.from_emobox(path, _emotions(folder))
+    df = from_emobox(path, _emotions(folder))
     talkers, notes = _talkers(folder), []
     keys = zip(df["key"], df["utt_id"], strict=True)
     speaker = [_talker(version, key, utt, talkers) for key, utt in keys]
@@ -68,7 +70,7 @@ def _emotions(folder: Path) -> dict[str, str | None] | None:
     if path is None:
         return None
     names = json.loads(files.text(path))
-    return {native: tables.emotion(title.replace(" ", "_")) for native, title in names.items()}
+    return {native: emotion(title.replace(" ", "_")) for native, title in names.items()}
 
 
 def _talkers(folder: Path) -> dict[str, str]:
@@ -124,7 +126,7 @@ def write(
     Args:
         df: A manifest of one dataset.
         root: The folder to write to, e.g. an EmoBox checkout.
-        protocol: See `manifest.protocol`.
+        protocol: See `splits.protocol`.
         folds: As there.
         allow_leaks: As there.
 
@@ -142,11 +144,11 @@ def write(
     name = names[0]
     folder = Path(root) / "data" / name
     parts = [
-        manifest.protocol(df, protocol, fold=number, folds=folds, allow_leaks=allow_leaks)
-        for number in manifest.fold_numbers(df, protocol, folds)
+        splits.protocol(df, protocol, fold=number, folds=folds, allow_leaks=allow_leaks)
+        for number in splits.fold_numbers(df, protocol, folds)
     ]
     away = df.assign(wav=f"downloads/{name}/" + df["wav"])
-    tables.to_emobox(away, folder / f"{name}.jsonl")
+    to_emobox(away, folder / f"{name}.jsonl")
     pairs = df[["emo", "emotion"]].drop_duplicates().to_numpy().tolist()
     titles = {native: emotion.replace("_", " ").title() for native, emotion in pairs}
     (folder / "label_map.json").write_text(json.dumps(titles, indent=4, sort_keys=True))
@@ -162,5 +164,77 @@ def write(
         for split, word in ROLES.items():
             if (roles == split).any():
                 path = folder / f"fold_{number}" / f"{name}_{word}_fold_{number}.jsonl"
-                tables.to_emobox(away[roles == split], path)
+                to_emobox(away[roles == split], path)
     return folder
+
+
+_EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
+_EMOBOX = {name: name for name in EMOTIONS} | dict(
+    ang="anger", angry="anger", hap="happiness", happy="happiness", exc="excitement",
+    excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
+    sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
+    disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
+    joy="happiness",
+)  # fmt: skip
+
+
+def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
+
+    EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
+    (it is often a float beside the whole number); other fields travel along.
+
+    Args:
+        path: The file.
+        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
+            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
+    """
+    try:
+        df = _parse_jsonl(_utf8(path))
+        df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
+        if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):
+            raise ManifestError(f"no EmoBox file: {', '.join(sorted(absent))} missing")
+        if "length" not in df:
+            df["length"] = df["num_frame"] / df["sample_rate"]
+        if emotions is None:
+            emotions = {e: emotion(str(e)) for e in df["emo"]}
+        return typed(
+            df.assign(
+                num_frame=df["num_frame"].astype(float).round(),
+                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
+                emotion=[emotions.get(e) for e in df["emo"]],
+                speaker=None,
+                group=None,
+            )
+        )
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
+
+
+def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write the rows as EmoBox JSONL, atomically.
+
+    Raises:
+        ManifestError: If a row lacks what EmoBox needs, or leaves open which of its channels to
+            use.
+    """
+    lines = []
+    for row in rows(typed(df)):
+        if row["channel"] is None and row["channels"] in (None, 1):
+            row["channel"] = 1
+        row = {"type": "raw", "task": "category"} | {k: v for k, v in row.items() if v is not None}
+        if absent := [name for name in _EMOBOX_FIELDS if name not in row]:
+            raise ManifestError(f"{row['key']} has no {absent[0]}, which EmoBox needs: add it")
+        line = {name: row[name] for name in _EMOBOX_FIELDS} | {"num_frame": float(row["num_frame"])}
+        line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    _replace(path, "".join(lines))
+
+
+def emotion(word: str) -> str | None:
+    """The emotion that a usual English word or a code of IEMOCAP names, or None.
+
+    >>> emotion("Angry"), emotion("exc"), emotion("W")
+    ('anger', 'excitement', None)
+    """
+    return _EMOBOX.get(word.strip().lower())

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "emodb"
 NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")

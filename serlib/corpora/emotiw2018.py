@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "emotiw2018"
 EMOTIONS = dict(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 
 def child(folder: Path, *names: str) -> Path | None:

@@ -24,7 +24,8 @@ import pandas as pd
 import yaml
 
 from serlib.corpora import files
-from serlib.tables import COLUMNS, EMOTIONS, ManifestError, emotion
+from serlib.corpora.emobox import emotion
+from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
 
 MAP = "corpus.yaml"
 TABLES = (".csv", ".tsv", ".txt")

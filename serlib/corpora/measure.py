@@ -21,7 +21,8 @@ import pandas as pd
 import soundfile
 from tqdm.auto import tqdm
 
-from serlib import manifest, records
+from serlib import records
+from serlib.data import manifest, tables
 
 SAVE_EVERY = 30.0  # seconds between two writings of what was measured
 SILENT = 1e-4  # a peak below -80 dB relative to full scale: nothing was recorded
@@ -142,7 +143,7 @@ def _one(root: Path, memory: _Memory, verify: bool, wav: str) -> tuple[list | No
     try:
         path = manifest.resolve(root, wav)
         stat = path.stat()
-    except manifest.ManifestError as error:
+    except tables.ManifestError as error:
         return None, _failed(str(error))
     except OSError:
         return None, _failed("there is no such file")
@@ -202,7 +203,7 @@ def _unusable(rate: int, frames: int, peak: float | None, data: bytes, size: int
 @functools.cache
 def _odd(rate: int) -> str | None:
     """Why a sample rate cannot be changed to 16 kHz, or None."""
-    from serlib import audio  # here: it loads torch, which cards and labels do not need
+    from serlib.data import audio  # here: it loads torch, which cards and labels do not need
 
     try:
         audio.resample(np.zeros(1, np.float32), rate)

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "meiju2025"
 EMOTIONS = dict(

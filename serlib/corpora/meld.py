@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "meld"
 EMOTIONS = dict(

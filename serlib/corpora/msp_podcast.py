@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.tables import ManifestError
+from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
 EMOTIONS = dict(
@@ -150,7 +150,7 @@ def _podcast(df: pd.DataFrame, name: str) -> pd.Series:
 def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
     """Transcripts as they are, but for white space at the ends and line breaks.
 
-    Notes such as [inaudible 00:04:08] stay: `serlib.text` drops what stands in brackets.
+    Notes such as [inaudible 00:04:08] stay: `serlib.data.text` drops what stands in brackets.
     """
     folder = files.child(root, "Transcripts", "Transcript")
     known = set(files.names(folder, ".txt"))

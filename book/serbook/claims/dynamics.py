@@ -1,0 +1,82 @@
+"""Whether a second task slows emotion down at first and pays later: a claim about curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from serbook.claims import verdicts
+from serlib.experiments.sweep import Runs
+from serlib.metrics.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What learning curves say about b against a; see `dynamics`.
+
+    Attributes:
+        slower: Whether b is below a in the first fifth of the epochs: "yes", "no", "cannot tell".
+        ahead: Whether it is above at the last epoch.
+        waits: Whether it overtakes only once its WER has settled.
+        gap: The difference at the last epoch, from the lowest to the highest seed.
+        leads: The epoch from which the mean curve stays above; one more than `epochs` if none.
+        settled: The first epoch from which the WER stays within 0.05 of the last.
+        epochs: How many there are.
+    """
+
+    slower: str
+    ahead: str
+    waits: str
+    gap: Interval
+    leads: int
+    settled: int
+    epochs: int
+
+    @property
+    def answer(self) -> str:
+        """The whole claim: all three must hold."""
+        return verdicts.all_of((self.slower, self.ahead, self.waits))
+
+    def __str__(self) -> str:
+        """In words, for tables."""
+        return (
+            f"last epoch on dev, lowest to highest seed; slower at first: {self.slower}, "
+            f"ahead at last: {self.ahead}, only once the WER has settled: {self.waits}"
+        )
+
+
+def dynamics(runs: Runs, a: str, b: str, metric: str) -> Dynamics:
+    """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
+
+    Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least
+    one) b is below a, and at the last epoch above, for every seed; and the epoch from which the
+    mean curve stays above is not before the first whose WER is within 0.05 of the last. If that is
+    the last epoch itself, one cannot tell.
+
+    Args:
+        runs: Of both systems, with the same seeds.
+        a: The name of one.
+        b: The name of the other, which learns to transcribe.
+        metric: Of the curves `dev_<metric>`.
+    """
+    wide = {n: np.stack([h[f"dev_{metric}"] for h in runs.histories(n)]) for n in (a, b)}
+    gap = wide[b] - wide[a]  # (seeds, epochs)
+    epochs, last = gap.shape[1], gap[:, -1]
+    wer = np.mean([h["dev_wer"] for h in runs.histories(b)], axis=0)
+    settled = int(np.flatnonzero(np.abs(wer - wer[-1]) > 0.05).max(initial=-1)) + 2  # from 1 on
+    leads = int(np.flatnonzero(gap.mean(0) <= 0).max(initial=-1)) + 2
+
+    def signs(x: np.ndarray) -> str:
+        return "yes" if (x > 0).all() else "no" if (x < 0).all() else "cannot tell"
+
+    order = "yes" if settled <= leads <= epochs else "no"
+    return Dynamics(
+        slower=signs(-gap[:, : max(1, epochs // 5)].mean(1)),
+        ahead=signs(last),
+        waits="cannot tell" if settled >= epochs else order,
+        gap=Interval(float(last.mean()), float(last.min()), float(last.max()), 1.0),
+        leads=leads,
+        settled=settled,
+        epochs=epochs,
+    )

@@ -1,0 +1,247 @@
+"""The language of the claims ledger: rules on runs, and arithmetic on printed numbers.
+
+A rule says which runs decide a claim. Names of systems are those of the ledger; a metric may name
+another corpus that a trained system is scored on::
+
+    value(SYSTEM, METRIC)        the score itself, against the printed number
+    gain(A, B, METRIC)           metric(B) - metric(A), against the printed number
+    more(A, B, METRIC)           B is above A; `less` is below; several are joined by " and "
+    dynamics(A, B, METRIC)       B learns more slowly at first and is ahead at last
+    prove(NAME)                  a function of `serbook.claims.proofs`
+    none                         no run can decide it
+
+    METRIC                       wa, or wa@emotiw2018
+
+Arithmetic works on printed numbers as the intervals that they are: 2.91 is anything from 2.905 to
+2.915. A statement is contradicted only if no numbers that round to the printed ones fulfill it.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+KINDS = {"value": 2, "gain": 3, "more": 3, "less": 3, "dynamics": 3, "prove": 1}  # and arguments
+METRICS = frozenset(
+    "wa ua macro_f1 micro_f1 wer cer gender speaker ccc ccc_valence ccc_arousal ccc_dominance rmse "
+    "sd".split()
+)
+LOWER = frozenset({"wer", "cer", "rmse"})  # metrics of which less is better
+NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
+NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?"
+Bounds = tuple[Fraction, Fraction]
+
+
+class RuleError(ValueError):
+    """A rule, or an expression on printed numbers, is not in the language."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One comparison of a rule.
+
+    Attributes:
+        kind: One of `KINDS`.
+        systems: Of the ledger: none, one or two.
+        metric: What is compared, without its corpus; of "prove" the name of the proof.
+        role: Which predictions: "test", or the corpus after the @.
+    """
+
+    kind: str
+    systems: tuple[str, ...]
+    metric: str
+    role: str = "test"
+
+    @property
+    def better(self) -> int:
+        """1 where the claim wants more of the metric, -1 where less."""
+        if self.kind in ("more", "less"):
+            return 1 if self.kind == "more" else -1
+        return -1 if self.metric in LOWER else 1
+
+    def __str__(self) -> str:
+        """In words, for tables."""
+        at = "" if self.role == "test" else f" on {self.role}"
+        return f"{self.metric}{at}: {' − '.join(reversed(self.systems))}".rstrip(": ")
+
+
+def parse(rule: str) -> tuple[Step, ...]:
+    """The comparisons of a rule, all of which must hold; none for "none".
+
+    Raises:
+        RuleError: Saying what is wrong.
+
+    >>> parse("less(cai.0, cai.0_1, wer)")[0].systems
+    ('cai.0', 'cai.0_1')
+    """
+    if not isinstance(rule, str):
+        raise RuleError(f"a rule is a text, not {rule!r}")
+    if rule == "none":
+        return ()
+    steps = tuple(_step(part) for part in rule.split(" and "))
+    kinds = {step.kind for step in steps}
+    if len(steps) > 1 and not kinds <= {"more", "less"}:
+        raise RuleError(f"{rule!r}: only more(...) and less(...) can be joined by 'and'")
+    return steps
+
+
+def _step(part: str) -> Step:
+    match = re.fullmatch(r"([a-z]+)\(([^()]*)\)", part)
+    if not match or match[1] not in KINDS:
+        raise RuleError(f"{part!r} is no rule: use {', '.join(KINDS)} or none")
+    kind, arguments = match[1], re.split(r", ?", match[2])
+    if len(arguments) != KINDS[kind]:
+        raise RuleError(f"{part!r}: {kind} takes {KINDS[kind]} arguments, not {len(arguments)}")
+    *systems, metric = arguments
+    metric, at, role = metric.partition("@")
+    if wrong := [x for x in (*systems, metric, role or "test") if not re.fullmatch(NAME, x)]:
+        raise RuleError(f"{part!r}: {wrong[0]!r} is no name")
+    if len(set(systems)) < len(systems):
+        raise RuleError(f"{part!r} compares a system with itself")
+    if kind == "prove":
+        if at:
+            raise RuleError(f"{part!r}: a proof has no corpus")
+    elif metric not in METRICS:
+        raise RuleError(f"{part!r}: no metric {metric!r}; use {', '.join(sorted(METRICS))}")
+    elif at and not role:
+        raise RuleError(f"{part!r}: name a corpus after the @")
+    return Step(kind, tuple(systems), metric, role or "test")
+
+
+def bounds(printed: str) -> Bounds:
+    """The numbers that round to a printed one, as exact fractions.
+
+    >>> [float(x) for x in bounds("2.9")]
+    [2.85, 2.95]
+    """
+    if not isinstance(printed, str) or not re.fullmatch(NUMBER, printed):
+        raise RuleError(f"{printed!r} is no printed number: write its digits in quotes")
+    half = Fraction(1, 2 * 10 ** len(printed.partition(".")[2]))
+    return Fraction(printed) - half, Fraction(printed) + half
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What an expression on printed numbers comes to.
+
+    Attributes:
+        possible: Whether it can hold, however the numbers were rounded.
+        text: The calculation, for readers.
+    """
+
+    possible: bool
+    text: str
+
+
+def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
+    """Compute an expression on printed numbers, and compare it with what a claim prints.
+
+    The expression holds ids of claims in brackets, numbers, + and -, min(...), max(...), one of
+    the comparisons < and > at the top, and two statements: share([id], n), that a percentage is a
+    whole number of n; differ(a, b), that the columns a and b (last parts of ids) print other
+    digits in some row. Without a comparison the value must equal the claim's own printed number.
+
+    Args:
+        expression: As above.
+        printed: The claim's own number; "" if it has none.
+        values: Printed numbers by id.
+
+    Raises:
+        RuleError: The expression is not in the language, or names an unknown claim.
+
+    >>> derive("[a] - [b]", "3.22", {"a": "36.75", "b": "33.84"})
+    Derived(possible=False, text='36.75 - 33.84 = 2.91, printed 3.22')
+    """
+    used: list[str] = []
+
+    def number(match: re.Match) -> str:
+        if match[1] not in values:
+            raise RuleError(f"{expression!r}: no claim {match[1]!r} with a printed number")
+        used.append(match[1])
+        return f"_{len(used) - 1}"
+
+    if re.search(r"\b_\d", expression):
+        raise RuleError(f"{expression!r}: no names that begin with _")
+    source = re.sub(rf"\[({NAME})\]", number, expression)
+    try:
+        tree = ast.parse(source, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise RuleError(f"{expression!r} is no expression") from error
+    shown = re.sub(r"\b_(\d+)\b", lambda m: values[used[int(m[1])]], source)
+    if isinstance(tree, ast.Call) and getattr(tree.func, "id", "") in ("share", "differ"):
+        return _statement(tree, expression, used, values)
+    terms = [bounds(values[name]) for name in used]
+    exact = [(Fraction(values[name]),) * 2 for name in used]
+    if isinstance(tree, ast.Compare):
+        if len(tree.ops) != 1 or not isinstance(tree.ops[0], (ast.Lt, ast.Gt)):
+            raise RuleError(f"{expression!r}: one < or > at the top")
+        sides = [_value(part, terms, expression) for part in (tree.left, tree.comparators[0])]
+        low, high = sides if isinstance(tree.ops[0], ast.Lt) else sides[::-1]
+        left = _value(tree.left, exact, expression)[0]
+        holds = "can hold" if low[0] < high[1] else "cannot hold"
+        return Derived(low[0] < high[1], f"{shown}: the left side is {_digits(left)}; {holds}")
+    if not printed:
+        raise RuleError(f"{expression!r} needs a printed number to be compared with")
+    low, high = _value(tree, terms, expression)
+    own = bounds(printed)
+    value = _digits(_value(tree, exact, expression)[0])
+    return Derived(low <= own[1] and own[0] <= high, f"{shown} = {value}, printed {printed}")
+
+
+def _digits(value: Fraction) -> str:
+    return f"{float(value):.4f}".rstrip("0").rstrip(".")
+
+
+def _value(node: ast.AST, terms: list[Bounds], expression: str) -> Bounds:
+    """Interval arithmetic on what the language allows."""
+    match node:
+        case ast.Constant(value=int() | float() as v) if not isinstance(v, bool):
+            if not math.isfinite(v):
+                raise RuleError(f"{expression!r}: {v} is no number")
+            return (Fraction(str(v)),) * 2
+        case ast.Name(id=name) if re.fullmatch(r"_\d+", name) and int(name[1:]) < len(terms):
+            return terms[int(name[1:])]
+        case ast.BinOp(left=a, op=ast.Add() | ast.Sub() as op, right=b):
+            (low, high), (x, y) = (_value(part, terms, expression) for part in (a, b))
+            return (low + x, high + y) if isinstance(op, ast.Add) else (low - y, high - x)
+        case ast.Call(func=ast.Name(id="min" | "max" as which), args=args, keywords=[]) if args:
+            parts = [_value(part, terms, expression) for part in args]
+            pick: Callable = min if which == "min" else max
+            return pick(low for low, _ in parts), pick(high for _, high in parts)
+    raise RuleError(f"{expression!r}: only [ids], numbers, +, -, min and max")
+
+
+def _statement(
+    tree: ast.Call, expression: str, used: list[str], values: Mapping[str, str]
+) -> Derived:
+    """`share` and `differ`."""
+    args = tree.args
+    if tree.keywords or len(args) != 2:
+        raise RuleError(f"{expression!r}: {tree.func.id} takes two arguments")
+    if tree.func.id == "share":
+        whole = getattr(args[1], "value", None)
+        if type(whole) is not int or not 0 < whole <= 10**7 or getattr(args[0], "id", "") != "_0":
+            raise RuleError(f"{expression!r}: write share([id], n)")
+        low, high = (x * whole / 100 for x in bounds(values[used[0]]))
+        first, last = math.ceil(low), math.floor(high)
+        if first <= last:
+            return Derived(True, f"{first:,} of {whole:,} is {values[used[0]]} %")
+        around = (f"{k:,} is {100 * k / whole:.2f} %" for k in (last, first))
+        return Derived(False, f"no k of {whole:,} is {values[used[0]]} %: {', '.join(around)}")
+    columns = [getattr(a, "id", "") for a in args]
+    if used or not all(columns):
+        raise RuleError(f"{expression!r}: write differ(column, column)")
+    rows = {k.rpartition(".")[0]: v for k, v in values.items() if k.endswith(f".{columns[0]}")}
+    pairs = [
+        (v, values[f"{k}.{columns[1]}"]) for k, v in rows.items() if f"{k}.{columns[1]}" in values
+    ]
+    if not pairs:
+        raise RuleError(f"{expression!r}: no row has both columns")
+    unequal = sum(map(operator.ne, *zip(*pairs, strict=True)))
+    text = f"{columns[0]} and {columns[1]} print other digits in {unequal} of {len(pairs)} rows"
+    return Derived(unequal > 0, text)

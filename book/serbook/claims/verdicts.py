@@ -1,0 +1,59 @@
+"""What an interval says about a claim, in the words of the book's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from serlib.metrics.intervals import Interval
+
+
+def verdict(difference: Interval, better: int = 1) -> str:
+    """Whether a difference lies on the better side of zero, on the other, or on both.
+
+    Args:
+        difference: Of a paired comparison.
+        better: 1 where larger is better, -1 where smaller is, such as an error rate.
+
+    Returns:
+        "yes", "no" or "cannot tell"; the last also where the bounds are unknown.
+
+    Raises:
+        ValueError: Another ``better``.
+
+    >>> verdict(Interval(0.02, 0.01, 0.03, 0.95)), verdict(Interval(0.0, -0.1, 0.1, 0.95))
+    ('yes', 'cannot tell')
+    """
+    if better not in (1, -1):
+        raise ValueError(f"better={better!r}: 1 if larger is better, -1 if smaller is")
+    low, high = sorted((better * difference.low, better * difference.high))
+    return "yes" if low > 0 else "no" if high < 0 else "cannot tell"
+
+
+def all_of(verdicts: Iterable[str]) -> str:
+    """Of several: "yes" if all are, "no" if one is, else "cannot tell" (none at all included).
+
+    >>> all_of(["yes", "cannot tell"]), all_of(["yes", "no"]), all_of(["yes", "yes"])
+    ('cannot tell', 'no', 'yes')
+    """
+    found = set(verdicts)
+    return "no" if "no" in found else "yes" if found == {"yes"} else "cannot tell"
+
+
+def bold(table: pd.DataFrame, caption: str = "") -> Styler:
+    """A table of differences, bold where zero is outside the interval; other cells as they are.
+
+    Args:
+        table: `Interval` cells, and any others; the unknown is a dash.
+        caption: Above the table.
+    """
+
+    def weight(cell: object) -> str:
+        if not isinstance(cell, Interval) or cell.low != cell.low:  # NaN: no interval, no verdict
+            return ""
+        return "" if 0 in cell else "font-weight: bold"
+
+    styled = table.style.format(na_rep="–").map(weight)
+    return styled.set_caption(caption) if caption else styled

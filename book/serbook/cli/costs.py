@@ -1,0 +1,60 @@
+"""The commands of costs: plan, and rehearse."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+
+def parsers(commands, add) -> None:
+    """Add the commands; `add` makes one (name, function, text, group)."""
+    plan = add("plan", _plan, "Say what chapters cost before anything runs.")
+    plan.add_argument("--profile", default="full", choices=("smoke", "demo", "full"))
+    plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
+    plan.add_argument(
+        "--data-root", default="", metavar="DIR", help="corpora, for their true sizes"
+    )
+    plan.add_argument("--seeds", type=int, metavar="N", help="instead of the chapters' own")
+    plan.add_argument("--folds", type=int, default=1, metavar="K", help="of IEMOCAP; default: 1")
+    plan.add_argument("--machine", default="", metavar="NAME", help="a measured one; default: this")
+
+    rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
+                   "steps, kill it and go on.")  # fmt: skip
+    rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
+    rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    rehearse.add_argument("--steps", type=int, default=200, metavar="N", help="default: 200")
+    rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
+    rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
+    rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
+    rehearse.add_argument("--markdown", action="store_true", help="tables for a page")
+
+
+def _rehearse(arguments: argparse.Namespace) -> None:
+    from serbook.plan import machine, rehearse
+    from serbook.runner import notebooks
+
+    device = machine.chosen(arguments.device)
+    given = vars(arguments) | {"device": device}
+    names = [field.name for field in dataclasses.fields(rehearse.Stage)]
+    stage = rehearse.Stage(**{name: given[name] for name in names})
+    table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
+    title = f"Rehearsal, {stage.steps} steps or more"
+    machine.show(table, title, device, arguments.markdown)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from serbook.plan import hours, machine
+
+    named = arguments.machine or machine.device_name(machine.chosen(None))
+    rates = machine.rates(named)
+    made = hours.make(
+        arguments.chapters, profile=arguments.profile, data_root=arguments.data_root,
+        seeds=arguments.seeds, folds=arguments.folds, rates=rates,
+    )  # fmt: skip
+    print(f"{made.table.round(1).to_string(na_rep='?')}\n\n{made.verdict()}")
+    print(f"\nmachine: {named}")
+    for kind, rate in rates.items():  # a rate of two steps plans as readily as one of thousands
+        how = f"{rate.get('steps', '?')} steps, {rate.get('date', 'no date')}"
+        print(f"rate of {kind}: {rate['train']:.3g} s of audio per second ({how})")
+    for source in made.sources:
+        print(f"size of {source}")

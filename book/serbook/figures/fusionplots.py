@@ -1,0 +1,136 @@
+"""Figures about experts together: the architecture, and what each company of them scores.
+
+As `serbook.figures.plots`, whose look and small print they share: arrays in, matplotlib Axes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from serbook.figures import taskplots
+from serbook.figures.plots import MARKERS, NOTE, PALETTE, passport
+from serlib.metrics import intervals
+
+GAP = 1.25  # inches between the rows of the drawing
+
+
+def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) -> Axes:
+    """The system of Zgórzyński et al. as boxes and arrows, one row per expert, in their order.
+
+    Args:
+        experts: For each expert what it reads, and what it gives, such as a shape.
+        n_classes: C.
+    """
+    boxes, arrows, colors = {}, [], {}
+    middle = (len(experts) - 1) / 2 * GAP
+    for k, (name, (source, frames)) in enumerate(experts.items()):
+        y = -k * GAP
+        row = {
+            "reads": (0, source),
+            "expert": (2.2, f"{name}\n(frozen)"),
+            "pool": (4.5, f"attentive\nstatistics\n{frames}"),
+            "dense": (6.8, "projection,\ndense\n→ D"),
+            "cell": (9.0, f"LSTM\nstep {k + 1}"),
+        }  # fmt: skip
+        for part, (x, text) in row.items():
+            boxes[part, name] = (x, y, text)
+        ends = list(row)
+        arrows += [((a, name), (b, name)) for a, b in zip(ends, ends[1:], strict=False)]
+        colors |= {("expert", name): 7, ("reads", name): 6}
+    names = list(experts)
+    arrows += [(("cell", a), ("cell", b)) for a, b in zip(names, names[1:], strict=False)]
+    boxes["linear"] = (11.2, -2 * middle, "one linear layer\nH → C + 3")
+    boxes["emotion"] = (11.2, -2 * middle + 1.15, f"{n_classes} emotion\nlogits")
+    boxes["sigmoid"] = (13.3, -2 * middle, "1 + 6 σ(·)")
+    boxes["attributes"] = (13.3, -2 * middle + 1.15, "valence, arousal,\ndominance")
+    arrows += [(("cell", names[-1]), "linear"), ("linear", "emotion")]
+    arrows += [("linear", "sigmoid"), ("sigmoid", "attributes")]
+    colors |= {"emotion": 1, "attributes": 2, "sigmoid": 2}
+    colors |= {("cell", name): 3 for name in names}
+    numbers = {name: colors.get(name, 0) for name in boxes}
+    size = (14.5, 1.35 * len(experts) + 0.6)
+    return taskplots.flow(boxes, arrows, colors=numbers, size=size, width=1.75)
+
+
+def companies(
+    scores: Mapping[str, Mapping[tuple[str, ...], intervals.Interval]],
+    experts: Sequence[str],
+    *,
+    ceilings: Mapping[str, Mapping[str, float]] | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> NDArray:
+    """Scores of every company of experts, above a grid of dots that says who is in it.
+
+    Args:
+        scores: For each metric, the interval of each company.
+        experts: All of them, from top to bottom of the grid.
+        ceilings: For each metric the names and heights of dashed lines.
+        labels: What a metric, or an expert, is called in the figure.
+
+    Returns:
+        The Axes: one per metric, and the grid.
+    """
+    known = labels or {}
+    columns = list(next(iter(scores.values())))
+    heights = [1] * len(scores) + [0.16 * len(experts) + 0.1]
+    size = (1.1 * len(columns) + 2.6, 1.75 * len(scores) + 0.5 * len(experts))
+    figure, axes = plt.subplots(
+        len(heights), 1, figsize=size, sharex=True, height_ratios=heights, squeeze=False
+    )
+    *panels, grid = axes[:, 0]
+    for i, (ax, (metric, found)) in enumerate(zip(panels, scores.items(), strict=True)):
+        value, low, high = np.array([(v.value, v.low, v.high) for v in found.values()], float).T
+        ax.errorbar(range(len(columns)), value, yerr=[value - low, high - value], fmt=MARKERS[i],
+                    color=PALETTE[i], capsize=3, ms=7)  # fmt: skip
+        for x, y in enumerate(value):
+            ax.annotate(
+                f"{y:.2f}", (x, y), textcoords="offset points", xytext=(8, -3), fontsize=8.5
+            )
+        for name, height in (ceilings or {}).get(metric, {}).items():
+            ax.axhline(height, color="#000000", ls=(0, (5, 2)), lw=1)
+            ax.annotate(name, (1.005, height), xycoords=("axes fraction", "data"), fontsize=8,
+                        ha="left", va="center")  # fmt: skip
+        ax.set_ylabel(known.get(metric, metric))
+        ax.margins(y=0.18)
+    for y, name in enumerate(experts):
+        inside = [name in company for company in columns]
+        grid.plot(range(len(columns)), [y] * len(columns), "o", color="#DDDDDD", ms=9)
+        grid.plot(np.flatnonzero(inside), [y] * sum(inside), "o", color=NOTE, ms=9)
+    grid.set(yticks=range(len(experts)), yticklabels=[known.get(name, name) for name in experts])
+    grid.set(ylim=(len(experts) - 0.5, -0.5), xlim=(-0.5, len(columns) - 0.3), xticks=[])
+    for ax in (*panels, grid):
+        ax.grid(axis="x", visible=False)
+    grid.grid(visible=False)
+    passport(grid)
+    return axes[:, 0]
+
+
+def cloud(
+    truth: NDArray, predictions: Mapping[str, NDArray], *, xlabel: str = "truth", ylabel: str = ""
+) -> list[Axes]:
+    """Predictions on a scale of 1 to 7 against the truth, one panel per system.
+
+    Dashed is the diagonal. The bar on the right spans one standard deviation of the predictions to
+    either side of their mean, the bar below that of the truth.
+    """
+    figure, axes = plt.subplots(
+        1, len(predictions), figsize=(3.1 * len(predictions) + 0.4, 3.5), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for i, (ax, (name, y)) in enumerate(zip(axes[0], predictions.items(), strict=True)):
+        ax.plot([1, 7], [1, 7], color=NOTE, ls="--", lw=1)
+        ax.scatter(truth, y, s=7, alpha=0.3, color=PALETTE[i % 8], linewidths=0, rasterized=True)
+        for along, z in ((False, y), (True, truth)):
+            mean, spread = np.mean(z), np.std(z)
+            span = [mean - spread, mean + spread]
+            at = [6.85, 6.85] if not along else [1.15, 1.15]
+            ax.plot(*((span, at) if along else (at, span)), color="#000000", lw=3)
+        ax.set(title=name, xlabel=xlabel, xlim=(1, 7), ylim=(1, 7), aspect="equal")
+    axes[0, 0].set_ylabel(ylabel)
+    passport(axes[0, -1])
+    return list(axes[0])

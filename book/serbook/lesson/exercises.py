@@ -1,0 +1,262 @@
+"""Notebooks for a class: a chapter's solutions are the source, its exercises are made from them.
+
+An exercise of a chapter is a Markdown cell that begins with its grade in bold, such as
+`**Check 1.**` or `**Find the bug.**`, and the cells after it up to the next one. It has
+
+- the solution's text, a fence `{dropdown} Solution`: here it becomes a line for the reader's own;
+- the solution's code, in a cell tagged `solution`. All of it goes, or what stands between the lines
+  `### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's marks, which may stand in any cell).
+  Inside a function the stub raises NotImplementedError; elsewhere each name that a check reads
+  becomes `...`, so that the notebook runs from top to bottom before anything is answered;
+- a cell tagged `check`, see `serbook.lesson.check`: it stays, folded. A Check and a bug always have one.
+
+A planted bug has, between question and solution, its own code: a self-contained function in a cell
+tagged `bug`, and a cell with the numbers from which it can be found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import symtable
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from serbook.runner import notebooks
+from serlib import records
+
+GRADES = ("Check", "Explore", "Research", "Find the bug")
+HEADING = re.compile(rf"\*\*({'|'.join(GRADES)})( \d+)?\.\*\* ")
+STUB = "# your code here"
+TEXT = "*Your answer:*"
+PARTS = {
+    "text": "fence {dropdown} Solution",
+    "solution": "cell tagged 'solution'",
+    "check": "cell tagged 'check'",
+}
+BEGIN, END = "BEGIN SOLUTION", "END SOLUTION"
+
+
+class ExerciseError(ValueError):
+    """An exercise breaks the convention, or a reader's work would be lost; names the fix."""
+
+
+def make(chapters: Iterable[str], out: Path, *, solutions: bool = False,
+         folder: Path = notebooks.BOOK) -> dict[Path, Counter]:  # fmt: skip
+    """Write the working notebooks of chapters, the same each time.
+
+    Args:
+        chapters: Numbers, names or paths; none means all.
+        out: A folder, made if needed. A notebook in it that nobody has changed is replaced.
+        solutions: Also write `NN_name_solutions.ipynb`, the teacher's version.
+        folder: The book.
+
+    Returns:
+        The readers' notebooks, each with the number of exercises of each grade.
+
+    Raises:
+        ExerciseError: If a file in the way was changed, or a chapter breaks the convention. Then
+            nothing was written.
+    """
+    sources = [notebooks.find(c, folder) for c in chapters] or notebooks.chapters(folder)
+    made, counts = {}, {}
+    for source in sources:
+        path = Path(out) / f"{source.stem}.ipynb"
+        made[path], counts[path] = without_solutions(source), grades(notebooks.read(source))
+        if solutions:
+            made[path.with_name(f"{source.stem}_solutions.ipynb")] = notebooks.read(source)
+    for path in made:
+        _refuse_to_lose(path)
+    for path, notebook in made.items():
+        notebook.metadata["serlib"] = {"exercises": _digest(notebook)}
+        nbformat.validate(notebook)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.atomic_write(path, nbformat.writes(notebook) + "\n")
+    return counts
+
+
+def grades(notebook: NotebookNode) -> Counter:
+    """How many exercises of each grade a chapter has."""
+    found = (HEADING.match(c.source) for c in notebook.cells if c.cell_type == "markdown")
+    return Counter(match[1] for match in found if match)
+
+
+def without_solutions(source: Path) -> NotebookNode:
+    """A chapter as a notebook for its readers: no solution, a stub in the place of each.
+
+    Raises:
+        ExerciseError: If an exercise has no solution, a mark has no partner, or a cell other than a
+            check needs what only a solution makes.
+    """
+    notebook = notebooks.read(source)
+    cells, wanted = notebook.cells, _read_by_checks(notebook.cells, source.stem)
+    title, parts = "", set()
+    for number, cell in enumerate(cells):
+        where = f"{source.stem}, cell {number + 1}"
+        before, is_text = cell.source, cell.cell_type == "markdown"
+        if is_text and ((match := HEADING.match(before)) or before.startswith("## ")):
+            _refuse_unfinished(title, parts, source.stem)
+            title, parts = match[0].strip("* .") if match else "", set()
+        cell.source = _without_text(before, where) if is_text else _cut(cell, wanted[number], where)
+        if cell.source != before:
+            parts.add("text" if is_text else "solution")
+            if not is_text:
+                cell.metadata["tags"] = ["exercise"]
+        if "check" in cell.metadata.get("tags", []):
+            parts.add("check")
+            cell.metadata["jupyter"] = {"source_hidden": True}  # the tag folds it on the site only
+    _refuse_unfinished(title, parts, source.stem)
+    return notebooks.tidy(notebook)
+
+
+def _refuse_unfinished(title: str, parts: set[str], chapter: str) -> None:
+    needed = [] if not title else ["text"]
+    needed += ["solution", "check"] if title.startswith(("Check", "Find the bug")) else []
+    if missing := [PARTS[part] for part in needed if part not in parts]:
+        raise ExerciseError(f"{chapter}: {title} has no {' and no '.join(missing)}")
+
+
+def _refuse_if(fault: bool, why: str) -> None:
+    if fault:
+        raise ExerciseError(why)
+
+
+# ------------------------------------------------------------------------------------------- text
+
+
+def _without_text(text: str, where: str) -> str:
+    """Markdown with a line for the reader's answer in the place of each solution."""
+    kept, fence = [], ""
+    for line in text.splitlines():
+        if not fence and (match := re.match(r"(`{3,}|:{3,})\{dropdown\} Solution\s*$", line)):
+            fence = match[1]
+            kept.append(TEXT)
+        elif not fence:
+            kept.append(line)
+        elif line.startswith(fence) and not line.strip(fence[0] + " "):
+            fence = ""
+    _refuse_if(bool(fence), f"{where}: the solution's fence {fence} is not closed")
+    return "\n".join(kept)
+
+
+# ------------------------------------------------------------------------------------------- code
+
+
+def _pieces(cell: NotebookNode, where: str) -> list[tuple[bool, str]]:
+    """A code cell in pieces, each with whether it is a solution; the lines with marks are gone."""
+    if BEGIN not in cell.source and END not in cell.source:
+        return [("solution" in cell.metadata.get("tags", []), cell.source)]
+    pieces: list[tuple[bool, list[str]]] = [(False, [])]
+    for line in cell.source.splitlines():
+        is_begin, is_end = BEGIN in line, END in line
+        if is_begin or is_end:
+            if is_begin == pieces[-1][0]:
+                missing = END if is_begin else BEGIN
+                raise ExerciseError(f"{where}: '{line.strip()}' comes before its {missing}")
+            pieces.append((is_begin, []))
+        else:
+            pieces[-1][1].append(line)
+    _refuse_if(pieces[-1][0], f"{where}: {BEGIN} has no {END}")
+    return [(is_solution, "\n".join(lines)) for is_solution, lines in pieces if lines]
+
+
+def _indent(code: str) -> str:
+    first = next((line for line in code.splitlines() if line.strip()), "")
+    return first[: len(first) - len(first.lstrip())]
+
+
+def _cut(cell: NotebookNode, wanted: set[str], where: str) -> str:
+    """A cell's code with stubs for its solutions; `wanted` are the names that checks will read."""
+    kept = []
+    for is_solution, code in _pieces(cell, where):
+        if not is_solution:
+            kept.append(code)
+        elif indent := _indent(code):
+            kept.append(f'{indent}{STUB}\n{indent}raise NotImplementedError("your code here")')
+        else:
+            bound, _ = _names(code, where)
+            answers = sorted(wanted & bound, key=lambda name: _place(name, code))
+            kept.append("\n".join([STUB, *(f"{name} = ..." for name in answers)]))
+    return "\n".join(kept)
+
+
+def _place(name: str, code: str) -> int:
+    return re.search(rf"\b{name}\b", code).start()
+
+
+def _names(code: str, where: str) -> tuple[set[str], set[str]]:
+    """Names that code binds at its top level, and those that it reads and does not bind."""
+    try:
+        top = symtable.symtable(code, where, "exec")
+    except SyntaxError as error:
+        raise ExerciseError(
+            f"{where}: this does not stand alone ({error.msg}); a solution is whole lines"
+        ) from error
+    symbols = top.get_symbols()
+    bound = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+    read = {s.get_name() for s in symbols if s.is_referenced()}
+    inner = [*top.get_children()]
+    while inner:
+        table = inner.pop()
+        inner += table.get_children()
+        read |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
+    return bound, read - bound
+
+
+def _read_by_checks(cells: list[NotebookNode], chapter: str) -> list[set[str]]:
+    """For each cell, the names that its solutions bind and a later check reads.
+
+    Raises:
+        ExerciseError: If any other cell reads such a name: it would fail in the reader's notebook.
+    """
+    wanted: list[set[str]] = [set() for _ in cells]
+    owner: dict[str, int] = {}  # the cell whose solution bound a name last
+    for number, cell in enumerate(cells):
+        if cell.cell_type != "code":
+            continue
+        where = f"{chapter}, cell {number + 1}"
+        pieces = _pieces(cell, where)
+        solution = "\n".join(code for is_it, code in pieces if is_it and not _indent(code))
+        owner |= dict.fromkeys(_names(solution, where)[0], number)
+        kept = (f"{_indent(code)}pass" if is_solution else code for is_solution, code in pieces)
+        bound, read = _names("\n".join(kept), where)
+        for name in sorted(read & set(owner)):
+            is_check = "check" in cell.metadata.get("tags", [])
+            if not is_check and owner[name] != number:
+                raise ExerciseError(
+                    f"{where}: reads {name}, which only the solution in cell {owner[name] + 1} "
+                    "makes; make it outside of the solution"
+                )
+            wanted[owner[name]].add(name)
+        for name in bound:
+            owner.pop(name, None)
+    return wanted
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def _digest(notebook: NotebookNode) -> str:
+    """Of what a reader may write: kinds and texts of the cells. Outputs do not count."""
+    text = repr([(cell.cell_type, cell.source) for cell in notebook.cells])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _refuse_to_lose(path: Path) -> None:
+    """Let a file be replaced only if it is as it was made.
+
+    Raises:
+        ExerciseError: If it is not.
+    """
+    if not path.exists():
+        return
+    try:
+        there = nbformat.read(path, as_version=4)
+        why = "" if there.metadata.serbook.lesson.exercises == _digest(there) else "was changed"
+    except Exception:  # whatever it is, this command did not make it
+        why = "was not made by this command"
+    _refuse_if(bool(why), f"{path} {why}: move it away, or name another folder with --out")

@@ -1,0 +1,235 @@
+"""`serlib rehearse`: every kind of training that the chapters ask for, before the real one.
+
+The full recipe, the full-size architectures with random weights, and part of the demo corpus. Each training is killed after its first epoch and continued. What
+must hold is checked, and raised if it does not: all rows are trained on in every epoch, the epochs
+before the kill stay as they were, every utterance of dev and test is predicted once. What it took
+is kept for `serlib plan`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+
+from serbook.plan import architectures, asked, machine
+from serlib import records
+from serlib.corpora.demo import corpus
+from serlib.data import batching, tables
+from serlib.experiments import dataset, experiment, inputs
+from serlib.experiments.inputs import store_frames
+from serlib.recipes.recipe import Recipe
+
+POLL = 0.02  # seconds between two looks at a training that is to be killed
+
+
+class RehearsalError(RuntimeError):
+    """Something that a training must do, it did not do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How large a rehearsal is.
+
+    Attributes:
+        steps: Optimizer steps of a training, at least; always two epochs or more.
+        utterances: Of the demo corpus.
+        device: "cpu" or "cuda".
+        layers: Transformer layers of every encoder; None takes all.
+        width: For tests, see `architectures.config`.
+    """
+
+    steps: int = 200
+    utterances: int = 600
+    device: str = "cuda"
+    layers: int | None = None
+    width: int | None = None
+
+    def corpus(self) -> tuple[Path, Path]:
+        """A manifest of so many utterances of the demo corpus, and the folder of their audio."""
+        file = records.home() / "bench" / "corpora" / f"demo-{self.utterances}.csv"
+        if not file.exists():
+            df = corpus.load()
+            tables.write(df.iloc[:: max(1, len(df) // self.utterances)].head(self.utterances), file)
+        return file, corpus.make(progress=False)
+
+    def encoder(self, name: str) -> str:
+        """The folder of an encoder of this size."""
+        return str(architectures.write(name, layers=self.layers, width=self.width))
+
+    def localized(self, recipe: Recipe) -> Recipe:
+        """The recipe on those utterances, with local encoders, as long as `steps` asks for."""
+        start = None if recipe.start is None else self.localized(recipe.start)
+        if recipe.system == "fusion":
+            names = {n: self.encoder(n) for n in recipe.model.experts}
+            model = {"experts": tuple(names.values()),
+                     "tuned": tuple(names[n] for n in recipe.model.tuned)}  # fmt: skip
+        else:
+            model = {"encoder": self.encoder(recipe.model.encoder)}
+            if recipe.model.layers.isdigit() and self.layers:
+                model["layers"] = str(min(int(recipe.model.layers), self.layers))
+        if self.layers and recipe.model.n_layers:
+            model["n_layers"] = min(recipe.model.n_layers, self.layers)
+        file, root = map(str, self.corpus())
+        recipe = replace(recipe, corpus=file, data_root=root, start=start,
+                         model=replace(recipe.model, **model))  # fmt: skip
+        return recipe.change(start=start, epochs=self.epochs(recipe), patience=None)
+
+    def epochs(self, recipe: Recipe) -> int:
+        """Epochs that come to `steps`, and two at least, so that there is one to resume after."""
+        df, _ = dataset.locate(recipe)
+        train = dataset.assign(recipe, df).query("role == 'train'")
+        sampler = batching.DurationBatchSampler(
+            train["length"], budget_seconds=recipe.train.budget_seconds, seed=recipe.seed,
+            max_clips=recipe.max_clips,
+        )  # fmt: skip
+        per_epoch = -(-len(sampler.epoch(0)) // recipe.train.accumulate)
+        return max(2, -(-self.steps // per_epoch))
+
+
+def run(chapters: Iterable[str], stage: Stage, *, keep: bool = True) -> pd.DataFrame:
+    """Rehearse each kind of training once, the one with the most tasks; one row per kind.
+
+    Args:
+        chapters: Numbers, names or paths.
+        stage: How large.
+        keep: Store the rates for `serlib plan`; only of trainings at full size.
+    """
+    found: dict[str, tuple[Recipe, set[str]]] = {}
+    for chapter in chapters:
+        for recipe in (wanted := asked.of(chapter, profile="full")).trained():
+            first, where = found.get(asked.kind(recipe), (recipe, set()))
+            most = max(first, recipe, key=lambda r: len(r.model.tasks))
+            found[asked.kind(recipe)] = most, where | {wanted.chapter[:2]}
+    rows = {}
+    for kind, (recipe, where) in found.items():
+        row = rehearse(recipe, stage)
+        if keep and stage.layers is None and stage.width is None:
+            about = {"kind": kind, "machine": machine.device_name(stage.device)}
+            machine.keep(about | machine.facts(stage.device) | row)
+        rows[kind] = {"chapters": " ".join(sorted(where))} | row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
+    """Train one recipe, kill it, continue it, and check what came of it.
+
+    Returns:
+        ``steps``; ``utterances`` of all roles; ``epochs``; ``killed``, after so many; ``train`` and
+        ``evaluate``, both audio seconds per second; ``encode``, the same of the frozen experts of a
+        fusion one after the other; ``peak_gb``, of GPU memory.
+
+    Raises:
+        RehearsalError: What must hold does not.
+    """
+    recipe = stage.localized(recipe)
+    with _apart(stage.device):
+        data = dataset.load(recipe, progress=False)
+        if recipe.start is not None:
+            experiment.run(recipe.start, progress=False)
+        encode = _encode(recipe, data)
+        before = _killed(recipe, stage.device)
+        if torch.device(stage.device).type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        done = experiment.run(recipe, progress=False)
+        _check(recipe, data, done, before)
+        history = done.history()
+    measured = history.iloc[len(before) :]  # by this process, whose first epoch warms up
+    measured = measured.iloc[1:] if len(measured) > 1 else measured
+    measured = history if measured.empty else measured  # the kill came too late
+    dev = data.store.durations[data.rows("dev")].sum()
+    return {
+        "steps": int(history["steps"].sum()),
+        "utterances": len(data.table),
+        "epochs": len(history),
+        "killed": len(before),
+        "train": float(np.median(measured["audio_seconds"] / measured["train_seconds"])),
+        "evaluate": float(np.median(dev / (measured["seconds"] - measured["train_seconds"]))),
+        "encode": encode,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9
+        if torch.device(stage.device).type == "cuda"
+        else None,
+    }
+
+
+@contextmanager
+def on_device(device: str) -> Iterator[None]:
+    """Inside, accelerate takes this kind of device, and not whatever there is."""
+    cpu = {"ACCELERATE_USE_CPU": "true" if torch.device(device).type == "cpu" else "false"}
+    with mock.patch.dict("os.environ", cpu):
+        yield
+
+
+@contextmanager
+def _apart(device: str) -> Iterator[None]:
+    """Inside, nothing was stored before, and what is made is gone afterwards.
+
+    Nor are features stored of an encoder that is trained: those of a small tree would fit, and make
+    it fast, which at a corpus's size they do not.
+    """
+    folder = records.home() / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as home,
+        mock.patch.dict("os.environ", SERLIB_HOME=home),
+        mock.patch.object(inputs, "STORE_GB", 0),
+        on_device(device),
+    ):
+        yield
+
+
+def _encode(recipe: Recipe, data: dataset.Data) -> float | None:
+    """Audio seconds per second of all frozen experts, one after the other."""
+    if recipe.system != "fusion":
+        return None
+    started = time.perf_counter()
+    for name in recipe.model.frozen:
+        store_frames(recipe, name)
+    return float(data.store.durations.sum() / (time.perf_counter() - started))
+
+
+def _killed(recipe: Recipe, device: str) -> pd.DataFrame:
+    """Train in another process and kill it once an epoch is complete; the history up to there."""
+    found = experiment.record(recipe)
+    child = multiprocessing.get_context("spawn").Process(target=_train, args=(recipe, device))
+    child.start()
+    try:
+        while child.is_alive() and not len(found.history()):
+            time.sleep(POLL)
+        if not child.is_alive() and not found.done:
+            raise RehearsalError(f"the training broke down (exit code {child.exitcode})")
+    finally:
+        child.kill()
+        child.join()
+    return found.history()
+
+
+def _train(recipe: Recipe, device: str) -> None:
+    with mock.patch.object(inputs, "STORE_GB", 0), on_device(device):
+        experiment.run(recipe, progress=False)
+
+
+def _check(recipe: Recipe, data: dataset.Data, done: records.Run, before: pd.DataFrame) -> None:
+    """Refuse a training that lost rows, epochs or predictions."""
+    history, n = done.history(), len(data.rows("train"))
+    if len(history) != recipe.train.epochs or list(history["epoch"]) != [
+        *range(1, len(history) + 1)
+    ]:
+        raise RehearsalError(f"{len(history)} epochs, of {recipe.train.epochs} asked for")
+    if (history["clips"] != n).any():
+        raise RehearsalError(f"epochs of {sorted(set(history['clips']))} clips; train has {n}")
+    if not before.astype(object).equals(history.iloc[: len(before)].astype(object)):
+        raise RehearsalError("the epochs before the kill are not what they were")
+    for role in ("dev", "test"):
+        wanted = sorted(data.table["key"].iloc[data.rows(role)])
+        if sorted(done.predictions(role).index) != wanted:
+            raise RehearsalError(f"{role} has {len(wanted)} utterances; others were predicted")

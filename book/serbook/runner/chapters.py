@@ -1,0 +1,319 @@
+"""Execute chapters with papermill, strictly.
+
+Papermill alone calls the cells of a killed kernel completed, lets `sys.exit` pass for success, and
+starts from the top each time. Here whether a run succeeded stands only in its `run.json`, which is
+written last, and while a chapter's source, parameters, package and data stay as they are, it is not
+run again.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import joblib
+import nbformat
+from filelock import FileLock
+from nbformat import NotebookNode
+
+from serbook.runner import cores, evidence, kernels, names, notebooks
+from serbook.runner.notebooks import BOOK, ChapterError
+from serlib import records
+
+EVIDENCE = "evidence.jsonl"  # what the kernel notes of the runs that it looks for
+TIMEOUT = {"smoke": 300, "demo": 1800, "full": None}  # seconds for one cell
+
+
+@dataclass(frozen=True)
+class ChapterRun:
+    """One execution of a chapter: what `run.json` holds, and where."""
+
+    chapter: str
+    profile: str
+    parameters: dict
+    key: str
+    folder: Path
+    status: str = "failed"  # or "ok"
+    seconds: float = 0.0
+    peak_mb: float = 0.0  # of the kernel and the processes that it starts
+    cells: list[float] = field(default_factory=list)  # seconds of each executed cell
+    error: str = ""
+    environment: dict = field(default_factory=dict)
+    began: str = ""  # date and time
+    cores: int = 0  # that its kernel could use
+    read: dict = field(default_factory=dict)  # runs of others that it showed, see `evidence`
+    cached: bool = False  # finished before this call
+
+    @property
+    def ok(self) -> bool:
+        """Whether every cell ran to its end."""
+        return self.status == "ok"
+
+    @property
+    def notebook(self) -> Path:
+        """The executed notebook; of a failed run, as far as it came."""
+        return self.folder / f"{self.chapter}{'' if self.ok else '.partial'}.ipynb"
+
+
+# ------------------------------------------------------------------------- sources and parameters
+
+
+def execute(
+    chapter: str | Path,
+    profile: str = "demo",
+    parameters: dict | None = None,
+    out_root: Path | None = None,
+    *,
+    force: bool = False,
+    timeout: float | None = None,
+    stop: threading.Event | None = None,
+) -> ChapterRun:
+    """Execute one chapter, or return the run that is already there.
+
+    Args:
+        chapter: Number, name or path of the source.
+        profile: "smoke", "demo" or "full".
+        parameters: Values for the parameters cell; only those that differ from it are injected.
+        out_root: Where runs are kept, never the book folder; default `records.home()/"chapters"`.
+        force: Run again even if finished.
+        timeout: Seconds that one cell may take; default by profile (`TIMEOUT`).
+        stop: For a chapter that runs beside others in this process: set it to give it up.
+
+    Returns:
+        The run. A failing cell, a killed kernel, a timeout and `sys.exit` make a failed one.
+
+    Raises:
+        UsageError: If a parameter is unknown or of the wrong type.
+    """
+    source = notebooks.find(chapter)
+    run, changed = _plan(source, {"profile": profile, **(parameters or {})}, out_root)
+    if run.folder.is_relative_to(source.parent):
+        raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    given_up = stop.is_set if stop else lambda: False
+    # A second process waits, then finds the run finished.
+    with FileLock(run.folder / ".lock").acquire(cancel_check=given_up):
+        if not force and (done := _finished(run.folder)):
+            return done
+        for old in ("run.json", EVIDENCE):
+            (run.folder / old).unlink(missing_ok=True)
+        timeout = timeout or TIMEOUT[run.profile]
+        run = _execute(run, notebooks.read(source), changed, timeout, stop)
+        if given_up() and not run.ok:
+            return run  # which is no failure, so nothing is recorded
+        read = evidence.noted(run.folder / EVIDENCE)
+        run = replace(run, environment=records.environment(), read=read)
+        content = asdict(run)
+        del content["folder"], content["cached"]
+        records.write_json(run.folder / "run.json", content)
+    return run
+
+
+def lookup(
+    chapter: str | Path,
+    profile: str = "demo",
+    parameters: dict | None = None,
+    out_root: Path | None = None,
+) -> ChapterRun | None:
+    """The finished run that `execute` would return, None if it would have to run."""
+    run, _ = _plan(notebooks.find(chapter), {"profile": profile, **(parameters or {})}, out_root)
+    return _finished(run.folder)
+
+
+def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[ChapterRun, dict]:
+    """The run as it will be, and the parameters that differ from the chapter's own cell."""
+    known = notebooks.declared(notebooks.read(source))
+    given = notebooks.check(parameters, known)
+    key = names.key(source, known | given)
+    folder = Path(out_root or records.home() / "chapters").resolve() / source.stem / key
+    changed = {name: value for name, value in given.items() if known[name] != value}
+    return ChapterRun(source.stem, given["profile"], known | given, key, folder), changed
+
+
+def _execute(
+    run: ChapterRun,
+    notebook: NotebookNode,
+    parameters: dict,
+    timeout: float | None,
+    stop: threading.Event | None,
+) -> ChapterRun:
+    import papermill
+
+    partial = run.folder / f"{run.chapter}.partial.ipynb"
+    cells = sum(bool(c.cell_type == "code" and c.source.strip()) for c in notebook.cells)
+    watch = kernels.Watch(run.chapter, cells + bool(parameters), stop)
+    began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
+    try:
+        executed = papermill.execute_notebook(
+            notebook,
+            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            execution_timeout=timeout,
+            start_timeout=120,
+            autosave_cell_every=60,
+            iopub_timeout=60,
+            coalesce_streams=True,
+            shutdown_kernel="immediate",
+            kernel_manager_class=kernels.manager(
+                run.folder, watch, {evidence.NOTES: str(run.folder / EVIDENCE)}
+            ),
+            on_cell_execute=watch.begin,
+            on_cell_executed=watch.end,
+        )
+        error = _unfinished(executed)
+    except Exception as raised:  # whatever stops a chapter becomes a failed run
+        frames = getattr(raised, "traceback", [])[-3:]
+        error = "\n".join(frames) or f"{type(raised).__name__}: {raised}"
+        if "DeadKernel" in error:
+            error += " (killed from outside, often for lack of memory, or a crash in native code)"
+    finally:
+        watch.close()
+    measured = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_mb": round(watch.peak_mb),
+        "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
+        "began": began,
+    }
+    run = replace(run, **measured, cells=[round(s, 2) for s in watch.seconds])
+    if error:
+        return replace(run, error=_told(error, run.folder / "kernel.log", watch))
+    run = replace(run, status="ok")
+    measured = {"profile": run.profile, **measured}
+    executed.metadata["serlib"] = measured
+    for output in (o for c in executed.cells for o in c.get("outputs", [])):
+        if notebooks.COST in output.get("data", {}):  # shown by `cells.cost`, known only now
+            output.data = NotebookNode({"text/markdown": notebooks.cost(**measured)})
+    records.atomic_write(run.notebook, nbformat.writes(notebooks.tidy(executed)) + "\n")
+    partial.unlink(missing_ok=True)
+    (run.folder / "kernel.log").unlink(missing_ok=True)
+    return run
+
+
+def _told(error: str, log: Path, watch: kernels.Watch) -> str:
+    """An error with the cell that it stopped, and what the kernel said last."""
+    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
+    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
+
+
+def _unfinished(notebook: NotebookNode) -> str:
+    """Why an executed notebook is no finished one: papermill lets `sys.exit(0)` pass."""
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        for output in cell.outputs:
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+        if cell.execution_count is None:
+            return f"this cell never ran: {cell.source}"
+    return ""
+
+
+def _finished(folder: Path) -> ChapterRun | None:
+    """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
+    try:
+        run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
+    except (OSError, ValueError, TypeError):
+        return None
+    kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
+    return replace(run, cached=True) if kept else None
+
+
+# ------------------------------------------------------------------------- the book as a whole
+
+
+def book(
+    profile: str = "demo",
+    *,
+    folder: Path = BOOK,
+    out_root: Path | None = None,
+    force: bool = False,
+    report: Callable[[ChapterRun], None] = lambda run: None,
+    jobs: int | None = None,
+) -> list[ChapterRun]:
+    """Execute all chapters, going on after a failed one.
+
+    Several at a time: each has its own share of the cores, so that none is idle while a chapter
+    imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
+    found, and waits for them. The first half of the others begin in order, because the rest read
+    some of their runs; of the rest the longest goes first, so that a short one ends last. With one
+    at a time all go in order, each on all cores.
+
+    Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
+    never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
+    contains, so they cannot contain it (`experiment.needs`); who holds features, a corpus or a
+    measured peak asks for nothing.
+
+    Args:
+        profile: "smoke", "demo" or "full".
+        folder: The book.
+        out_root: As in `execute`.
+        force: Run finished chapters again.
+        report: Called with each run as it ends.
+        jobs: Chapters at a time; None takes as many as cores and memory allow, and one with a GPU,
+            in full, or where cores cannot be given to a process (other systems than Linux).
+
+    Returns:
+        The runs, in the order of the book.
+
+    Raises:
+        ChapterError: Before anything runs, if there is no chapter or one breaks its contract.
+        UsageError: If there are fewer cores than jobs.
+    """
+    sources = notebooks.chapters(folder)
+    if not sources:
+        raise ChapterError(f"no chapters (NN_name.py) in {folder}; work in a checkout of the book")
+    for source in sources:
+        try:
+            notebooks.check({"profile": profile}, notebooks.declared(notebooks.read(source)))
+        except ChapterError as error:
+            raise type(error)(f"{source.name}: {error}") from error
+    runs, run = {}, partial(execute, profile=profile, out_root=out_root, force=force)
+
+    def done(ended: ChapterRun) -> None:
+        runs[ended.chapter] = ended
+        report(ended)
+
+    if jobs is None:
+        jobs = 1 if profile == "full" else cores.at_a_time()
+    shares = cores.shares(jobs)
+    others = sources[:-1] if jobs > 1 else []
+    half, took = len(others) // 2, notebooks.measured(folder)
+    rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
+    cores.side_by_side(run, others[:half] + rest, shares, done)
+    for source in sources[len(others) :]:
+        done(run(source))
+    return [runs[source.stem] for source in sources]
+
+
+def elapsed(runs: Sequence[ChapterRun]) -> tuple[float, int]:
+    """Seconds in which at least one of the runs was at work, and how many were at a time, at most.
+
+    For chapters that ran one after another, on whatever days, the sum of their seconds and 1. A run
+    that does not say when it began counts as one that was alone.
+
+    >>> a, b = (ChapterRun("", "", {}, "", Path(), seconds=s, began=f"2026-01-01T00:0{m}:00+00:00")
+    ...         for m, s in ((0, 90.0), (1, 60.0)))
+    >>> elapsed([a, b])
+    (120.0, 2)
+    """
+    total = sum(run.seconds for run in runs if not run.began)
+    most, at_work = 1, []  # ends of runs
+    for run in sorted((run for run in runs if run.began), key=lambda run: run.began):
+        began = datetime.fromisoformat(run.began)
+        end = began + timedelta(seconds=run.seconds)
+        until = max([began, *at_work])
+        total += max(0.0, (end - until).total_seconds())
+        # Of two runs in a row, clock and rounding may make the first end after the second began.
+        at_work = [e for e in at_work if e > began + timedelta(seconds=1)] + [end]
+        most = max(most, len(at_work))
+    return total, most

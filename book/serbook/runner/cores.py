@@ -1,0 +1,88 @@
+"""Work side by side in one process, each piece on its own share of the machine's cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+import joblib
+import psutil
+
+from serbook.runner.notebooks import UsageError
+
+MOST = 4  # chapters at a time, unless more are asked for: they are few, and not equally long
+MEMORY_GB = 4  # for each chapter: about the most that one has taken, two worker processes included
+LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container, in bytes
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+
+def at_a_time() -> int:
+    """How many chapters this machine can run side by side."""
+    import torch
+
+    if torch.cuda.is_available() or not hasattr(os, "sched_setaffinity"):
+        return 1
+    return max(1, min(joblib.cpu_count(), MOST, int(_memory() / 2**30 / MEMORY_GB)))
+
+
+def _memory() -> float:
+    """Bytes that are free, or that a container may have, if that is less."""
+    free = psutil.virtual_memory().available
+    try:
+        return min(free, int(LIMIT.read_text()))
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return free
+
+
+def shares(jobs: int) -> list[list[int]]:
+    """The cores that this process may use, divided; of 5 cores, 2 jobs get 3 and 2.
+
+    Raises:
+        UsageError: If some job would have none, or the system cannot divide them.
+    """
+    if jobs == 1:
+        return [[]]  # whoever has all of them need not be told which
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError(f"jobs={jobs}: only Linux can divide its cores; take 1")
+    cores = sorted(os.sched_getaffinity(0))[: joblib.cpu_count()]  # a container may have fewer
+    if not 1 <= jobs <= len(cores):
+        raise UsageError(f"jobs={jobs}: take 1 to {len(cores)}, as many as there are cores")
+    return [cores[i::jobs] for i in range(jobs)]
+
+
+def side_by_side(
+    work: Callable[..., Y], items: Iterable[X], shares: Sequence[Any], done: Callable[[Y], None]
+) -> None:
+    """Call ``work(item, stop=event)`` for all items, as many at a time as there are shares.
+
+    Each share has a thread, which Linux keeps to its cores; the processes that it starts, and those
+    that they start, inherit that. So `joblib.cpu_count()` is the share's in all of them, and torch,
+    OpenMP and joblib take no more.
+
+    Args:
+        work: Must give up soon after the event is set, which happens on an error and on Ctrl-C.
+        items: In the order in which they are begun.
+        shares: From `shares`.
+        done: Called in the calling thread with each result, as it comes.
+    """
+    free, stop = SimpleQueue(), threading.Event()
+    for share in shares:
+        free.put(share)
+
+    def settle() -> None:
+        os.sched_setaffinity(0, free.get())  # 0 is this thread, not the whole process
+
+    with ThreadPoolExecutor(len(shares), initializer=settle) as pool:
+        try:
+            for future in as_completed([pool.submit(work, item, stop=stop) for item in items]):
+                done(future.result())
+        except BaseException:  # Ctrl-C, too
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise

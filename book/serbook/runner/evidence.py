@@ -1,0 +1,84 @@
+"""The finished runs of this machine by what they were asked to do, and which of them a chapter read.
+
+A chapter's slice of the ledger shows runs that other chapters made. So that a slice is never served
+when such a run has come or gone since, whatever looks for runs says so with `note`, the runner
+keeps it beside the executed chapter, and `unchanged` compares.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from serlib import records
+
+NOTES = "SERLIB_EVIDENCE"  # names the file that `note` writes to; without it nothing is noted
+# What does not tell systems apart: names, seeds, where a corpus lies, and what is only watched.
+LOOSE = frozenset({"name", "seed", "diagnose", "data_root"})
+
+Found = dict[str, list[tuple[str, records.Run, dict]]]
+
+
+def system_key(asked: dict) -> str:
+    """What tells one system from another in a recipe, or in the config of a run."""
+
+    def bare(value):
+        if isinstance(value, dict):
+            kept = {k: bare(v) for k, v in value.items() if k not in LOOSE}
+            # A corpus is known by the name of its manifest, wherever that lies.
+            return kept | ({"corpus": Path(value["corpus"]).stem} if "corpus" in value else {})
+        return [bare(v) for v in value] if isinstance(value, list) else value
+
+    return json.dumps(bare(asked), sort_keys=True)
+
+
+def finished() -> Found:
+    """All finished runs by system: when each ended, the run, its recipe; others are passed over."""
+    found: Found = {}
+    for path in sorted((records.home() / "runs").glob("*/status.json")):
+        run = records.Run(path.parent)
+        try:
+            status, asked = run.status, run.config["recipe"]
+            key = system_key(asked)
+        except (OSError, records.RecordError, KeyError, TypeError):
+            continue
+        if status["state"] == "done":
+            found.setdefault(key, []).append((status.get("ended", ""), run, asked))
+    return found
+
+
+def _state(entries: Iterable[tuple[str, records.Run, dict]]) -> str:
+    """A digest of a system's runs: names, ends, and what they have predictions of."""
+    return records.digest(
+        sorted(
+            [run.path.name, ended, sorted(p.name for p in run.path.glob("predictions_*.csv"))]
+            for ended, run, _ in entries
+        )
+    )
+
+
+def note(system: str, found: Found) -> None:
+    """Say that a system's runs were looked for, and which were there."""
+    if path := os.environ.get(NOTES):
+        line = {"system": records.digest(system), "runs": _state(found.get(system, ()))}
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def noted(path: Path) -> dict[str, list[str]]:
+    """What was noted in a file: for each system its states, more than one if it changed."""
+    read: dict[str, set[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        entry = json.loads(line)
+        read.setdefault(entry["system"], set()).add(entry["runs"])
+    return {system: sorted(states) for system, states in sorted(read.items())}
+
+
+def unchanged(read: Mapping[str, list[str]]) -> bool:
+    """Whether the runs that were read are those that are there now."""
+    if not read:
+        return True
+    now = {records.digest(system): _state(entries) for system, entries in finished().items()}
+    return all(states == [now.get(system, _state(()))] for system, states in read.items())

@@ -1,0 +1,131 @@
+"""A chapter's kernel: started in the folder of its run, and watched while it works."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from nbformat import NotebookNode
+
+import serbook
+import serlib
+from serlib import records
+
+# The folders that hold the two packages: a kernel imports the ones that its runner did.
+PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
+
+
+def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
+    """A kernel manager that starts this interpreter in the run folder and tells its process id.
+
+    Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
+    widgets do not heed that variable; `tidy` drops them.)
+    """
+    from jupyter_client import AsyncKernelManager
+
+    path = [*PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "SERLIB_HOME": str(records.home().resolve()),
+        "TQDM_DISABLE": "1",
+        **variables,
+    }
+    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
+
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **kwargs) -> None:
+            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
+            with open(folder / "kernel.log", "w") as log:
+                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
+            watch.pid = self.provisioner.pid
+
+    return Kernel
+
+
+def last_words(log: str, size: int = 6000) -> str:
+    r"""The end of a kernel's log, with the line that names a crash: its stacks may be longer.
+
+    >>> last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
+    'Fatal Python error: Aborted\n...\nframe frame '
+    """
+    crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
+    end = log[-size:]
+    return f"{crash[-1]}\n...\n{end}" if crash and crash[-1] not in end else end
+
+
+class Watch(threading.Thread):
+    """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
+
+    def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
+        """Begin to watch.
+
+        Args:
+            label: The chapter's name.
+            total: Cells that will be executed.
+            stop: Given to a chapter that runs beside others: its lines appear when their cells are
+                done, and when this is set, its kernel is killed, with all that it started.
+        """
+        super().__init__(daemon=True)
+        self.stop, self.live = stop, stop is None and sys.stderr.isatty()
+        self.label, self.total, self.begun, self.source = label, total, 0, ""
+        self.pid, self.peak_mb, self.seconds = None, 0.0, []
+        self._line, self._began, self._closed = "", 0.0, threading.Event()
+        self.start()
+
+    def begin(self, cell: NotebookNode, cell_index: int) -> None:
+        """Papermill's call before a cell."""
+        self.begun, self.source, self._began = self.begun + 1, cell.source, time.perf_counter()
+        code = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
+        self._line = f"{self.label} {self.begun:3d}/{self.total}  {(code or [''])[0][:60]:60s}"
+        self._show()
+
+    def end(self, cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
+        """Papermill's call after a cell."""
+        self.seconds.append(time.perf_counter() - self._began)
+        self._show(f"{self.seconds[-1]:7.1f} s\n")
+        self._sample()
+
+    def run(self) -> None:
+        """Sample, show and, where it was asked for, kill, until closed."""
+        while not self._closed.wait(0.5):
+            self._sample()
+            if self.stop is not None and self.stop.is_set() and self.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)  # it leads a group of its own
+            if self.live and self.begun > len(self.seconds):
+                self._show(f"{time.perf_counter() - self._began:7.1f} s")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self.join()
+        if self.begun > len(self.seconds):
+            self._show("stopped\n")
+
+    def _show(self, text: str = "") -> None:
+        if self.live:
+            print(f"\r{self._line} {text}", end="", flush=True, file=sys.stderr)
+        elif text:  # in a log, or beside other chapters, a line appears when its cell is done
+            print(f"{self._line} {text}", end="", flush=True, file=sys.stderr)
+
+    def _sample(self) -> None:
+        if self.pid is None:
+            return
+        try:
+            kernel = psutil.Process(self.pid)
+            family = [kernel, *kernel.children(recursive=True)]
+            peak = sum(process.memory_info().rss for process in family)
+            if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
+                status = Path(f"/proc/{self.pid}/status").read_text()
+                peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
+        except (OSError, TypeError, psutil.Error):
+            return  # gone, or going
+        self.peak_mb = max(self.peak_mb, peak / 2**20)

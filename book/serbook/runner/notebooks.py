@@ -1,0 +1,226 @@
+"""Chapters as notebooks: find them, read them, and check the parameters that they declare.
+
+A chapter is a py:percent file, `book/NN_name.py`. Papermill alone warns about a misspelt parameter
+and goes on, takes `-p flag=false` for a (true) string and `-p fold=01` for a number; here names and
+types are checked against the chapter's own parameters cell before anything runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+BOOK = Path(__file__).resolve().parents[2]
+PROFILES = ("smoke", "demo", "full")
+COST = "application/vnd.serlib.cost+json"  # marks the output that the runner fills in
+WIDGET = "application/vnd.jupyter.widget-view+json"
+KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+class ChapterError(RuntimeError):
+    """A chapter is missing, breaks its contract, or was not executed."""
+
+
+class UsageError(ChapterError):
+    """No such chapter, no such parameter or a value of the wrong type: refused before running."""
+
+    exit_code = 2
+
+
+def chapters(folder: Path = BOOK) -> list[Path]:
+    """The chapters of a book folder in order: `NN_name.py`."""
+    return sorted(Path(folder).glob("[0-9][0-9]_*.py"))
+
+
+def find(chapter: str | Path, folder: Path = BOOK) -> Path:
+    """A chapter's source from its number, its name or its path.
+
+    Raises:
+        UsageError: If there is none, or several.
+    """
+    path = Path(chapter)
+    if path.suffix == ".py" and path.is_file():
+        return path.resolve()
+    known = chapters(folder)
+    found = [p for p in known if str(chapter) in (p.stem, p.name, p.stem.split("_")[0])]
+    if len(found) != 1:
+        names = ", ".join(p.stem for p in known) or f"none in {folder}"
+        raise UsageError(f"no chapter {str(chapter)!r}; the chapters are: {names}")
+    return found[0]
+
+
+def measured(folder: Path = BOOK) -> dict[str, dict]:
+    """What each chapter's notebook says of its making: profile, seconds, memory, cores, date."""
+    found = {}
+    for path in chapters(folder):
+        beside = path.with_suffix(".ipynb")
+        metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
+        found[path.stem] = metadata.get("serlib", {})
+    return found
+
+
+def read(path: Path) -> NotebookNode:
+    """A py:percent source as a notebook that papermill accepts, the same each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nbformat on the missing ids that tidy adds
+        notebook = jupytext.read(path, fmt="py:percent")
+    return tidy(notebook)
+
+
+def declared(notebook: NotebookNode) -> dict:
+    """Names and default values in the cell tagged "parameters".
+
+    Raises:
+        ChapterError: If there is not exactly one such cell, or it holds anything but assignments
+            of literals: papermill injects its values after this cell, so whatever is computed in
+            it would keep its old value.
+    """
+    cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ChapterError(f"{len(cells)} cells are tagged 'parameters'; a chapter has one")
+    known = {}
+    for node in ast.parse(cells[0].source).body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+            raise ChapterError(f"parameters cell, line {node.lineno}: write name = literal")
+        try:
+            value = ast.literal_eval(node.value)
+            known[targets[0].id] = json.loads(json.dumps(value, allow_nan=False))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ChapterError(
+                f"parameters cell, line {node.lineno}: {targets[0].id} is no literal number, "
+                "string, list or dict; compute it in the next cell"
+            ) from error
+    return known
+
+
+def check(given: dict, known: dict) -> dict:
+    """Refuse unknown names and wrong types; whole numbers become float where float is declared.
+
+    Raises:
+        UsageError: Listing the known parameters with their defaults.
+    """
+    listing = ", ".join(f"{name}={value!r}" for name, value in known.items())
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f"unknown parameter {name!r}; known are: {listing}")
+        try:
+            checked[name] = _cast(value, known[name])
+        except TypeError as error:
+            raise UsageError(f"parameter {name}: {error}; known are: {listing}") from error
+    if (profile := checked.get("profile", "demo")) not in PROFILES:
+        raise UsageError(f"profile is {profile!r}; it is one of {', '.join(PROFILES)}")
+    return checked
+
+
+def _cast(value, default):
+    """The value in the default's type, or TypeError; a default of None takes anything."""
+    if isinstance(value, tuple):
+        value = list(value)
+    if type(default) is float and type(value) is int:
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value!r} is not a finite number")
+    if default is not None and type(value) is not type(default):
+        wanted, got = type(default).__name__, type(value).__name__
+        raise TypeError(f"expected {wanted} like {default!r}, got {got} {value!r}")
+    if isinstance(default, list) and default and len({type(d) for d in default}) == 1:
+        return [_cast(item, default[0]) for item in value]
+    return value
+
+
+def parse(assignments: Iterable[str], known: dict) -> dict:
+    """`name=value` texts as values: a declared string is taken as it stands, all else as a literal.
+
+    Raises:
+        UsageError: On a text without "=", a name given twice, or a value that is no literal.
+    """
+    given = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or name in given:
+            raise UsageError(f"{text!r}: write name=value" + ", once per name" * bool(equals))
+        given[name] = value if isinstance(known.get(name, ""), str) else _literal(name, value)
+    return given
+
+
+def _literal(name: str, text: str):
+    for reader in (json.loads, ast.literal_eval, {"True": True, "False": False}.__getitem__):
+        try:
+            return reader(text)
+        except (ValueError, SyntaxError, KeyError):
+            continue
+    raise UsageError(f"parameter {name}: cannot read {text!r} as a number, list or true/false")
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """Leave in a notebook what a reader needs, in place, and return it.
+
+    Run metadata goes, and so do widgets (progress bars): without a kernel they are blank. One that
+    brought HTML to show instead leaves that. An id is a hash of the cell and its place, the same
+    each time.
+    """
+    kept = {k: v for k, v in notebook.metadata.items() if k == "serlib"}
+    notebook.metadata = NotebookNode(
+        kernelspec=KERNELSPEC, language_info={"name": "python"}, **kept
+    )
+    for index, cell in enumerate(notebook.cells):
+        cell.metadata = NotebookNode(
+            {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution") and v}
+        )
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output.data.pop(WIDGET, None)
+            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {})]
+        text = f"{index}:{cell.cell_type}:{cell.source}"
+        cell["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5  # the first minor version with cell ids
+    return notebook
+
+
+def on_cores(counts: Iterable[int | None]) -> str:
+    """How many cores chapters had, in words.
+
+    >>> on_cores([1, 1]), on_cores([2, 1]), on_cores([])
+    ('1 CPU core', '1 to 2 CPU cores', '? CPU cores')
+    """
+    known = sorted(set(counts) - {0, None}) or ["?"]
+    said = " to ".join(str(n) for n in dict.fromkeys([known[0], known[-1]]))
+    return f"{said} CPU core{'' if said == '1' else 's'}"
+
+
+def cost(profile: str, seconds: float, peak_mb: float, cores: int | None, **_: str) -> str:
+    """One sentence of Markdown on what executing a chapter took."""
+    return (
+        f"**Time and memory**, measured at profile `{profile}` on {on_cores([cores])}: "
+        f"{seconds / 60:.1f} minutes, {peak_mb / 1024:.1f} GB at the peak."
+    )
+
+
+def compare(source: Path, notebook: Path) -> list[str]:
+    """How a chapter's notebook differs from its source, cell by cell; outputs do not count.
+
+    Returns:
+        One line per difference, none if the two agree.
+    """
+    ours, theirs = read(source).cells, tidy(nbformat.read(notebook, as_version=4)).cells
+    found = []
+    if len(ours) != len(theirs):
+        found.append(f"{source.name} has {len(ours)} cells, {notebook.name} has {len(theirs)}")
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
+        for part in ("cell_type", "source", "metadata"):
+            if a[part] != b[part]:
+                found.append(f"cell {number}: {part} differs: {a[part]!r} against {b[part]!r}")
+    return found

@@ -1,0 +1,1 @@
+"""What made the demo encoders and the demo manifest; for their authors."""

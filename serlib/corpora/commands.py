@@ -1,0 +1,150 @@
+"""The commands `serlib manifest ...`: build, check, list, audit, extract and get."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parsers(commands, add) -> None:
+    """Add the commands; `add` makes one (name, function, text, group)."""
+    manifest = commands.add_parser("manifest", help="Work with manifests and corpora.")
+    actions = manifest.add_subparsers(required=True, metavar="WHAT")
+
+    build = add("build", _build, "Turn a corpus as released into a manifest.", actions)
+    build.add_argument("corpus", help="its name, see: serlib manifest list")
+    build.add_argument("--root", type=Path, required=True, help="the corpus folder")
+    build.add_argument("--out", type=Path, required=True, help="a .csv or .jsonl to write")
+    build.add_argument("--version", default="", help="the release; default: recognized")
+    build.add_argument("--strict", action="store_true",
+                       help="write nothing if a file is missing or a count is off")  # fmt: skip
+    build.add_argument("--no-verify", action="store_true", help="read only the files' headers")
+    build.add_argument("--workers", type=int, metavar="N", help="threads; default: all cores")
+    build.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    check = add("check", _check, "List what is wrong with a manifest, or prove a split.", actions)
+    check.add_argument("file", type=Path)
+    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    check.add_argument("--protocol", metavar="NAME", help="prove that its folds share nothing")
+    check.add_argument("--fold", type=int, metavar="K", help="one fold only; default: all")
+    check.add_argument("--seed", type=int, default=0, help="of protocols that deal at random")
+
+    listing = add("list", _list, "Show the cards of the corpora.", actions)
+    listing.add_argument("names", nargs="*", metavar="CORPUS", help="show these cards in full")
+
+    audit = add("audit", _audit, "Show what train and test of published files share.", actions)
+    audit.add_argument("paths", nargs="+", type=Path, metavar="PATH",
+                       help="TRAIN TEST, one file with --split, or a folder of them")  # fmt: skip
+    audit.add_argument("--corpus", default="", help="whose names they are; default: recognized")
+    audit.add_argument("--manifest", type=Path, help="look the utterances up in this manifest")
+    audit.add_argument("--split", metavar="COLUMN", help="column that tells train from test")
+
+    extract = add("extract", _extract, "Pull the sound out of a corpus of video clips.", actions)
+    extract.add_argument("--root", type=Path, required=True, help="the corpus folder, only read")
+    extract.add_argument("--to", type=Path, required=True, metavar="DIR",
+                         help="the folder of sounds, to build the manifest from")  # fmt: skip
+    extract.add_argument("--workers", type=int, metavar="N", help="clips at a time")
+    extract.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    get = add("get", _get, "Fetch a corpus that anybody may fetch.", actions)
+    get.add_argument("corpus")
+    get.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
+    get.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from serlib.corpora import builder
+    from serlib.data import tables
+
+    out = arguments.out
+    tables.suffix(out)  # before the work, not after it
+    df, report = builder.build(
+        arguments.corpus, arguments.root, version=arguments.version,
+        verify=not arguments.no_verify, workers=arguments.workers, progress=not arguments.quiet,
+    )  # fmt: skip
+    print(report)
+    if arguments.strict and not report.exact:
+        print(f"serlib: not as on the card, {out} is not written (--strict)", file=sys.stderr)
+        return 1
+    tables.write(df, out)
+    print(f"manifest: {out}")
+    left_out = out.with_name(f"{out.name}.excluded.tsv")
+    if report.excluded:
+        lines = [f"{wav}\t{why}\n" for wav, why in report.excluded.items()]
+        left_out.write_text("".join(["wav\treason\n", *lines]), encoding="utf-8")
+        print(f"left out: {left_out}")
+    else:
+        left_out.unlink(missing_ok=True)  # of an earlier build
+    root, expected = Path(arguments.root).resolve(), f"{arguments.corpus}.csv"
+    if out.resolve() != root / expected:
+        print(f"chapters look for {root / expected}, or take -p corpus={out.resolve()}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from serlib.data import manifest, tables
+
+    table = tables.read(arguments.file)
+    problems = list(manifest.check(table))
+    if arguments.root and not problems:
+        missing = [w for w in table["wav"] if not manifest.resolve(arguments.root, w).is_file()]
+        problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
+    for problem in problems:
+        print(problem)
+    if arguments.protocol:
+        from serlib.corpora import audit
+
+        fold = arguments.fold
+        for proof in audit.prove(table, arguments.protocol, fold=fold, seed=arguments.seed):
+            print(proof)
+            problems += [f"fold {proof.fold}: {leak}" for leak in proof.leaks]
+    counts = f"{len(table)} utterances, {len(problems)} problems"
+    print(f"{arguments.file}: {counts}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from serlib.corpora import cards
+
+    if arguments.names:
+        print("\n\n".join(str(cards.read(name)) for name in arguments.names))
+        return
+    for name in cards.names():
+        card = cards.read(name)
+        total = max((e.total or 0 for e in card.expected), default=0)
+        print(f"{name:14s} {f'{total:,}' if total else '-':>9s}  {card.license:32s} {card.title}")
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from serlib.corpora import audit
+    from serlib.data import tables
+
+    known = tables.read(arguments.manifest) if arguments.manifest else None
+    found = audit.audit(
+        arguments.paths, corpus=arguments.corpus, known=known, split=arguments.split
+    )
+    for one in found:
+        print(one)
+    return 1 if any(one.leaks for one in found) else 0
+
+
+def _get(arguments: argparse.Namespace) -> None:
+    from serlib.corpora import cards, download
+
+    card = cards.read(arguments.corpus)
+    print(download.terms(card), flush=True)
+    for path in download.get(card, arguments.to, progress=not arguments.quiet):
+        print(path)
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from serlib.corpora import clips
+
+    failed = clips.extract(
+        arguments.root, arguments.to, workers=arguments.workers, progress=not arguments.quiet
+    )
+    for clip, why in failed.items():
+        print(f"{clip}: {why}")
+    print(f"{arguments.to}: the sound of all clips but {len(failed)}", file=sys.stderr)
+    return 1 if failed else 0

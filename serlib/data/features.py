@@ -1,0 +1,221 @@
+"""Features of a frozen encoder, computed only once: arrays in one file, whole or else not there.
+
+A file per clip is slow for 100,000 clips, and one array in memory too large for a laptop. Here all
+clips lie one after the other in ``<name>.bin``; ``<name>.json`` beside it, written last, has their
+lengths and the checksum of the data.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import filelock
+import joblib
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from serlib import records
+
+KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
+SOURCES = ("data", "models/encoders")  # folders that decide features, and are in their names
+CHUNK = 256  # clips that are sorted by length, and whose features wait in memory to be written
+TOGETHER = 8  # clips in a batch
+# A batch's length is a multiple of this, in samples or tokens: each new length costs a CPU the time
+# that it takes to plan its convolutions, as long as the work itself.
+QUANTUM = {"speech": 4_000, "text": 4}
+
+
+class FeatureStore(Sequence):
+    """Features of all clips; ``store[i]`` is the Tensor (T, D) of clip i, in the stored type."""
+
+    def __init__(self, rows: np.ndarray, lengths: Sequence[int]) -> None:
+        """Cut rows (sum of lengths, D) into clips."""
+        self.rows, self.ends = rows, np.cumsum(lengths, dtype=np.int64)
+        if sum(lengths) != len(rows):
+            raise ValueError(f"{len(rows)} rows for lengths that sum to {sum(lengths)}")
+
+    def __len__(self) -> int:
+        """Clips."""
+        return len(self.ends)
+
+    def __getitem__(self, i: int) -> Tensor:
+        """Features of clip i, copied from the file."""
+        i = range(len(self))[i]  # counts from the end if negative, refuses what lies beyond
+        return torch.from_numpy(np.array(self.rows[self.ends[i - 1] if i else 0 : self.ends[i]]))
+
+
+def write(path: str | Path, clips: Iterable[np.ndarray], *, dtype: str = "float32") -> None:
+    """Write arrays (T, D) of one D, clip by clip as they come; the old file stays until the end.
+
+    Args:
+        path: The ``.bin`` file.
+        clips: At least one.
+        dtype: Type on disk, "float32" or "float16".
+
+    Raises:
+        ValueError: There are no clips, their widths differ, or a value is not finite in that type.
+    """
+    path = Path(path)
+    content, lengths, widths = hashlib.sha256(), [], set()
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        for i, clip in enumerate(clips):
+            with np.errstate(over="ignore"):
+                stored = np.ascontiguousarray(clip, dtype=dtype)
+            if not np.isfinite(stored).all():
+                raise ValueError(f"clip {i} (counting from 0) is not finite in {dtype}")
+            lengths.append(len(stored))
+            widths.add(stored.shape[1])
+            content.update(stored)
+            file.write(stored)
+    if len(widths) != 1:
+        raise ValueError(f"clips of widths {sorted(widths)}: expected one")
+    about = {"dtype": dtype, "width": widths.pop(), "sha256": content.hexdigest()}
+    os.replace(partial, path)
+    partial.write_text(json.dumps(about | {"lengths": lengths}), encoding="utf-8")
+    os.replace(partial, path.with_suffix(".json"))
+
+
+def read(path: str | Path) -> FeatureStore | None:
+    """Map the features at ``path``; None unless they are there and every byte is as written.
+
+    The whole file is read once for this, about a second per gigabyte, and again when it changes.
+    """
+    path = Path(path)
+    try:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if _content(path, path.stat().st_mtime_ns) != about["sha256"]:
+            return None
+        shape = (sum(about["lengths"]), about["width"])
+        rows = np.memmap(path, dtype=about["dtype"], mode="r", shape=shape)
+        return FeatureStore(rows, about["lengths"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, another format
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, stamp: int) -> str:
+    """SHA-256 of a file as it was at a time."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache(
+    encoder: torch.nn.Module,
+    store: Sequence,
+    *,
+    root: str | Path | None = None,
+    key: str = "",
+    kind: str = "cnn",
+    dtype: str = "float32",
+    progress: bool = True,
+) -> FeatureStore:
+    """Features of a frozen encoder: computed at the first call, read at the next.
+
+    Clips of like length share a batch, which changes their last digits at most (1e-5): encoders
+    see valid frames only, and one that lets padding in gets each clip alone. Each batch is on one
+    thread, because their number decides in what order sums are taken: a corpus has the same
+    features on any number. A hash of encoder, audio, code and arguments names the file; it is made
+    anew if damaged. Processes that want the same one wait.
+
+    Args:
+        encoder: From ``load_encoder``.
+        store: The clips, a ``stores.WaveStore``, or for a text encoder a ``stores.TextStore``.
+        root: Folder of the files; None takes $SERLIB_HOME/features.
+        key: Anything else the features depend on.
+        kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "lower",
+            the states that ``freeze_layers`` = K - 1 fixes, side by side: (T, K D). "frames",
+            the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
+            "layers_mean", each averaged over time: (L + 1, D). "output_mean", the output averaged
+            over time: (1, D).
+        dtype: "float32", or "float16": half the size, relative error up to 5e-4.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: Training would change the features, float16 cannot hold them, or the encoder
+            has none of that kind.
+    """
+    if kind not in KINDS or dtype not in ("float32", "float16"):
+        raise ValueError(f"{kind=}: one of {', '.join(KINDS)}; {dtype=}: float32 or float16")
+    lower = ("cnn",) if getattr(encoder, "freeze_layers", 0) else ()
+    if encoder.freeze not in {"cnn": ("all", "cnn"), "lower": lower}.get(kind, ("all",)):
+        raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
+    if kind == "cnn" and not hasattr(encoder, "extract"):
+        raise ValueError(f"{kind=}: {encoder.family} has no CNN to store; take kind='frames'")
+    weights = encoder.digest(kind if kind in ("cnn", "lower") else "all")
+    source = records.source_digest(SOURCES)
+    what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
+    name = records.digest([weights, store.digest(), source, key, what, dtype], 24)
+    path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if (stored := read(path)) is None:
+            with closing(_each(encoder, store, kind)) as clips:  # threads are as before at once
+                bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
+                write(path, bar, dtype=dtype)
+            stored = read(path)
+    if stored is None:
+        raise OSError(f"{path} does not read back as written. Check the disk.")
+    return stored
+
+
+def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.ndarray]:
+    """Features of every clip in order; on a CPU, as many batches at a time as there are cores."""
+    on_cpu = next(encoder.parameters()).device.type == "cpu"
+    workers, before = joblib.cpu_count() if on_cpu else 1, torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for start in range(0, len(store), CHUNK):  # a map over all would hold all results
+                rows = range(start, min(start + CHUNK, len(store)))
+                yield from _chunk(encoder, [encoder.prepare(store[i]) for i in rows], kind, pool)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _chunk(
+    encoder: torch.nn.Module, items: list[np.ndarray], kind: str, pool: ThreadPoolExecutor
+) -> list[np.ndarray]:
+    """Features of prepared clips, in their order; those of like length share a batch."""
+    leaks = getattr(encoder, "padding_leaks", False)
+    size, quantum = (1, 1) if leaks else (TOGETHER, QUANTUM[encoder.modality])
+    order = sorted(range(len(items)), key=lambda i: len(items[i]))
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    found = pool.map(lambda b: _batch(encoder, [items[i] for i in b], kind, quantum), batches)
+    clips = dict(zip(order, (clip for batch in found for clip in batch), strict=True))
+    return [clips[i] for i in range(len(items))]
+
+
+@torch.no_grad()
+def _batch(
+    encoder: torch.nn.Module, items: list[np.ndarray], kind: str, quantum: int
+) -> list[np.ndarray]:
+    """Features (T, D) of each prepared clip of a batch."""
+    lengths = torch.tensor([len(item) for item in items])
+    x = pad_sequence([torch.from_numpy(item) for item in items], batch_first=True)
+    x = functional.pad(x, (0, -x.shape[1] % quantum)).to(next(encoder.parameters()).device)
+    if hasattr(encoder, "extract"):
+        x, lengths = encoder.extract(x, lengths)  # (B, T, Dc)
+    if kind != "cnn":
+        encoded = getattr(encoder, "contextualize", encoder)(x, lengths)
+        x, lengths = encoded.frames, encoded.lengths
+        if kind in ("lower", "layers", "layers_mean"):
+            states = encoder.freeze_layers + 1 if kind == "lower" else None
+            x = torch.stack(encoded.layers[:states], 2)  # (B, T, K, D)
+    clips = [clip[:n].float() for clip, n in zip(x, lengths.tolist(), strict=True)]
+    if kind == "layers_mean":
+        clips = [clip.mean(0) for clip in clips]  # (L + 1, D)
+    elif kind == "output_mean":
+        clips = [clip.mean(0, keepdim=True) for clip in clips]  # (1, D)
+    return [clip.flatten(1).cpu().numpy() for clip in clips]

@@ -1,0 +1,158 @@
+"""What an experiment learns from and is judged by: a corpus located, divided and decoded.
+
+recipe -> manifest (`locate`) -> roles and labels (`assign`) -> waves in memory (`load`)
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from serlib import records
+from serlib.corpora.demo import corpus as demo_corpus
+from serlib.data import manifest, splits, tables
+from serlib.data.stores import WaveStore
+from serlib.recipes.recipe import Recipe, RecipeError
+
+SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
+
+
+@dataclass(frozen=True)
+class Data:
+    """The utterances of one experiment: labeled, divided, decoded."""
+
+    table: pd.DataFrame  # manifest rows with columns `role` and `label`
+    store: WaveStore
+    counts: np.ndarray  # (C,) training utterances per class
+
+    def rows(self, role: str) -> np.ndarray:
+        """Positions of the utterances of one role."""
+        return np.flatnonzero(self.table["role"].to_numpy() == role)
+
+
+def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
+    """The manifest of a recipe's corpus and the folder its paths start from."""
+    path, root = _place(recipe.corpus, recipe.data_root)
+    df, name = _manifest(path, path.stat().st_mtime_ns)
+    return df.copy(), demo_corpus.make(df, digest=name) if root is None else root
+
+
+def digest(recipe: Recipe) -> str:
+    """The digest of a recipe's manifest, whose content decides a result."""
+    path, _ = _place(recipe.corpus, recipe.data_root)
+    return _manifest(path, path.stat().st_mtime_ns)[1]
+
+
+def taught(recipe: Recipe) -> Recipe:
+    """The recipe with those of its classes that its corpus can teach, and so what it builds on.
+
+    A class without an utterance to train on is none that a model can know, and no score should
+    wait for it: IEMOCAP, for one, has no contempt. What is left out is printed, once. Where train
+    is released as such, it decides; else all utterances do, as each is trained on in some fold:
+    then all folds have the same classes, even if a rare one is not in every fold's train.
+
+    Raises:
+        RecipeError: If there is no manifest, or fewer than two classes are left.
+    """
+    path, root = _place(recipe.corpus, recipe.data_root)
+    if root is None:  # the demo corpus teaches all
+        return recipe
+    classes = _taught(path, path.stat().st_mtime_ns, recipe.classes, recipe.merge)
+    recognizer = None if recipe.recognizer is None else taught(recipe.recognizer)
+    if (classes, recognizer) == (recipe.classes, recipe.recognizer):
+        return recipe
+    return recipe.change(classes=classes, recognizer=recognizer)
+
+
+@functools.lru_cache(maxsize=32)
+def _taught(path: Path, stamp: int, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
+    df, _ = _manifest(path, stamp)
+    if splits.usual(df) in ("official", "dev_as_test"):
+        df = df[df["split"] == "train"]
+    found = set(manifest.label_ids(df, classes, dict(merge)))
+    kept = tuple(name for i, name in enumerate(classes) if i in found)
+    if len(kept) < 2:
+        there = ", ".join(sorted(df["emotion"].dropna().unique())) or "none"
+        raise RecipeError(
+            f"{path.name} has {', '.join(kept) or 'nothing'} to train on, of {', '.join(classes)}; "
+            f"its emotions are {there}: two classes are needed, check the map of its labels"
+        )
+    if kept != classes:
+        lost = ", ".join(name for name in classes if name not in kept)
+        print(f"{path.stem}: no {lost} to train on; the classes are {', '.join(kept)}")
+    return kept
+
+
+def _place(corpus: str, data_root: str) -> tuple[Path, Path | None]:
+    """Where a corpus's manifest is, and its root (None: the demo corpus's, in the cache)."""
+    if corpus == "demo":
+        return demo_corpus.MANIFEST, None
+    if not data_root:
+        raise RecipeError(f"corpus={corpus!r} needs data_root, the folder of the corpus")
+    path = Path(corpus)
+    if path.suffix not in (".csv", ".jsonl"):
+        path = Path(data_root) / f"{corpus}.csv"
+    if not path.exists():
+        make = f"serlib manifest build {path.stem} --root {data_root} --out {path}"
+        raise RecipeError(f"no manifest {path}; make it ({make}) or name another one")
+    return path, Path(data_root)
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
+    """A manifest and its digest, read again when the file changes."""
+    df = tables.read(path)
+    return df, tables.digest(df)
+
+
+def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
+    """Rows that take part, with `role` (train, dev, test) and `label`; leaks are refused."""
+    df = df.assign(
+        role=splits.protocol(
+            df, recipe.protocol, fold=recipe.fold, seed=recipe.seed, allow_leaks=recipe.allow_leaks
+        ),
+        label=manifest.label_ids(df, recipe.classes, dict(recipe.merge)),
+    )
+    df = df[df["role"].notna() & (df["label"] >= 0)]
+    if recipe.profile == "smoke":
+        roles = [(df[df["role"] == role], n) for role, n in SMOKE.items()]
+        df = pd.concat([rows.iloc[:: max(1, len(rows) // n)].head(n) for rows, n in roles])
+    df = df.reset_index(drop=True)
+    part = {role: df[df["role"] == role] for role in ("train", "dev", "test")}
+    for role, rows in part.items():
+        if rows.empty:
+            raise RecipeError(f"protocol {recipe.protocol!r} leaves no labeled {role} utterances")
+    if not recipe.allow_leaks:
+        splits.assert_disjoint(part["train"], part["dev"], part["test"])
+    return df
+
+
+def load(recipe: Recipe, *, progress: bool = True) -> Data:
+    """Read, divide and decode the data of a recipe."""
+    recipe = taught(recipe)
+    df, root = locate(recipe)
+    table = assign(recipe, df)
+    store = _store(recipe, table, root, progress)
+    counts = np.bincount(
+        table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
+    )
+    return Data(table, store, counts)
+
+
+_STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
+
+
+def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> WaveStore:
+    key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
+    if key not in _STORES:
+        _STORES.clear()
+        if recipe.max_seconds is not None:
+            long = table["length"] > recipe.max_seconds
+            end = table["start"].fillna(0.0) + recipe.max_seconds
+            table = table.assign(end=table["end"].mask(long, end))
+        _STORES[key] = WaveStore.from_manifest(table, root, progress=progress)
+    return _STORES[key]

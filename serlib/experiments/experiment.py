@@ -1,0 +1,289 @@
+"""From a recipe to its result: a system trained on `serlib.data`, test scored once.
+
+`run` trains an experiment, or reads it if it was done before. An experiment is known by a hash of
+its recipe, the manifest, the package's source and the encoder's weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+
+from serlib import records
+from serlib.data import batching
+from serlib.experiments import dataset, floors
+from serlib.experiments.dataset import Data, load
+from serlib.experiments.dataset import digest as data_digest
+from serlib.experiments.inputs import default_device, encoder_inputs, stream_inputs, transcripts
+from serlib.models import fusion
+from serlib.models.encoders.load import load_encoder
+from serlib.models.recognizer import SER, ModelConfig
+from serlib.recipes.recipe import GUESSERS, Recipe, RecipeError
+from serlib.tasks.loss import gradient_cosine, task_losses, total_loss
+from serlib.tasks.targets import task_targets
+from serlib.training import evaluation, loop, processes, selection, speed
+
+TRAINED = ("fine-tune", "fusion")
+TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
+DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
+
+
+def record(recipe: Recipe) -> records.Run:
+    """The run folder of a recipe, finished or not."""
+    key, config = identity(recipe)
+    return records.Run.open(records.home() / "runs", config, key=key)
+
+
+def identity(recipe: Recipe) -> tuple[str, dict]:
+    """The name of a recipe's run folder, and its config; nothing is written."""
+    recipe = dataset.taught(recipe)
+    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
+    return f"{recipe.system}-{records.digest([config, _sources(recipe)])}", config
+
+
+def _nameless(recipe: Recipe | None) -> dict | None:
+    """A recipe, and those it builds on, without the names, which decide nothing."""
+    if recipe is None:
+        return None
+    before = {"start": _nameless(recipe.start), "recognizer": _nameless(recipe.recognizer)}
+    return asdict(recipe) | {"name": None} | before
+
+
+def needs(recipe: Recipe) -> list[Recipe]:
+    """The recipes that must have run before this one: what it starts from, or only predicts with.
+
+    Those may have needs of their own.
+    """
+    if recipe.transcript != "manifest":
+        return [*filter(None, [recipe.recognizer]), _taught(recipe)]
+    return [] if recipe.start is None else [recipe.start]
+
+
+def _taught(recipe: Recipe) -> Recipe:
+    """The recipe of the training that a recipe with other transcripts predicts with."""
+    return replace(recipe, transcript="manifest", recognizer=None)
+
+
+def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
+    """Train and test one experiment, or read it if it was done before.
+
+    The epoch, or the floor's penalty, is chosen on dev; test is scored once, afterwards. A second
+    process that asks for the same run waits for the first and reads its result. Processes that
+    `accelerate launch` started do it together.
+    """
+    recipe = dataset.taught(recipe)
+    if processes.count() > 1:
+        return _run_together(recipe, progress)
+    found = record(recipe)
+    if found.done:
+        return found
+    with found.lock():
+        if not found.done:
+            _work(recipe, found, progress)
+    return found
+
+
+def _run_together(recipe: Recipe, progress: bool) -> records.Run:
+    """As `run`, by several processes: the first writes, and its word on what is done counts."""
+    for before in needs(recipe):
+        run(before, progress=progress)
+    with processes.one_first():
+        found = record(recipe)
+    with found.lock() if processes.main() else nullcontext():
+        if not processes.say(found.done):
+            _work(recipe, found, progress and processes.main())
+        processes.gather("done")
+    return found
+
+
+def _work(recipe: Recipe, found: records.Run, progress: bool) -> None:
+    """Do what a recipe asks; one of several processes writes."""
+    if not (trains := recipe.system in TRAINED) and not processes.main():
+        return
+    with processes.one_first() if trains else nullcontext():
+        data = load(recipe, progress=progress)
+    if not trains:
+        predictions, facts = floors.fit(recipe, data, progress)
+    else:
+        system = _fine_tune if recipe.transcript == "manifest" else _reread
+        predictions, facts = system(recipe, data, found, progress)
+    if not processes.main():
+        return
+    speaker = data.table.set_index("key")["speaker"]
+    scores = {}
+    for role, table in predictions.items():
+        table["speaker"] = speaker.reindex(table.index)
+        found.save_predictions(role, table)
+        scores[role] = evaluation.score(table, len(recipe.classes))
+    found.finish({**scores, **facts})
+    shutil.rmtree(found.path / "checkpoint", ignore_errors=True)  # of no more use
+
+
+def trained(recipe: Recipe) -> SER | fusion.Fusion:
+    """The model of a run with the weights of its best epoch, in eval mode; trained if need be."""
+    return restore(run(_taught(recipe)))
+
+
+def restore(run: records.Run) -> SER | fusion.Fusion:
+    """A finished run's model in eval mode, not compiled, from its folder; no frozen experts."""
+    about = records.read_json(run.path / "model.json")
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
+    if "widths" in about:
+        config = fusion.FusionConfig(**settings)
+        tuned = fusion.load(config, names=config.tuned)
+        model = fusion.Fusion(config, about["widths"], tuned=tuned)
+    else:
+        model = SER(ModelConfig(**settings | {"compile": False}), n_speakers=len(about["speakers"]))
+    model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
+    return model.eval()
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    """What decides a result beside the recipe: the package's source and the encoders' weights."""
+    if recipe.system in ("svm", *GUESSERS):
+        return [records.source_digest()]
+    names = recipe.model.experts if recipe.system == "fusion" else [recipe.model.encoder]
+    weights = [_weights(name, recipe.model.random_init) for name in names]
+    heard = [] if recipe.recognizer is None else _sources(recipe.recognizer)
+    return [records.source_digest(), *weights, *heard]
+
+
+@functools.cache
+def _weights(name: str, random_init: bool) -> str:
+    return load_encoder(name, random_init=random_init).digest()
+
+
+def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Train a model on train, keep its best epoch on dev, and predict dev and test."""
+    wanted = recipe.model.tasks
+    targets, speakers = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
+    model, about, clips, quantum = _build(recipe, data, targets, len(speakers), progress)
+    about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
+    if processes.main():
+        records.write_json(record.path / "model.json", about)
+    _start(model, recipe, progress)
+    plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
+
+    def batches(role: str, chosen: list[list[int]]) -> batching.Batches:
+        rows = data.rows(role)
+        return clips.batches([rows[batch] for batch in chosen], quantum)
+
+    def share(epoch: int) -> batching.Batches:
+        return batches("train", plan["train"].epoch(epoch, **processes.place()))
+
+    def predict(model, role: str) -> pd.DataFrame:
+        mine = batches(role, processes.share(plan[role].epoch(0)))
+        table = evaluation.predict(model, mine, precision=recipe.train.precision)
+        return evaluation.together(table, data.table["key"].iloc[data.rows(role)])
+
+    judged: list[pd.DataFrame] = []  # dev after each epoch since a process began or went on
+
+    def judge(model) -> dict[str, float]:
+        judged.append(table := predict(model, "dev"))
+        scores = evaluation.score(table, len(recipe.classes))
+        if "hypothesis" in table and processes.main():
+            heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
+            record.save_predictions(f"dev_epoch_{len(record.history()) + 1:03d}", heard)
+        if {"macro_f1", "ccc"} <= set(scores):
+            scores["both"] = (scores["macro_f1"] + scores["ccc"]) / 2
+        if getattr(model, "layer_sum", None) is not None:
+            scores |= {f"layer_{i}": w for i, w in enumerate(model.layer_sum.weights.tolist())}
+        if recipe.diagnose:
+            dev, terms = plan["dev"].epoch(0), task_losses(recipe.loss, wanted, data.counts)
+            some = batches("dev", dev[:: max(1, len(dev) // DIAGNOSED)])
+            scores |= gradient_cosine(model, terms, some)
+        return scores
+
+    history = loop.fit(
+        model, total_loss(recipe.loss, wanted, data.counts), share, judge,
+        replace(recipe.train, seed=recipe.seed), record, progress,
+    )  # fmt: skip
+    facts = _transcripts(data, targets) | {"throughput": speed.summary(history)}
+    dev = selection.of_selected(judged, history.to_dict("records"), recipe.train.select)
+    dev = predict(model, "dev") if dev is None else dev
+    return {"dev": dev, "test": predict(model, "test")}, facts
+
+
+def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):
+    """The model before training, what to restore it from, its clips and their quantum."""
+    about = {"model": asdict(recipe.model)}
+    if recipe.system == "fine-tune":
+        model = SER(recipe.model, n_speakers=n_speakers, seed=recipe.seed)
+        return model, about, *encoder_inputs(recipe, data, model.encoder, targets, progress)
+    experts = fusion.load(recipe.model, seed=recipe.seed)
+    widths = {name: encoder.width for name, encoder in experts.items()}
+    tuned = {name: experts[name] for name in recipe.model.tuned}
+    model = fusion.Fusion(recipe.model, widths, seed=recipe.seed, tuned=tuned)
+    texts = transcripts(recipe, data)
+    clips, quantum = stream_inputs(experts, data, texts, targets=targets, progress=progress)
+    return model, about | {"widths": widths}, clips, quantum
+
+
+def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
+    """Give a model the weights that its recipe starts from, all of them."""
+    if recipe.start is None:
+        return
+    path = run(recipe.start, progress=progress).path / "model.safetensors"
+    weights, own = safetensors.torch.load_file(path), model.state_dict()
+    # An expert that was frozen before is in the same state as when it was loaded.
+    weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}
+    shapes = [{name: tuple(x.shape) for name, x in state.items()} for state in (weights, own)]
+    if wrong := sorted(dict(shapes[0].items() ^ shapes[1].items())):
+        there, here = (shape.get(wrong[0], "not there") for shape in shapes)
+        raise RecipeError(
+            f"{recipe.name!r} cannot start from {recipe.start.name!r}: {len(wrong)} weights do not "
+            f"fit, such as {wrong[0]}, {there} where {here} is needed; give both the same model"
+        )
+    model.load_state_dict(weights)
+
+
+def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+    """Predict dev and test with a trained fusion, whose experts of text read something else."""
+    base, heard = run(_taught(recipe), progress=progress), {}
+    if recipe.recognizer is not None:
+        source = run(recipe.recognizer, progress=progress)
+        for role in ("dev", "test"):
+            heard |= source.predictions(role)["hypothesis"].to_dict()
+    model, experts = restore(base), fusion.load(recipe.model, seed=recipe.seed)
+    if all(encoder.modality == "speech" for encoder in experts.values()):
+        raise RecipeError(f"transcript={recipe.transcript!r}: none of the experts reads text")
+    experts |= {name: model.encoders[fusion.key(name)] for name in recipe.model.tuned}
+    targets, _ = task_targets(data.table, recipe.model.tasks, recipe.speaker_labels, recipe.seed)
+    clips, quantum = stream_inputs(
+        experts, data, transcripts(recipe, data, heard),
+        targets=targets, roles=("dev", "test"), progress=progress,
+    )  # fmt: skip
+    found = {}
+    for role in ("dev", "test"):
+        rows = data.rows(role)
+        plan = [rows[batch] for batch in processes.share(_plan(recipe, data, role).epoch(0))]
+        batches, device = clips.batches(plan, quantum), default_device()
+        precision = recipe.train.precision
+        table = evaluation.predict(model, batches, device, precision=precision)
+        found[role] = evaluation.together(table, data.table["key"].iloc[rows])
+    return found, {"model": base.path.name}
+
+
+def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:
+    return batching.DurationBatchSampler(
+        data.store.durations[data.rows(role)],
+        budget_seconds=recipe.train.budget_seconds,
+        seed=recipe.seed,
+        max_clips=recipe.max_clips if role == "train" else None,
+        shuffle=role == "train",
+    )
+
+
+def _transcripts(data: Data, targets: dict[str, np.ndarray]) -> dict[str, float]:
+    """How many clips of train speech recognition learns from."""
+    if "n_tokens" not in targets:
+        return {}
+    usable = targets["n_tokens"][data.rows("train")] > 0
+    return {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}

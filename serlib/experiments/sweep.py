@@ -1,0 +1,275 @@
+"""Many runs: train what is missing, read what is there, and summarize over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from serlib import records
+from serlib.experiments import dataset, experiment
+from serlib.experiments.inputs import store_frames
+from serlib.metrics import intervals, measures
+from serlib.recipes.recipe import GUESSERS, Recipe
+from serlib.tasks import attributes
+from serlib.tasks.answers import task_ratio
+
+METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Finished runs of one sweep, in the order asked for."""
+
+    recipes: tuple[Recipe, ...]
+    runs: tuple[records.Run, ...]
+
+    def __len__(self) -> int:
+        """How many runs."""
+        return len(self.runs)
+
+    def __add__(self, other: Runs) -> Runs:
+        """Both sweeps' runs, each once under its name, so that they can be compared."""
+        pairs = [*zip(self.recipes, self.runs, strict=True)]
+        known = {(r.name, run.path) for r, run in pairs}
+        others = zip(other.recipes, other.runs, strict=True)
+        pairs += [(r, run) for r, run in others if (r.name, run.path) not in known]
+        return Runs(tuple(r for r, _ in pairs), tuple(run for _, run in pairs))
+
+    def named(self, name: str) -> Runs:
+        """The runs of one name, usually one per seed.
+
+        Raises:
+            KeyError: If no run has that name.
+        """
+        at = [i for i, r in enumerate(self.recipes) if r.name == name]
+        if not at:
+            raise KeyError(f"no run is named {name!r}; there are {', '.join(self.names())}")
+        return Runs(tuple(self.recipes[i] for i in at), tuple(self.runs[i] for i in at))
+
+    def together(self, *names: str) -> Runs:
+        """The runs of several names, name by name, with only the seeds that all of them have.
+
+        So they can be compared in pairs: where one name ran with more seeds, the others are left
+        out.
+
+        Raises:
+            KeyError: If no run has one of the names.
+            ValueError: If the names have no seed in common, or none is given.
+        """
+        groups = [self.named(name) for name in dict.fromkeys(names)]
+        seeds = {group.names()[0]: {r.seed for r in group.recipes} for group in groups}
+        common = set.intersection(*seeds.values()) if seeds else set()
+        if not common:
+            found = "; ".join(f"{name}: {sorted(s)}" for name, s in seeds.items())
+            raise ValueError(f"no seed that all names have: {found or 'no names were given'}")
+        pairs = [p for g in groups for p in zip(g.recipes, g.runs, strict=True)]
+        kept = [(recipe, run) for recipe, run in pairs if recipe.seed in common]
+        return Runs(*(tuple(column) for column in zip(*kept, strict=True)))
+
+    def names(self) -> list[str]:
+        """The names, each once, in order."""
+        return list(dict.fromkeys(r.name for r in self.recipes))
+
+    def predictions(self, name: str, role: str = "test") -> list[pd.DataFrame]:
+        """The tables of predictions of one name, one per seed.
+
+        Raises:
+            ValueError: If the runs were scored on different utterances.
+        """
+        return self._tables(name, role=role)[0]
+
+    def _tables(self, *names: str, role: str) -> list[list[pd.DataFrame]]:
+        """The tables of each name, which must all be of the same utterances."""
+        found = [[run.predictions(role) for run in self.named(name).runs] for name in names]
+        first, *others = (table for tables in found for table in tables)
+        if any(list(table.index) != list(first.index) for table in others):
+            raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
+        return found
+
+    def stacked(self, name: str, role: str = "test") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Truth (U,), predictions (S, U) over the seeds of one name, and talkers (U,)."""
+        tables = self.predictions(name, role)
+        predictions = np.stack([t["prediction"].to_numpy() for t in tables])
+        return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
+
+    def interval(self, name: str, metric: str, role: str = "test") -> intervals.Interval:
+        """Mean over seeds with its 95 % interval over talkers and seeds.
+
+        Metrics are those of `METRICS`, and of other tasks those of `task_ratio` and
+        `attributes.MEASURES`.
+        """
+        return self._bootstrap(metric, role, name)
+
+    def _bootstrap(self, metric: str, role: str, *names: str) -> intervals.Interval:
+        """Interval of one name's metric, or of the second's minus the first's."""
+        found, systems = self._tables(*names, role=role), []
+        seeds = max(len(tables) for tables in found)
+        for tables in found:
+            if metric in METRICS:
+                parts = [(table["prediction"].to_numpy(),) for table in tables]
+            elif metric in attributes.MEASURES:
+                parts = [(attributes.moments(table),) for table in tables]
+            else:
+                parts = [task_ratio(table, metric) for table in tables]
+            parts = parts * seeds if len(parts) == 1 else parts
+            systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
+        truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        if metric in attributes.MEASURES:
+            sums = [x for (x,) in systems]
+            return intervals.bootstrap_sums(attributes.MEASURES[metric], sums, speakers)
+        if metric not in METRICS:
+            return intervals.bootstrap_ratio(systems, speakers)
+        bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
+        predictions, c = [x for (x,) in systems], len(self.named(names[0]).recipes[0].classes)
+        return bootstrap(METRICS[metric], truth, *predictions, speakers, n_classes=c)
+
+    def summary(
+        self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
+    ) -> pd.DataFrame:
+        """One row per name: the number of runs, and each metric with its 95 % interval."""
+        rows = {
+            name: {"runs": len(self.named(name))}
+            | {m: self.interval(name, m, role) for m in metrics_}
+            for name in self.names()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def difference(self, a: str, b: str, metric: str, role: str = "test") -> intervals.Interval:
+        """Paired interval of metric(b) - metric(a) on the same talkers and seeds.
+
+        A system that ran once (a floor has no seeds) is compared with every seed of the other.
+        """
+        return self._bootstrap(metric, role, a, b)
+
+    def confusion(self, name: str, role: str = "test") -> np.ndarray:
+        """Confusion counts (C, C) summed over the seeds of one name."""
+        truth, predictions, _ = self.stacked(name, role)
+        c = len(self.named(name).recipes[0].classes)
+        return sum(measures.confusion(truth, p, c) for p in predictions)
+
+    def histories(self, name: str) -> list[pd.DataFrame]:
+        """Learning curves, one table per seed."""
+        return [run.history() for run in self.named(name).runs]
+
+
+def sweep(
+    asked: Iterable[Recipe],
+    scheduler: Any = None,
+    *,
+    progress: bool = True,
+    workers: int | None = None,
+) -> Runs:
+    """Run recipes; finished ones are read, so a killed sweep goes on where it was.
+
+    Small models do not keep several processor cores busy, so without a GPU as many runs go side by
+    side as there are cores, each on one thread; a run that is alone has one, too, so that its last
+    bits are those of a sweep. With one core they follow each other in this process.
+
+    Args:
+        asked: What to run.
+        scheduler: Address of a `dask.distributed` scheduler, a cluster, or a client: its workers
+            train, and this process reads the results. They must share $SERLIB_HOME; see
+            `serlib.experiments.cluster`. None trains here.
+        progress: A bar over the runs. A run that is alone has its own, and so has each on a GPU.
+        workers: Processes; None takes one with a GPU, else one per core that this process may use,
+            at most four.
+    """
+    asked = tuple(dataset.taught(recipe) for recipe in asked)
+    if before := [first for r in asked for first in experiment.needs(r)]:
+        sweep(before, scheduler, progress=progress, workers=workers)
+    missing = _missing(asked)
+    workers = _workers(workers)
+    if scheduler is not None and missing:
+        _on_cluster(missing, scheduler, progress)
+    elif workers > 1 and len(missing) > 1:
+        if missing[0].corpus == "demo":
+            dataset.locate(missing[0])  # speak the corpus once, before all ask for it
+        encode(missing, workers=workers)
+        with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
+            parallel = joblib.Parallel(return_as="generator_unordered")
+            done = parallel(joblib.delayed(_train)(r) for r in missing)
+            for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
+                pass
+    else:
+        several, gpu = progress and len(missing) > 1, torch.cuda.is_available()
+        for recipe in tqdm(missing, "train", unit="run", disable=not several):
+            with _one_thread(recipe):
+                experiment.run(recipe, progress=progress and (gpu or not several))
+    return Runs(asked, tuple(experiment.run(r, progress=progress) for r in asked))
+
+
+def encode(asked: Iterable[Recipe], *, workers: int | None = None) -> None:
+    """Store the frames of all frozen experts that fusions among these recipes listen to.
+
+    A sweep does so before it trains; a single run makes what it lacks, one expert after the other.
+
+    Args:
+        asked: Recipes; those of other systems are passed over.
+        workers: As in `sweep`: so many experts at a time.
+    """
+    pairs = _frozen(asked)
+    if _workers(workers) == 1 or len(pairs) < 2:
+        for pair in pairs:
+            store_frames(*pair)
+        return
+    dataset.locate(pairs[0][0])
+    with joblib.parallel_config("loky", n_jobs=_workers(workers), inner_max_num_threads=1):
+        joblib.Parallel()(joblib.delayed(store_frames)(*pair) for pair in pairs)
+
+
+def _on_cluster(missing: list[Recipe], scheduler: Any, progress: bool) -> None:
+    """Store what frozen experts say, then train, both by the workers of a scheduler."""
+    from serlib.experiments import cluster  # needs an extra, `pip install 'serlib[cluster]'`
+
+    if missing[0].corpus == "demo":
+        dataset.locate(missing[0])  # speak the corpus once, before all ask for it
+    if pairs := _frozen(missing):
+        cluster.encode(pairs, scheduler)
+    cluster.train(missing, scheduler, progress=progress)
+
+
+def _frozen(asked: Iterable[Recipe]) -> list[tuple[Recipe, str]]:
+    """Frozen experts that fusions listen to, each once, with a recipe that has it."""
+    found = {}
+    for recipe in asked:
+        if recipe.system == "fusion" and recipe.transcript == "manifest":
+            for name in recipe.model.frozen:
+                found.setdefault((name, recipe.model.n_layers, recipe.model.random_init), recipe)
+    return [(recipe, name) for (name, *_), recipe in found.items()]
+
+
+def _missing(asked: Iterable[Recipe]) -> list[Recipe]:
+    """Those that are yet to be fitted, or predicted with, one per run; a guess costs nothing."""
+    found = {experiment.record(r): r for r in asked if r.system not in GUESSERS}
+    return [recipe for run, recipe in found.items() if not run.done]
+
+
+def _workers(asked: int | None) -> int:
+    """How many processes: what was asked for, else one with a GPU and one per core without."""
+    if asked is not None:
+        return asked
+    return 1 if torch.cuda.is_available() else min(joblib.cpu_count(), 4)
+
+
+@contextmanager
+def _one_thread(recipe: Recipe) -> Iterator[None]:
+    """One thread for a small model on a CPU; the number before is restored."""
+    before = torch.get_num_threads()
+    small = recipe.profile != "full" and not torch.cuda.is_available()
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _train(recipe: Recipe) -> None:
+    experiment.run(recipe, progress=False)

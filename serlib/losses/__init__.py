@@ -1,0 +1,1 @@
+"""Losses, each one readable function with its formula: classes, contrast, CTC, numbers."""

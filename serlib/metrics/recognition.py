@@ -1,0 +1,80 @@
+"""Error rates of recognized speech: words and characters, against what was said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions of one clip, and the units of its reference.
+
+    Args:
+        unit: "words" or "characters".
+        reference: What was said.
+        hypothesis: What was heard.
+
+    >>> edits("words", "a b c", "a x c d")
+    (2, 3)
+    """
+    import jiwer
+
+    reference, hypothesis = (" ".join(text.split()) for text in (reference, hypothesis))
+    found = getattr(jiwer, f"process_{unit}")(reference, hypothesis)
+    missed = found.substitutions + found.deletions
+    return missed + found.insertions, missed + found.hits
+
+
+def words_heard(reference: str, hypothesis: str) -> list[bool]:
+    """For each word of a reference, whether the hypothesis has it in its place.
+
+    "In its place" is as the alignment of `wer` has it, which makes the fewest errors.
+
+    >>> words_heard("a b c", "a x c d")
+    [True, False, True]
+    """
+    import jiwer
+
+    words = reference.split()
+    heard = [False] * len(words)
+    if words:
+        found = jiwer.process_words(" ".join(words), " ".join(hypothesis.split()))
+        for chunk in found.alignments[0]:
+            if chunk.type == "equal":
+                for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
+                    heard[i] = True
+    return heard
+
+
+def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
+
+    Split at whitespace and compared as they are: fold case and drop punctuation first. Can exceed
+    1. Words heard where the reference is empty are insertions; NaN if all references are empty.
+
+    >>> wer(["a b c", ""], ["a x c", "d"])  # (1 + 1) / 3
+    0.6666666666666666
+    """
+    return _error_rate("words", references, hypotheses)
+
+
+def cer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Character error rate of a corpus: as `wer`, over characters; one space between words counts.
+
+    >>> cer(["ab cd"], ["ab  d"])  # the second space folds into the first
+    0.2
+    """
+    return _error_rate("characters", references, hypotheses)
+
+
+def _error_rate(unit: str, references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Edits over reference units, from jiwer's alignments."""
+    if isinstance(references, str) or len(references) != len(hypotheses):
+        raise ValueError("references and hypotheses must be two lists of texts of equal length")
+    if not any(text.split() for text in references):
+        return math.nan
+    pairs = zip(references, hypotheses, strict=True)
+    wrong, units = np.sum([edits(unit, *pair) for pair in pairs], axis=0)
+    return float(wrong / units)

@@ -1,0 +1,1 @@
+"""Models: encoders, pooling, heads, co-attention, the recognizer and the fusion of experts."""

@@ -1,0 +1,258 @@
+"""What all encoders share: finding a checkpoint's folder, reading it, and what comes out of it.
+
+A folder is an ordinary one of Hugging Face: ``config.json``, weights in safetensors, and a
+``preprocessor_config.json`` (speech) or ``tokenizer.json`` (text). `load` is the door.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import serlib
+from serlib import records
+
+DEMO = Path(serlib.__file__).parent / "corpora" / "demo" / "encoders"
+CONFIG, EXTRACTOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
+# Not model*.safetensors: some publish a second set of weights beside, such as model.fp32-*.
+WEIGHTS = ("model.safetensors", "model-*.safetensors")
+SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta",)
+FAMILIES = SPEECH + TEXT
+# Settings that act in training only, or not at all.
+_NO_MATTER = re.compile("_|.*(drop|mask_|spec_|version|dtype)")
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be loaded as asked; the message names the fix."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder hands on; padded frames are zero. For text, a frame is a token.
+
+    Attributes:
+        frames: (B, T, D), the output. Equal to ``layers[-1]``, except in pre-norm models (Whisper,
+            and wave models with "stable layer norm", the large checkpoints), where it is the final
+            LayerNorm of that.
+        lengths: (B,) int64, valid frames; on the CPU, where no GPU waits for them to be read.
+        layers: L + 1 tensors (B, T, D). ``layers[0]`` is the input of the first transformer layer
+            (features plus positions), ``layers[i]`` the output of layer i before any final
+            LayerNorm, as in transformers 5 (version 4 normalized the last one).
+    """
+
+    frames: Tensor
+    lengths: Tensor
+    layers: tuple[Tensor, ...]
+
+
+class Pretrained(nn.Module):
+    """A pre-trained model behind the interface of all encoders; ``load_encoder`` makes it.
+
+    Attributes:
+        family: The checkpoint's model type.
+        modality: "speech" or "text".
+        width: D.
+        n_layers: L.
+        freeze: What is not trained, "cnn", "all" or "none".
+        freeze_layers: With "cnn", how many of the lowest layers are not trained either.
+        facts: What was loaded, and how; plain values.
+    """
+
+    modality = "speech"
+    pre_norm = False
+    freeze_layers = 0
+
+    def __init__(self, model: nn.Module, freeze: str) -> None:
+        """Wrap a transformers model, and freeze all of it if so asked."""
+        super().__init__()
+        self.model, self.freeze, config = model, freeze, model.config
+        self.family, self.width = config.model_type, config.hidden_size
+        self.n_layers = config.num_hidden_layers
+        names = ("family", "modality", "freeze", "n_layers", "width")
+        self.facts = {name: getattr(self, name) for name in names}
+        if freeze == "all":
+            model.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Pretrained:
+        """Switch dropout; off for good in a wholly frozen encoder."""
+        return super().train(mode and self.freeze != "all")
+
+    def last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        """The output (B, T, D) that belongs to all L + 1 states."""
+        return layers[-1]
+
+    def stored(self, states: Tensor, lengths: Tensor) -> Encoded:
+        """Go on from stored hidden states (B, T, L + 1, D), whose lengths (B,) are in frames."""
+        lengths = checked(states, lengths, 4, 1, "frames")
+        padded = ~frame_mask(lengths, states.shape[1]).to(states.device)
+        states = states.to(self.model.dtype).masked_fill(padded[..., None, None], 0)
+        layers = states.unbind(2)
+        return Encoded(self.last(layers).masked_fill(padded[..., None], 0), lengths, layers)
+
+    def counted(self, layers: list[Tensor]) -> list[Tensor]:
+        """The states, after a look whether there are L + 1: transformers changes."""
+        if len(layers) != self.n_layers + 1:
+            raise RuntimeError(f"{len(layers)} states from {self.n_layers} layers: model changed.")
+        return layers
+
+    def settings(self) -> str:
+        """What decides the output beside weights and configuration."""
+        return ""
+
+    def digest(self, part: str = "all") -> str:
+        """SHA-256 of the weights and settings that decide the output."""
+        if part != "all":
+            raise ValueError(f"part={part!r}: an encoder of {self.family} has only 'all'.")
+        return content_digest(self.model, self.model.config, self.settings())
+
+
+def content_digest(
+    module: nn.Module, config, settings: str, which: Callable[[str], object] | None = None
+) -> str:
+    """SHA-256 of a module's weights, of settings, and of the configuration that matters.
+
+    ``which`` says of a name in the configuration if it matters; None takes all that decide more
+    than training.
+    """
+    which, values = which or (lambda key: not _NO_MATTER.match(key)), config.to_dict()
+    content = [f"{key}={values[key]}" for key in sorted(values) if which(key)]
+    total, state = hashlib.sha256(f"{content} {settings}".encode()), module.state_dict()
+    if not any(value.any() for name, value in state.items() if "lora_B" in name):
+        # Adapters that have learned nothing yet (see `adapters.add_lora`) change nothing.
+        state = {n.replace("base_layer.", ""): x for n, x in state.items() if "lora_" not in n}
+    for name, value in sorted(state.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def frame_mask(lengths: Tensor, n_frames: int) -> Tensor:
+    """True where a frame is valid: t < lengths[b].
+
+    Args:
+        lengths: (B,) int64, in frames.
+        n_frames: T.
+
+    Returns:
+        (B, T) bool, on the device of lengths.
+
+    >>> frame_mask(torch.tensor([1, 3]), 3).int().tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
+    return torch.arange(n_frames, device=lengths.device) < lengths[:, None]
+
+
+def checked(inputs: Tensor, lengths: Tensor, ndim: int, shortest: int, unit: str) -> Tensor:
+    """Lengths on the CPU, after checking that they fit the inputs (B, N, ...)."""
+    lengths = lengths.cpu()
+    fits = inputs.ndim == ndim and lengths.shape == inputs.shape[:1] and len(lengths) > 0
+    if not fits or lengths.min() < shortest or lengths.max() > inputs.shape[1]:
+        shapes = f"{ndim} dimensions expected, got {tuple(inputs.shape)}"
+        raise ValueError(f"{shapes}; lengths from {shortest} {unit}, got {lengths.tolist()}.")
+    return lengths
+
+
+def locate(name: str | Path, *, weights: bool = True) -> Path:
+    """Folder: shipped, else ``name`` itself, else $SERLIB_HOME/encoders/<name>, else the hub's."""
+    from huggingface_hub import snapshot_download
+
+    filled = records.home() / "encoders" / name
+    folder = next((f for f in (DEMO / name, Path(name), filled) if f.is_dir()), None)
+    if folder is None:
+        wanted = [CONFIG, EXTRACTOR, TOKENIZER, "tokenizer_config.json"]
+        wanted += WEIGHTS if weights else ()
+        try:
+            folder = Path(snapshot_download(str(name), allow_patterns=wanted))
+        except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
+            shipped = ", ".join(sorted(f.name for f in DEMO.glob("*-*")))
+            reason = f"not shipped ({shipped}), no folder, no answer from the hub"
+            fix = _fix(name, filled, "", weights)
+            raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
+        source, target = name, filled
+    else:
+        source = target = folder
+    family = _family(folder) if (folder / CONFIG).is_file() else ""
+    files = {CONFIG: (CONFIG,)}  # and the patterns that stand for one file
+    if family in ("", *FAMILIES):  # else `read_config` has a better word to say
+        files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
+        files |= {"model.safetensors": WEIGHTS} if weights else {}
+    if missing := [file for file, patterns in files.items() if not _any(folder, patterns)]:
+        fix = _fix(source, target, family, weights)
+        raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
+    return folder
+
+
+def _family(folder: Path) -> str | None:
+    about = records.read_json(folder / CONFIG)
+    return about.get("model_type") if isinstance(about, dict) else None
+
+
+def _any(folder: Path, patterns: Collection[str]) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in patterns)
+
+
+def _fix(source: str | Path, target: Path, family: str, weights: bool) -> str:
+    """What to put into a folder, and a command that does it where there is a network."""
+    kind = "AutoTokenizer" if family in TEXT else "AutoFeatureExtractor"
+    about = TOKENIZER if family in TEXT else EXTRACTOR
+    if not family:
+        about += f" (text: {TOKENIZER}, and AutoTokenizer below)"
+    files = [CONFIG, about, *WEIGHTS[: int(weights)]]
+    return (
+        f"Fill {target} with {', '.join(files)}. Where there is a network, or from a "
+        'pytorch_model.bin that you trust:\npython -c "from transformers import AutoModel as M, '
+        f"{kind} as E; s, t = '{source}', '{target}'; "
+        'M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"'
+    )
+
+
+def read_config(folder: Path):
+    """The checkpoint's transformers configuration, of one of `FAMILIES`."""
+    from transformers import AutoConfig
+
+    if (family := _family(folder)) not in FAMILIES:
+        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers checks types with errors of its own
+        raise EncoderError(f"{folder}: {CONFIG} unusable ({error}). Fetch it again.") from error
+
+
+def fill(
+    model: nn.Module,
+    folder: Path,
+    rename: Callable[[str], str],
+    optional: Collection[str] = (),
+) -> None:
+    """Give a model the weights in a folder's safetensors, in the model's own precision.
+
+    Args:
+        model: Its state must be in the folder, whole.
+        folder: With model.safetensors, or else the shards model-*.safetensors.
+        rename: From a name in the folder to the model's. Tensors that the model has no name for
+            (heads, decoders) are not read.
+        optional: Names of the model that may be missing.
+
+    Raises:
+        EncoderError: Weights are damaged, missing, or of another shape.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    whole, weights, wanted = folder / WEIGHTS[0], {}, model.state_dict().keys()
+    try:
+        for file in [whole] if whole.is_file() else sorted(folder.glob(WEIGHTS[1])):
+            with safe_open(file, framework="pt") as tensors:
+                names = ((rename(key), key) for key in tensors.keys())  # noqa: SIM118
+                weights |= {name: tensors.get_tensor(key) for name, key in names if name in wanted}
+        missing = set(model.load_state_dict(weights, strict=False).missing_keys)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise EncoderError(f"{folder}: weights unreadable ({error}). Fetch them again.") from error
+    if missing := sorted(missing - set(optional)):
+        raise EncoderError(f"{folder}: no weights for {missing}. Fetch them again.")

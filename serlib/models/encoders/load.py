@@ -1,0 +1,119 @@
+"""Pre-trained encoders behind one interface.
+
+``load_encoder`` takes wav2vec 2.0, HuBERT and WavLM, Whisper and RoBERTa, which the modules beside
+this one wrap. Each gives a clip the same frames alone and in any batch:
+
+    prepare   one item, a wave (N,) or a text, to an array: what a batch is made of
+    forward   waves (B, N) or token ids (B, S), and lengths (B,), to ``Encoded``
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from serlib.models.encoders import wavlm
+from serlib.models.encoders.checkpoints import (
+    EncoderError,
+    locate,
+    read_config,
+)
+from serlib.models.encoders.roberta import TextEncoder
+from serlib.models.encoders.wav2vec2 import Encoder
+from serlib.models.encoders.whisper import WhisperEncoder
+
+
+def load_encoder(
+    name: str | Path,
+    *,
+    masked_group_norm: bool = True,
+    attention: str = "fused",
+    context: str = "full",
+    freeze: str = "cnn",
+    freeze_layers: int = 0,
+    dropout: float | None = None,
+    spec_augment: float = 0.0,
+    random_init: bool = False,
+    seed: int = 0,
+    n_layers: int | None = None,
+) -> Encoder | WhisperEncoder | TextEncoder:
+    """Load an encoder, in float32 and evaluation mode.
+
+    Args:
+        name: Shipped ("demo-wavlm"), a folder, or on the hub ("microsoft/wavlm-large").
+        masked_group_norm: False lets padding into a clip's features, as the stock wav2vec 2.0,
+            HuBERT and WavLM do.
+        attention: "fused" replaces WavLM's attention by that of `wavlm`, the same but faster and
+            open to adapters; "stock" keeps it.
+        context: What Whisper sees: the "full" one, zeros after the clip included, as in its
+            training; or the "short" one, the clip alone, our variant: cheaper, another result.
+        freeze: What is not trained: the "cnn" (as in the papers; Whisper's are its two
+            convolutions, a text encoder has none), "all" or "none".
+        freeze_layers: With "cnn", so many of the lowest transformer layers are not trained either,
+            nor what is below them. Of wave models, and without SpecAugment, which would change what
+            they see.
+        dropout: Replaces all of the checkpoint's rates; None keeps them.
+        spec_augment: Share of frames hidden in training, in spans (drawn from numpy's RNG). The
+            checkpoint sets the spans' length and their least number: as a rule 2 of 10 frames,
+            which hide 0.4 s of every clip however small the share. In Whisper, as in its stock
+            model, it hides frames of the spectrogram, half as long. Not for text.
+        random_init: Load the architecture only and draw the weights.
+        seed: Decides weights that are drawn; torch's global state is left alone.
+        n_layers: Keep the first layers only. A final LayerNorm stays.
+
+    Raises:
+        EncoderError: Not found, files missing or damaged, unsupported model or option.
+    """
+    if freeze not in ("cnn", "all", "none"):
+        raise EncoderError(f"freeze={freeze!r}: choose cnn, all or none.")
+    if context not in ("full", "short"):
+        raise EncoderError(f"context={context!r}: choose full or short.")
+    if attention not in wavlm.ATTENTIONS:
+        raise EncoderError(f"attention={attention!r}: choose fused or stock.")
+    folder = locate(name, weights=not random_init)
+    config = read_config(folder)
+    kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
+    own = {
+        Encoder: {
+            "masked": masked_group_norm,
+            "attention": attention,
+            "freeze_layers": freeze_layers,
+        },
+        WhisperEncoder: {"context": context},
+    }
+    of_wavlm = attention == "fused" or config.model_type == "wavlm"
+    for option, applies, fix in (
+        ("masked_group_norm=False", masked_group_norm or kind is Encoder, "for wave models"),
+        (f"attention={attention!r}", of_wavlm, "for WavLM"),
+        (f"context={context!r}", context == "full" or kind is WhisperEncoder, "for Whisper"),
+        (f"spec_augment={spec_augment}", not spec_augment or kind is not TextEncoder, "for speech"),
+        (f"freeze_layers={freeze_layers}", not freeze_layers or kind is Encoder, "for wave models"),
+    ):
+        if not applies:
+            raise EncoderError(f"{option} is {fix}, and {name} is {config.model_type}: drop it.")
+    if n_layers is not None and not 1 <= n_layers <= config.num_hidden_layers:
+        raise EncoderError(f"n_layers={n_layers}: {name} has {config.num_hidden_layers}.")
+    config.num_hidden_layers = n_layers or config.num_hidden_layers
+    if freeze == "cnn" and freeze_layers and kind is Encoder:
+        _check_freeze(freeze_layers, config.num_hidden_layers, spec_augment)
+    config.update({} if dropout is None else dict.fromkeys(kind.DROPOUTS, float(dropout)))
+    if kind is not TextEncoder:
+        config.update({"layerdrop": 0.0, "apply_spec_augment": spec_augment > 0})
+        config.update({"mask_time_prob": float(spec_augment), "mask_feature_prob": 0.0})
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return kind.build(
+            config, folder, weights=not random_init, freeze=freeze, **own.get(kind, {})
+        )
+
+
+def _check_freeze(layers: int, of: int, spec_augment: float) -> None:
+    """Refuse what ``freeze_layers`` cannot mean."""
+    if not 0 < layers < of:
+        raise EncoderError(f"freeze_layers={layers} of {of}: leave one, or choose freeze='all'.")
+    if spec_augment:
+        raise EncoderError(
+            f"spec_augment={spec_augment} with freeze_layers={layers}: it hides frames before the "
+            "frozen layers, whose output is stored. Set one of them to 0."
+        )

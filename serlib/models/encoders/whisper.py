@@ -1,0 +1,253 @@
+"""The encoder of Whisper (Radford et al., 2023), giving a clip the same frames in any batch.
+
+Whisper takes no masks: a clip is followed by zeros up to 30 s, and the zeros are part of what it
+was trained on. Three steps:
+
+    prepare   one wave (N,)    as it is
+    log_mel   waves (B, N)     log-mel spectrogram (B, F, 2 T), as Whisper's own extractor
+    forward   waves (B, N)     ``Encoded``, of the real frames only: ceil(N / 320)
+
+A clip longer than the context is cut into windows that follow one another, and their frames are
+joined (our choice; Whisper itself transcribes window by window).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from serlib import records
+from serlib.data import audio
+from serlib.models.encoders.checkpoints import (
+    EXTRACTOR,
+    Encoded,
+    EncoderError,
+    Pretrained,
+    checked,
+    fill,
+    frame_mask,
+)
+
+CONTEXTS = ("full", "short")
+DYNAMIC_RANGE = 8.0  # powers of ten below a window's loudest bin; the rest is cut off
+
+
+def log_mel(waves: Tensor, filters: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Whisper's spectrogram: x = log10 max(|STFT|² · filters, 1e-10), cut off, and scaled.
+
+    y = (max(x, max x - 8) + 4) / 4, the inner maximum over each row's own spectrogram, padding
+    included. In float32 whatever autocast says.
+
+    Args:
+        waves: (B, N), padded as they are to be seen, N a multiple of ``hop``.
+        filters: (n_fft / 2 + 1, F) float32.
+        n_fft: Samples of the Hann window.
+        hop: Samples from one frame to the next.
+
+    Returns:
+        (B, F, N / hop) float32.
+    """
+    with torch.autocast(waves.device.type, enabled=False):
+        window = torch.hann_window(n_fft, device=waves.device)
+        spectrum = torch.stft(waves.float(), n_fft, hop, window=window, return_complex=True)
+        power = spectrum[..., :-1].abs().square().contiguous()
+        x = (filters.to(waves.device).T @ power).clamp(min=1e-10).log10()
+        return (x.maximum(x.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) + 4) / 4
+
+
+class WhisperEncoder(Pretrained):
+    """Whisper's encoder, made by ``load_encoder``; ``facts`` says what was loaded, and how.
+
+    A frame is ``stride`` samples (320: 20 ms). A window has ``window_frames`` frames or
+    ``window_samples`` samples (1,500 and 480,000: 30 s). ``context`` is "full" or "short".
+
+    The short context is a variant of ours: a clip is padded to whole frames only, attention sees
+    nothing else, and the positions are the first ones. It costs a sixth of the arithmetic for
+    clips of 6 s, and the frames are not those of the full context: the model has not seen speech
+    without the zeros after it in training. Clips as long as the context are the same in both.
+
+    ``Encoded.layers[-1]`` is the output of layer L before the LayerNorm, as in all encoders here;
+    the last one of the stock model's hidden states is normalized.
+    """
+
+    DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+    pre_norm = True
+
+    def __init__(self, model: nn.Module, extractor, *, context: str, freeze: str) -> None:
+        """Wrap a transformers encoder and its feature extractor; see ``load_encoder``."""
+        super().__init__(model, freeze)
+        config = model.config
+        self.context, self.n_fft, self.hop = context, extractor.n_fft, extractor.hop_length
+        self.fill_value = float(extractor.padding_value)
+        self.n_mels, self.window_frames = config.num_mel_bins, config.max_source_positions
+        self.stride = self.hop * model.conv1.stride[0] * model.conv2.stride[0]
+        self.window_samples = self.window_frames * self.stride
+        # No buffer: it stays in float32 in a model of any precision.
+        self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
+        self.facts |= {
+            "context": context,
+            "context_seconds": self.window_samples / audio.SAMPLE_RATE,
+            "final": "LayerNorm of layer L",
+            "spec_augment": config.mask_time_prob,
+        }
+        self.facts |= {name: getattr(self, name) for name in ("n_mels", "stride")}
+        self.facts |= {name: getattr(config, name) for name in self.DROPOUTS}
+        if freeze == "cnn":
+            model.conv1.requires_grad_(False)
+            model.conv2.requires_grad_(False)
+
+    @classmethod
+    def build(
+        cls, config, folder: Path, *, weights: bool, freeze: str, context: str
+    ) -> WhisperEncoder:
+        """Make one from a folder and its configuration; see ``load_encoder``.
+
+        A complete Whisper will do: the decoder is neither made nor read.
+        """
+        from transformers.models.whisper.modeling_whisper import WhisperEncoder as Stock
+
+        extractor = _extractor(folder, config.num_mel_bins)
+        config._attn_implementation = "sdpa"
+        model = Stock(config)
+        if weights:
+            fill(model, folder, lambda name: re.sub(r"^(model\.)?(encoder\.)?", "", name))
+        return cls(model, extractor, context=context, freeze=freeze)
+
+    def prepare(self, wave: np.ndarray) -> np.ndarray:
+        """One wave (N,) at 16 kHz, as float32; ValueError without samples."""
+        wave = np.asarray(wave, np.float32)
+        if wave.ndim != 1 or not len(wave):
+            raise ValueError(f"a wave of shape {wave.shape}: need (N,) with N > 0")
+        return wave
+
+    def frame_lengths(self, n_samples: Tensor | int) -> Tensor:
+        """Frames of clips of ``n_samples``: ceil(n / stride)."""
+        return -(-torch.as_tensor(n_samples) // self.stride)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
+        """Encode waves, or go on from where stored features stop.
+
+        Args:
+            inputs: Waves (B, N), padded with anything, or all hidden states (B, T, L + 1, D).
+            lengths: (B,) int64, in samples for waves, else in frames.
+        """
+        if inputs.ndim == 4:
+            return self.stored(inputs, lengths)
+        lengths = checked(inputs, lengths, 2, 1, "samples")
+        windows, sizes, rows, columns = self._cut(inputs, lengths)
+        states = self._transform(*self._spectrograms(windows, sizes))
+        frames = self.frame_lengths(lengths)
+        padded = ~frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
+        n_windows = int(columns.max()) + 1
+
+        def join(x: Tensor) -> Tensor:
+            """Windows (W, n, D) to clips (B, T, D)."""
+            if n_windows > 1:
+                joined = x.new_zeros(len(lengths), n_windows, *x.shape[1:])
+                joined[rows, columns] = x
+                x = joined.flatten(1, 2)
+            return x[:, : padded.shape[1]].masked_fill(padded, 0)
+
+        return Encoded(join(self.last(states)), frames, tuple(join(state) for state in states))
+
+    def last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        """The output (B, T, D) that belongs to all L + 1 states."""
+        return self.model.layer_norm(layers[-1])
+
+    def _cut(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Windows (W, N) with zeros after the clip, samples in each, whose they are, which one."""
+        valid = frame_mask(lengths, waves.shape[1]).to(waves.device)
+        waves = waves.masked_fill(~valid, self.fill_value)
+        size = self.window_samples
+        n_windows = -(-int(lengths.max()) // size)
+        waves = waves[:, : n_windows * size]
+        waves = functional.pad(waves, (0, n_windows * size - waves.shape[1]), value=self.fill_value)
+        filled = (lengths[:, None] - size * torch.arange(n_windows)).clamp(0, size)
+        rows, columns = filled.nonzero(as_tuple=True)
+        return (
+            waves.unflatten(1, (n_windows, size))[rows, columns],
+            filled[rows, columns],
+            rows,
+            columns,
+        )
+
+    def _spectrograms(self, windows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mel spectrograms (W, F, 2 T) of windows, and how many frames (W,) the model sees."""
+        frames = self.frame_lengths(sizes)
+        ratio = self.stride // self.hop
+        if self.context == "full":
+            mels = log_mel(windows, self.filters, self.n_fft, self.hop)
+            seen = torch.full_like(frames, self.window_frames)
+        else:
+            clips = (
+                log_mel(window[None, : n * self.stride], self.filters, self.n_fft, self.hop)[0]
+                for window, n in zip(windows, frames.tolist(), strict=True)
+            )
+            longest, seen = ratio * int(frames.max()), frames
+            mels = torch.stack([functional.pad(c, (0, longest - c.shape[-1])) for c in clips])
+        return self._augment(mels, ratio * frames), seen
+
+    def _augment(self, mels: Tensor, lengths: Tensor) -> Tensor:
+        """Hide spans of the clips' own columns in training, as the stock model does: with zeros."""
+        config = self.model.config
+        if not (self.training and config.apply_spec_augment):
+            return mels
+        if mels.shape[-1] < config.mask_time_length:  # the stock code refuses shorter ones
+            return mels
+        from transformers.models.whisper.modeling_whisper import _compute_mask_indices
+
+        hidden = _compute_mask_indices(
+            (len(mels), mels.shape[-1]),
+            config.mask_time_prob,
+            config.mask_time_length,
+            attention_mask=frame_mask(lengths, mels.shape[-1]).long(),
+            min_masks=config.mask_time_min_masks,
+        )
+        return mels.masked_fill(torch.from_numpy(hidden).to(mels.device)[:, None], 0)
+
+    def _transform(self, mels: Tensor, seen: Tensor) -> list[Tensor]:
+        """All L + 1 states (W, T, D) of spectrograms (W, F, 2 T) with ``seen`` (W,) frames each.
+
+        Written out instead of calling the stock encoder, which insists on the full context.
+        """
+        model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
+        x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
+        if int(seen.min()) < n_frames:
+            mask = frame_mask(seen, n_frames).to(x.device)[:, None, None]
+        # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
+        # conv1 makes of the padding after it.
+        x = functional.gelu(model.conv2(x)).transpose(1, 2)
+        x = x + model.embed_positions.weight[:n_frames]
+        x = functional.dropout(x, p=model.dropout, training=self.training)
+        layers = [x]
+        for layer in model.layers:
+            x = layer(x, mask)
+            layers.append(x)
+        return self.counted(layers)
+
+    def settings(self) -> str:
+        """What decides the output beside weights and configuration."""
+        filters = hashlib.sha256(self.filters.numpy()).hexdigest()
+        return f"{self.context} {self.n_fft} {self.hop} {self.fill_value} {filters}"
+
+
+def _extractor(folder: Path, n_mels: int):
+    """Whisper's feature extractor, of which only the settings and the mel filters are used."""
+    from transformers import WhisperFeatureExtractor
+
+    about = records.read_json(folder / EXTRACTOR)
+    if about.get("sampling_rate", audio.SAMPLE_RATE) != audio.SAMPLE_RATE:
+        raise EncoderError(f"{folder}: made for {about['sampling_rate']} Hz; serlib has 16 kHz.")
+    extractor = WhisperFeatureExtractor.from_dict(about)
+    if extractor.feature_size != n_mels:
+        found = f"{EXTRACTOR} has {extractor.feature_size} mel bands, the model {n_mels}"
+        raise EncoderError(f"{folder}: {found}. Fetch both again, from one checkpoint.")
+    if extractor.dither:
+        raise EncoderError(f"{folder}: dither is random noise; set it to 0 in {EXTRACTOR}.")
+    return extractor

@@ -1,0 +1,287 @@
+"""Speech emotion recognizers: encoder, pooling over time, heads, named outputs.
+
+    batch -> encoder -> frames (B, T, D) -> pooling -> embedding (B, E) -> head -> logits (B, C)
+                                         -> head of "asr" -> logits (B, T, V)
+
+A model maps a ``Batch`` to a dictionary; losses and evaluation pick what they need from it by name,
+so that further tasks on the same embedding or frames add names and change nothing.
+
+Letters: B batch, N samples, T frames, D width, E width of the embedding, L layers, C classes, V
+characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from serlib.data import text
+from serlib.data.batching import Batch
+from serlib.models import adapters, heads
+from serlib.models.coattention import CoAttention
+from serlib.models.encoders import wav2vec2
+from serlib.models.encoders.load import load_encoder
+from serlib.models.pooling import AttentiveStatistics, MeanPool, SumPool
+
+TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
+SIZES = {"gender": 2, "attributes": 3}  # outputs that no corpus decides
+POOLING = ("mean", "sum", "attentive")
+LAYERS = ("last", "weighted")
+HEADS = ("linear", "mlp")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a recognizer is made of.
+
+    Attributes:
+        encoder: Name or folder, see ``load_encoder``.
+        n_classes: C.
+        pooling: "mean", "sum" or "attentive" (mean and deviation with learned weights).
+        tasks: "emotion" first, if at all, then any of "gender", "speaker", "asr", "attributes".
+        layers: "last" takes the encoder's output, "weighted" a learned average of all L + 1 hidden
+            states, shared by the tasks; a number such as "0" takes that hidden state alone, without
+            the final LayerNorm that the output of a pre-norm encoder has.
+        layer_softmax: False leaves the weights of that average free, see ``heads.LayerSum``.
+        layer_norm: Normalize each frame of each layer before the average.
+        layer_start: What its weights start from: "equal", "last" or "first".
+        layer_speed: How fast they may move against the heads, 0 not at all, see ``heads.LayerSum``.
+        head: "linear", or "mlp" with one hidden layer; "asr" then has an LSTM before it.
+        hidden: Width of that layer, and of the LSTM.
+        dropout: Before the layer that gives the logits: of the embedding ("linear") or of the
+            hidden layer ("mlp").
+        input_dropout: Of the embedding, before an "mlp".
+        co_attention: "concat" or "sum" lets the emotion's hidden layer attend to those of the other
+            tasks, see ``coattention.CoAttention``; "none" keeps the heads apart.
+        freeze: What stays as pre-trained: "cnn", "all" or "none".
+        freeze_layers: With "cnn", also so many of the lowest transformer layers.
+        encoder_dropout: One value for every dropout of the encoder; None keeps the checkpoint's.
+        spec_augment: Share of frames hidden from the transformer in training, in spans; 0 is off.
+        n_layers: Keep the first so many transformer layers; None keeps all.
+        random_init: Start the encoder from random weights, as a control.
+        lora: Rank of adapters that are trained in the encoder instead of its weights, at
+            `lr_encoder`, see ``adapters.add_lora``; 0 trains the weights.
+        checkpoint_layers: Compute layers twice instead of keeping their activations, for small
+            GPUs, see ``adapters.checkpoint_layers``.
+        compile: Compile the transformer layers, see ``adapters.compile_layers``; needs a compiler.
+        masked_encoder: False hides the lengths from the encoder: it normalizes over the padding and
+            attends to it, as published code does that passes no attention mask.
+        masked_pooling: False pools over the padded frames too, as published code does that takes
+            the mean over the whole batch. Both switches make a clip's output depend on its batch.
+    """
+
+    encoder: str
+    n_classes: int = 4
+    tasks: tuple[str, ...] = ("emotion",)
+    pooling: str = "mean"
+    layers: str = "last"
+    layer_softmax: bool = True
+    layer_norm: bool = False
+    layer_start: str = "equal"
+    layer_speed: float = 1.0
+    head: str = "linear"
+    hidden: int = 256
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    co_attention: str = "none"
+    freeze: str = "cnn"
+    freeze_layers: int = 0
+    encoder_dropout: float | None = None
+    spec_augment: float = 0.0
+    n_layers: int | None = None
+    random_init: bool = False
+    lora: int = 0
+    checkpoint_layers: bool = False
+    compile: bool = False
+    masked_encoder: bool = True
+    masked_pooling: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist."""
+        for name, known in (
+            ("pooling", POOLING), ("layers", LAYERS), ("head", HEADS),
+            ("layer_start", heads.LayerSum.STARTS),
+            ("co_attention", ("none", *CoAttention.COMBINE)),
+        ):  # fmt: skip
+            one_layer = name == "layers" and self.layers.isdigit()
+            if getattr(self, name) not in known and not one_layer:
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
+        if self.n_classes < 2:
+            raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
+            raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
+        if "emotion" in self.tasks[1:]:
+            raise ValueError(f"tasks={self.tasks}: the emotion comes first.")
+        if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
+            raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
+        if self.co_attention != "none" and len(self.tasks) < 2:
+            raise ValueError("co_attention needs another task beside the emotion.")
+        if self.lora < 0 or (self.lora and self.freeze != "cnn"):
+            raise ValueError(f"lora={self.lora}, freeze={self.freeze!r}: a rank needs 'cnn'.")
+        if self.input_dropout and self.head == "linear":
+            raise ValueError("input_dropout is for head='mlp'; with 'linear' set dropout instead.")
+
+
+class SER(nn.Module):
+    """A fine-tuned encoder with one embedding per clip and a head per task.
+
+    Attributes:
+        config: The settings.
+        n_speakers: Talkers that the speaker head tells apart.
+        encoder: From ``load_encoder``.
+        heads: One module per task, from the embedding (B, E), for "asr" from the frames (B, T, D).
+        fusion: The co-attention between them, or None.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        n_speakers: int = 0,
+        seed: int = 0,
+        encoder: wav2vec2.Encoder | None = None,
+    ) -> None:
+        """Build the parts; the random state of the process is neither used nor changed.
+
+        Args:
+            config: The settings.
+            n_speakers: Talkers of the training set, for the task "speaker".
+            seed: Of the heads' weights (and of the encoder's, with ``random_init``).
+            encoder: Use this one instead of loading ``config.encoder``.
+        """
+        super().__init__()
+        if "speaker" in config.tasks and n_speakers < 2:
+            raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
+        self.config, self.n_speakers = config, n_speakers
+        same = "freeze freeze_layers spec_augment n_layers random_init".split()
+        self.encoder = encoder or load_encoder(
+            config.encoder,
+            dropout=config.encoder_dropout,
+            seed=seed,
+            **{name: getattr(config, name) for name in same},
+        )
+        adapters.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
+        if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
+            raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
+        width = self.encoder.width
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.layer_sum = None
+            if config.layers == "weighted":
+                self.layer_sum = heads.LayerSum(
+                    self.encoder.n_layers + 1,
+                    softmax=config.layer_softmax,
+                    layer_norm=config.layer_norm,
+                    start=config.layer_start,
+                    speed=config.layer_speed,
+                )
+            self.pool = {
+                "mean": MeanPool,
+                "sum": SumPool,
+                "attentive": lambda: AttentiveStatistics(width),
+            }[config.pooling]()
+            embedding = 2 * width if config.pooling == "attentive" else width
+            # The emotion's head comes first, so that it starts alike with and without the others.
+            outputs = {"emotion": config.n_classes, "speaker": n_speakers, **SIZES}
+            self.heads = nn.ModuleDict(
+                {
+                    task: make_asr_head(config, width)
+                    if task == "asr"
+                    else make_head(config, embedding, outputs[task])
+                    for task in config.tasks
+                }
+            )
+            self.fusion = None
+            if config.co_attention != "none":
+                self.fusion = CoAttention(
+                    config.hidden, config.tasks[1:], combine=config.co_attention
+                )
+                # The emotion's last linear layer takes the fused features.
+                self.heads["emotion"][-1] = heads.LinearHead(self.fusion.width, config.n_classes)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Named outputs of a batch, whose inputs are any that the encoder takes.
+
+        Returns:
+            Logits per task: ``emotion`` (B, C), ``gender`` (B, 2), ``speaker`` (B, n_speakers),
+            ``asr`` (B, T, V) with ``asr_lengths`` (B,); ``attributes`` (B, 3) on 1 to 7;
+            ``embedding`` (B, E); with the emotion ``features`` (B, H), which its last linear layer
+            takes. With a weighted sum of layers also ``layer_weights`` (L + 1,), with co-attention
+            ``task_weights`` (B, J) and, if it attends to "asr", ``frame_weights`` (B, T).
+        """
+        frames, lengths = self.frames(batch)
+        outputs = {"embedding": self.pool(frames, lengths)}
+        if self.fusion is None:
+            for task, head in self.heads.items():
+                if task == "emotion":
+                    outputs["features"] = heads.before_last(head, outputs["embedding"])
+                    outputs[task] = head[-1](outputs["features"])
+                else:
+                    outputs[task] = head(frames if task == "asr" else outputs["embedding"])
+        else:
+            outputs |= self._fused(frames, lengths, outputs["embedding"])
+        if "asr" in self.heads:
+            outputs["asr_lengths"] = lengths
+        if "attributes" in self.heads:
+            outputs["attributes"] = heads.scaled_sigmoid(outputs["attributes"])
+        if self.layer_sum is not None:
+            outputs["layer_weights"] = self.layer_sum.weights
+        return outputs
+
+    def _fused(self, frames: Tensor, lengths: Tensor, embedding: Tensor) -> dict[str, Tensor]:
+        """Outputs with the co-attention between the two layers of each branch."""
+        hidden = {
+            task: head.hidden(frames if task == "asr" else embedding)
+            for task, head in self.heads.items()
+        }
+        others = {task: hidden[task] for task in self.config.tasks[1:]}
+        fused, weights, over_frames = self.fusion(hidden["emotion"], others, lengths)
+        outputs = {task: self.heads[task].output(h) for task, h in others.items()}
+        outputs |= {"emotion": self.heads["emotion"].output(fused), "features": fused}
+        outputs |= {"task_weights": weights}
+        return outputs | ({} if over_frames is None else {"frame_weights": over_frames})
+
+    def frames(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Frames (B, T, D) of the chosen layers, and how many of each clip are pooled (B,)."""
+        lengths = batch.lengths
+        if not self.config.masked_encoder:
+            lengths = torch.full_like(lengths, batch.inputs.shape[1])
+        encoded = self.encoder(batch.inputs, lengths)
+        if self.layer_sum is not None:
+            frames = self.layer_sum(encoded.layers)
+        else:
+            layer = self.config.layers
+            frames = encoded.frames if layer == "last" else encoded.layers[int(layer)]
+        if not self.config.masked_pooling:
+            return frames, torch.full_like(batch.lengths, frames.shape[1])
+        waves = batch.inputs.ndim == 2
+        return frames, self.encoder.frame_lengths(batch.lengths) if waves else batch.lengths
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that came pre-trained."""
+        return self.encoder.parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """All others: layer weights, pooling, heads."""
+        names = ((name.split(".")[0], p) for name, p in self.named_parameters())
+        return (parameter for part, parameter in names if part != "encoder")
+
+
+def make_head(config: ModelConfig, width: int, n_classes: int) -> nn.Module:
+    """The head of one label per clip that a configuration asks for: (B, E) to (B, C)."""
+    if config.head == "linear":
+        return nn.Sequential(nn.Dropout(config.dropout), heads.LinearHead(width, n_classes))
+    return heads.MLPHead(
+        width, config.hidden, n_classes, config.dropout, input_dropout=config.input_dropout
+    )
+
+
+def make_asr_head(config: ModelConfig, width: int) -> nn.Module:
+    """The head of one character per frame: (B, T, D) to (B, T, V)."""
+    n = len(text.ALPHABET)
+    if config.head == "linear":
+        return heads.LinearHead(width, n)
+    return heads.RecurrentHead(width, config.hidden, n, config.dropout)

@@ -1,0 +1,1 @@
+"""Recipes: one frozen dataclass with all that decides a result, and one function per paper."""

@@ -1,0 +1,143 @@
+"""What a recipe is: one frozen dataclass with everything that decides a result.
+
+`papers` has those of the papers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from serlib.models.fusion import FusionConfig
+from serlib.models.recognizer import ModelConfig
+from serlib.tasks.loss import LossConfig
+from serlib.tasks.targets import SPEAKER_LABELS
+from serlib.training.loop import TrainConfig
+
+GUESSERS = ("majority", "prior", "uniform")
+PROFILES = ("smoke", "demo", "full")
+SYSTEMS = ("fine-tune", "fusion", "probe", "svm", *GUESSERS)
+TRANSCRIPTS = ("manifest", "recognized", "none")
+# What a run shares with the one that it starts from, beside the model's settings.
+SHARED = frozenset(
+    "profile corpus data_root protocol fold allow_leaks classes merge max_seconds seed".split()
+)
+
+
+class RecipeError(ValueError):
+    """An experiment that cannot be run as asked; the message names the fix."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a result; its digest names the run.
+
+    Attributes:
+        name: What figures and tables call it; it decides nothing.
+        profile: smoke, demo or full.
+        corpus: "demo", or the manifest (.csv or .jsonl) of a corpus; a bare name means
+            `data_root`/<name>.csv.
+        data_root: Folder that the manifest's paths start from.
+        protocol: How speakers are divided, see `serlib.data.splits.protocol`.
+        fold: Which fold of it, from 1.
+        allow_leaks: Permit a protocol that leaks on purpose.
+        classes: Classes in the order of the labels; utterances of others are left out.
+        merge: Pairs (from, to) of classes counted as one.
+        max_seconds: Longer utterances are cut to their beginning; None cuts nothing.
+        system: "fine-tune" of one encoder, "fusion" of several, or one of the floors ("probe",
+            "svm", "majority", "prior", "uniform").
+        model: Of "fine-tune" and "probe"; of "fusion" a `FusionConfig`.
+        loss: Of "fine-tune" and "fusion".
+        train: Of the same; `train.seed` is set from `seed`.
+        start: The recipe whose trained weights this one starts from; it is run first. None starts
+            from the encoders' own weights and fresh heads.
+        transcript: What an expert of text reads of dev and test: the "manifest"'s transcripts, what
+            a "recognizer" heard ("recognized"), or "none". Training, and the choice of the epoch,
+            have the manifest's in any case: the other two take the trained model of "manifest" and
+            only predict anew.
+        recognizer: Recipe with the task "asr" whose hypotheses are read; it is run first.
+        speaker_labels: What the task "speaker" is taught, see `serlib.tasks.targets.speaker_names`.
+        diagnose: After each epoch, also measure the angles between the tasks' gradients.
+        max_clips: Utterances per batch, at most; None: as many as `train.budget_seconds` holds.
+        seed: Of initialization, batches, dropout and guesses.
+    """
+
+    name: str
+    profile: str
+    corpus: str
+    data_root: str
+    protocol: str
+    classes: tuple[str, ...]
+    model: ModelConfig | FusionConfig
+    train: TrainConfig
+    system: str = "fine-tune"
+    loss: LossConfig = field(default_factory=LossConfig)
+    fold: int = 1
+    allow_leaks: bool = False
+    merge: tuple[tuple[str, str], ...] = ()
+    max_seconds: float | None = None
+    speaker_labels: str = "true"
+    diagnose: bool = False
+    max_clips: int | None = None
+    seed: int = 0
+    start: Recipe | None = None
+    transcript: str = "manifest"
+    recognizer: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist, and parts that do not go together."""
+        for value, known in (
+            (self.profile, PROFILES), (self.system, SYSTEMS), (self.transcript, TRANSCRIPTS),
+            (self.speaker_labels, SPEAKER_LABELS),
+        ):  # fmt: skip
+            if value not in known:
+                raise RecipeError(f"{value!r} is not one of {', '.join(known)}")
+        if isinstance(self.model, FusionConfig) != (self.system == "fusion"):
+            raise RecipeError(f"system={self.system!r} with a {type(self.model).__name__}")
+        if self.transcript != "manifest" and self.system != "fusion":
+            raise RecipeError(f"transcript={self.transcript!r} needs system='fusion'")
+        if (self.transcript == "recognized") != (self.recognizer is not None):
+            raise RecipeError("transcript='recognized' and a recognizer come together")
+        if self.start is not None and self.start.system != self.system:
+            raise RecipeError(f"a {self.system} cannot start from a {self.start.system}")
+
+    def change(self, **changes) -> Recipe:
+        """A copy with other values; names of `model`, `loss` and `train` reach inside them.
+
+        The model has as many classes as the labels, unless `n_classes` is given. What a recipe
+        shares with its `start` is changed there as well: the data, the seed, and the model's
+        settings but for its tasks and for what is fine-tuned.
+
+        >>> from serlib.recipes import cai2021
+        >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
+        'sum'
+        """
+        parts = {k: {f.name for f in fields(getattr(self, k))} for k in ("model", "loss", "train")}
+        new: dict = {}
+        if "classes" in changes:
+            changes = {"n_classes": len(changes["classes"])} | changes
+        for name, value in changes.items():
+            inside = [p for p, names in parts.items() if name in names]
+            if name in {f.name for f in fields(self)}:
+                new[name] = value
+            elif inside:
+                part = new.get(inside[0], getattr(self, inside[0]))
+                new[inside[0]] = replace(part, **{name: value})
+            else:
+                raise RecipeError(f"a recipe has no {name!r}")
+        if self.start is not None and "start" not in changes:
+            shared = SHARED | (parts["model"] - {"tasks", "tuned", "freeze"})
+            same = {name: value for name, value in changes.items() if name in shared}
+            new["start"] = self.start.change(**same)
+        return replace(self, **new)
+
+    def vary(self, **grid: Sequence) -> list[Recipe]:
+        """One recipe per combination, the last name varying fastest.
+
+        >>> from serlib.recipes import cai2021
+        >>> [r.seed for r in cai2021("demo").vary(seed=[0, 1])]
+        [0, 1]
+        """
+        combinations = itertools.product(*grid.values())
+        return [self.change(**dict(zip(grid, values, strict=True))) for values in combinations]

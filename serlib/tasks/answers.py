@@ -1,0 +1,72 @@
+"""What a model answered for each task beside the emotion, as columns, and the scores of them.
+
+Letters: B batch, U utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from serlib.data import text
+from serlib.data.batching import Batch
+from serlib.losses.classification import IGNORE
+from serlib.metrics import recognition
+from serlib.tasks import attributes
+
+
+def task_answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
+    """Columns of the prediction table for the tasks beside the emotion, one value per clip."""
+    columns = {}
+    for task, column in (("gender", "gender"), ("speaker", "speaker_id")):
+        if task in outputs:
+            columns[column] = outputs[task].argmax(-1).tolist()
+            if task in batch.extra:
+                columns[f"{column}_truth"] = batch.extra[task].tolist()
+    if "asr" in outputs:
+        best, lengths = outputs["asr"].argmax(-1).cpu().numpy(), outputs["asr_lengths"].tolist()
+        heard = (text.collapse(row[:n]) for row, n in zip(best, lengths, strict=True))
+        columns["hypothesis"] = [text.decode(numbers) for numbers in heard]
+        if "tokens" in batch.extra:
+            tokens, n_tokens = batch.extra["tokens"].tolist(), batch.extra["n_tokens"].tolist()
+            said = (row[:n] for row, n in zip(tokens, n_tokens, strict=True))
+            columns["reference"] = [text.decode(numbers) for numbers in said]
+    if "attributes" in outputs:
+        columns |= attributes.answers(outputs, batch)
+    return columns
+
+
+def task_ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numerators and denominators (U,) whose sums give a metric; (0, 0) where nothing is known.
+
+    Args:
+        table: Predictions with the columns of ``answers``.
+        metric: "gender" and "speaker": right answers over known ones. "wer" and "cer": edits over
+            words and over characters of the reference.
+
+    Raises:
+        ValueError: The table lacks the columns.
+    """
+    if metric in ("wer", "cer") and "reference" in table:
+        unit = "words" if metric == "wer" else "characters"
+        pairs = zip(table["reference"], table["hypothesis"], strict=True)
+        counts = np.array([recognition.edits(unit, *pair) if pair[0] else (0, 0) for pair in pairs])
+        return counts[:, 0], counts[:, 1]
+    column = {"gender": "gender", "speaker": "speaker_id"}.get(metric)
+    if f"{column}_truth" not in table:
+        raise ValueError(f"no answers for {metric!r} in columns {', '.join(table.columns)}")
+    known = table[f"{column}_truth"] != IGNORE
+    right = known & (table[column] == table[f"{column}_truth"])
+    return right.to_numpy(int), known.to_numpy(int)
+
+
+def task_scores(table: pd.DataFrame) -> dict[str, float]:
+    """Every metric of ``ratio``, and of ``attributes``, that a table of predictions allows."""
+    needs = dict.fromkeys(("wer", "cer"), "reference")
+    needs |= {"gender": "gender_truth", "speaker": "speaker_id_truth"}
+    sums = {m: np.sum(task_ratio(table, m), 1) for m, column in needs.items() if column in table}
+    found = {m: float(right / known) for m, (right, known) in sums.items() if known}
+    return found | (attributes.scores(table) if "valence_truth" in table else {})

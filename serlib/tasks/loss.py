@@ -1,0 +1,236 @@
+"""The five tasks: what each asks of an utterance, how it is trained, how its answers are scored.
+
+==========  ==================  ==========================  =====================================
+task        target              loss                        answers
+==========  ==================  ==========================  =====================================
+emotion     class number        cross-entropy or focal      class, probabilities
+gender      0 female, 1 male    cross-entropy               ``gender``
+speaker     talker of training  cross-entropy               ``speaker_id``
+asr         characters          CTC                         ``hypothesis``, a text
+attributes  3 numbers, 1 to 7   MSE, Gaussian or 1 - CCC    ``valence``, ``arousal``, ``dominance``
+==========  ==================  ==========================  =====================================
+
+A target that is unknown, for one task, leaves that task without this utterance and the others as
+they are. Beside the tasks' losses the contrastive term "swfc" can act on the emotion's features.
+Letters: B batch, C classes, S characters, U utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from serlib.data.batching import Batch
+from serlib.losses import classification, contrastive, regression
+from serlib.losses.ctc import ctc_loss
+
+WEIGHTS = ("none", "inverse_frequency", "effective_number")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The total loss; terms of weight 0 are not computed.
+
+        added:   L = L_emotion + Σ_k α_k L_k + β L_SWFC                    (Cai 2021, MTLSER 2025)
+        shared:  L = (1 - Σ_k α_k) L_emotion + Σ_k α_k L_k + β L_SWFC      (Wang 2025, eq. 1)
+
+    Attributes:
+        gamma: Focusing parameter of the emotion's loss; 0 is cross-entropy.
+        weights: Class weights from the training counts: "none", "inverse_frequency" N / (C n_c),
+            or "effective_number" (Cui et al., 2019).
+        beta: Of the effective number.
+        alpha: α of every task but the emotion.
+        alpha_speaker: α of "speaker"; None takes ``alpha``.
+        total: "added" or "shared".
+        ctc: What ``ctc_loss`` reduces by: "sum", "clips" or "characters".
+        attributes: Loss of the task "attributes", see ``regression``: "mse", "gaussian" or "ccc".
+        sigma: σ of "gaussian", in units of the scale.
+        detach: Whether "gaussian" treats its weight as a constant.
+        alpha_attributes: α of "attributes"; None takes ``alpha``.
+        swfc: β of ``contrastive.swfc``, of a model with the emotion.
+        swfc_on: The output that it acts on: "features", which the emotion's last linear layer
+            takes, or the pooled "embedding".
+        swfc_form: "original", or "printed" as in Wang 2025.
+        swfc_gamma: Its γ; MultiEMO's for IEMOCAP, as the next two.
+        tau: Its temperature τ.
+        swfc_power: The power a of its class weights.
+    """
+
+    gamma: float = 0.0
+    weights: str = "none"
+    beta: float = 0.999
+    alpha: float = 0.0
+    alpha_speaker: float | None = None
+    total: str = "added"
+    ctc: str = "clips"
+    attributes: str = "mse"
+    sigma: float = 1.0
+    detach: bool = False
+    alpha_attributes: float | None = None
+    swfc: float = 0.0
+    swfc_on: str = "features"
+    swfc_form: str = "original"
+    swfc_gamma: float = 2.4
+    tau: float = 0.8
+    swfc_power: float = 1.1
+
+    def __post_init__(self) -> None:
+        """Refuse names that do not exist and negative weights."""
+        for name, known in (
+            ("weights", WEIGHTS), ("total", ("added", "shared")),
+            ("ctc", ("sum", "clips", "characters")), ("attributes", ("mse", "gaussian", "ccc")),
+            ("swfc_form", ("original", "printed")), ("swfc_on", ("features", "embedding")),
+        ):  # fmt: skip
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
+        weights = (self.alpha, self.alpha_speaker, self.alpha_attributes, self.swfc)
+        if min(weight or 0 for weight in weights) < 0:
+            raise ValueError(
+                f"{self.alpha=}, {self.alpha_speaker=}, {self.alpha_attributes=}, {self.swfc=}: "
+                "weights are not negative."
+            )
+        if not (self.sigma > 0 and self.tau > 0 and self.swfc_gamma >= 0 and self.swfc_power >= 0):
+            raise ValueError(
+                f"{self.sigma=} and {self.tau=} must be positive, {self.swfc_gamma=} and "
+                f"{self.swfc_power=} not negative."
+            )
+
+    def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
+        """The weight of each task's loss, and of "swfc" if it has one.
+
+        Raises:
+            ValueError: There is no emotion for "swfc", or the shares leave nothing to the emotion
+                (Wang's three tasks bound α by 1/3).
+
+        >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
+        {'emotion': 0.8, 'gender': 0.1, 'asr': 0.1}
+        """
+        weights = {task: self.alpha for task in tasks if task != "emotion"}
+        if "speaker" in weights and self.alpha_speaker is not None:
+            weights["speaker"] = self.alpha_speaker
+        if "attributes" in weights and self.alpha_attributes is not None:
+            weights["attributes"] = self.alpha_attributes
+        if self.swfc and "emotion" not in tasks:
+            raise ValueError(f"{self.swfc=} needs the emotion among the tasks {tasks}.")
+        if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
+            return dict.fromkeys(tasks, 1.0)
+        rest = 1 - sum(weights.values()) if self.total == "shared" else 1.0
+        if rest <= 0:
+            raise ValueError(
+                f"shares {weights} leave {rest:.3g} to the emotion: with {len(weights)} tasks of "
+                f"one alpha, alpha must be below 1/{len(weights)}"
+            )
+        return {"emotion": rest, **weights} | ({"swfc": self.swfc} if self.swfc else {})
+
+
+def task_losses(
+    config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray
+) -> dict[str, Callable[[Mapping[str, Tensor], Batch], Tensor]]:
+    """Each task's loss, a function of a model's outputs and the batch.
+
+    Args:
+        config: The settings.
+        tasks: Which ones; "swfc" comes with the emotion if it has a weight.
+        counts: (C,) training utterances per emotion, for class weights.
+    """
+    class_weight = {
+        "none": lambda: None,
+        "inverse_frequency": lambda: classification.inverse_frequency_weights(counts),
+        "effective_number": lambda: classification.class_balanced_weights(counts, config.beta),
+    }[config.weights]()
+
+    def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        logits = outputs["emotion"]
+        weight = None if class_weight is None else class_weight.to(logits.device)
+        if config.gamma:
+            return classification.focal(logits, batch.emotion, gamma=config.gamma, weight=weight)
+        return classification.cross_entropy(logits, batch.emotion, weight=weight)
+
+    def label(task: str):
+        return lambda outputs, batch: classification.cross_entropy(outputs[task], batch.extra[task])
+
+    def asr(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        tokens, n_tokens = batch.extra["tokens"], batch.extra["n_tokens"]
+        lengths = outputs["asr_lengths"]
+        return ctc_loss(outputs["asr"], lengths, tokens, n_tokens, reduction=config.ctc)
+
+    def scales(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        pair = outputs["attributes"], batch.extra["attributes"]
+        if config.attributes == "gaussian":
+            return regression.gaussian_mse(*pair, sigma=config.sigma, detach=config.detach)
+        return {"mse": regression.mse, "ccc": regression.ccc_loss}[config.attributes](*pair)
+
+    known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
+    known |= {"attributes": scales}
+    found = {task: known[task] for task in tasks}
+    return found | (
+        {"swfc": contrast(config, counts)} if config.swfc and "emotion" in tasks else {}
+    )
+
+
+def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
+    """The contrastive term, a function of a model's outputs and the batch."""
+    class_weight = contrastive.swfc_weights(counts, config.swfc_power)
+
+    def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        features = outputs[config.swfc_on]
+        weight = class_weight.to(features.device)
+        settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
+        return contrastive.swfc(features, batch.emotion, weight, **settings)
+
+    return swfc
+
+
+def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
+    """The loss of a batch: the weighted sum of its tasks' losses, see ``LossConfig``."""
+    weights = config.task_weights(tasks)
+    terms = task_losses(config, tuple(task for task in tasks if weights[task]), counts)
+
+    def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return classification.weighted_sum(
+            {k: term(outputs, batch) for k, term in terms.items()}, weights
+        )
+
+    return loss
+
+
+def gradient_cosine(
+    model: torch.nn.Module,
+    terms: Mapping[str, Callable[[Mapping[str, Tensor], Batch], Tensor]],
+    batches: Iterable[Batch],
+) -> dict[str, float]:
+    """Cosine between the gradients of the emotion's loss and of each other task's.
+
+    g_k is the gradient of L_k with respect to the encoder, summed over the batches, without
+    dropout. Near +1 the tasks pull the encoder the same way, near 0 they do not meet, below 0 a
+    step for one undoes the other. ``<task>_ratio`` is |g_k| / |g_emotion|, before any weight.
+    Empty without the emotion, or if the encoder is frozen.
+    """
+    shared = [p for p in model.encoder_parameters() if p.requires_grad]
+    if not shared or "emotion" not in terms:
+        return {}
+    gradients = {task: [torch.zeros_like(p) for p in shared] for task in terms}
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    device = next(model.parameters()).device
+    # cuDNN's LSTM has no gradient in eval mode; torch's own has.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        for batch in batches:
+            batch = batch.to(device)
+            for task, term in terms.items():
+                value = term(model(batch), batch)
+                parts = torch.autograd.grad(value, shared, allow_unused=True)
+                for total, part in zip(gradients[task], parts, strict=True):
+                    total += 0 if part is None else part
+    for module in training:
+        module.training = True
+    flat = {task: torch.cat([g.flatten() for g in parts]) for task, parts in gradients.items()}
+    base, found = flat.pop("emotion"), {}
+    for task, g in flat.items():
+        found[f"cosine_{task}"] = float(torch.nn.functional.cosine_similarity(base, g, dim=0))
+        found[f"{task}_ratio"] = float(g.norm() / base.norm())
+    return found

@@ -1,0 +1,195 @@
+"""What outlives an epoch: weights, optimizer and random states, kept so that a killed run goes on.
+
+Weights and optimizer states may be spread over processes (FSDP); they are copied and loaded as a
+whole.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from serlib import records
+
+
+class Checkpoint:
+    """The state after an epoch, in the run's folder; without a run, the best weights in memory.
+
+        checkpoint/weights-0007.safetensors   the model after epoch 7; last and best epoch are kept
+        checkpoint/state.pt                   all else, as of the last epoch
+
+    Replacing ``state.pt`` is what completes an epoch. A process killed at any moment leaves a state
+    file that names weights which are there: an epoch's weights are written before it, those that
+    nobody needs any more are deleted after it.
+    """
+
+    def __init__(self, run: records.Run | None, setup: dict, writes: bool = True) -> None:
+        """Begin.
+
+        Args:
+            run: Where to write.
+            setup: Plain values that must be the same when a run is continued.
+            writes: Whether this process is the one of several that writes.
+        """
+        self.run, self.setup, self.writes = run, setup, writes
+        self.memory: dict[str, Tensor] = {}
+
+    def rows(self) -> list[dict]:
+        """What is known of each complete epoch."""
+        if self.run is None or not self._state.exists():
+            return []
+        return torch.load(self._state, map_location="cpu", weights_only=True, mmap=True)["rows"]
+
+    def save(
+        self, model: nn.Module, optimizer: Optimizer, rows: list[dict], best: int, draws: list[dict]
+    ) -> None:
+        """Complete epoch ``len(rows)``.
+
+        Args:
+            model: Its weights are copied.
+            optimizer: Its state is copied.
+            rows: What is known of each epoch so far, plain values.
+            best: The epoch (from 1) to keep besides the last.
+            draws: ``random_state`` of each process.
+        """
+        if self.run is None:
+            self.memory = copy_weights(model) if best == len(rows) else self.memory
+            return
+        # Every process takes part in gathering what is sharded.
+        weights, optimizer_state = copy_weights(model), whole(optimizer.state_dict())
+        if self.writes:
+            records.atomic_write(self._weights(len(rows)), safetensors.torch.save(weights))
+            state = {"setup": self.setup, "rows": rows, "random": draws}
+            buffer = io.BytesIO()
+            torch.save(state | {"optimizer": optimizer_state}, buffer)
+            records.atomic_write(self._state, buffer.getvalue())
+            for file in self._state.parent.glob("weights-*.safetensors"):
+                if file not in (self._weights(len(rows)), self._weights(best)):
+                    file.unlink()
+            self.run.log(**rows[-1])
+
+    def resume(
+        self, model: nn.Module, optimizer: Optimizer, device: torch.device, process: int = 0
+    ) -> list[dict]:
+        """Go to the end of the last complete epoch.
+
+        Returns:
+            The rows up to there, none at the beginning.
+
+        Raises:
+            ValueError: The checkpoint was made with another ``setup``.
+        """
+        if self.run is None:
+            return []
+        if not self._state.exists():
+            self._log([])
+            return []
+        state = torch.load(self._state, map_location="cpu", weights_only=True)
+        if state["setup"] != self.setup:
+            differ = [k for k, v in self.setup.items() if state["setup"].get(k) != v]
+            raise ValueError(
+                f"{self.run.path} was begun with other values of {', '.join(differ)}: go back to "
+                "those, or delete that folder to start anew."
+            )
+        load_weights(model, safetensors.torch.load_file(self._weights(len(state["rows"]))))
+        load_optimizer(optimizer, state["optimizer"])
+        set_random_state(state["random"][process], device)
+        self._log(state["rows"])
+        return state["rows"]
+
+    def finish(self, model: nn.Module, best: int) -> None:
+        """Load the weights of the best epoch, and store them as the run's ``model.safetensors``."""
+        if self.run is not None:
+            self.memory = safetensors.torch.load_file(self._weights(best))
+        load_weights(model, self.memory)
+        model.eval()
+        if self.run is not None and self.writes:
+            file = self.run.path / "model.safetensors"
+            records.atomic_write(file, safetensors.torch.save(self.memory))
+
+    def _log(self, rows: list[dict]) -> None:
+        """Make the run's log agree with the state: a kill may have fallen between the two."""
+        if self.writes:
+            self.run.rewind(len(rows))
+            for row in rows[len(self.run.history()) :]:
+                self.run.log(**row)
+
+    @property
+    def _state(self) -> Path:
+        return self.run.path / "checkpoint" / "state.pt"
+
+    def _weights(self, epoch: int) -> Path:
+        return self._state.with_name(f"weights-{epoch:04d}.safetensors")
+
+
+def random_state(device: torch.device) -> dict:
+    """States of the random generators of python, numpy, torch and the device, as plain values."""
+    name, keys, *rest = np.random.get_state()
+    state = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    state["numpy"] = (name, torch.from_numpy(keys.astype(np.int64)), *rest)
+    if device.type != "cpu":
+        state["device"] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def set_random_state(state: dict, device: torch.device) -> None:
+    """Undo everything drawn since ``random_state``."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if device.type != "cpu" and "device" in state:
+        torch.get_device_module(device).set_rng_state(state["device"])
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a model on the CPU, sharing no memory with it (nor, for ties, with itself)."""
+    weights = {k: whole(v.detach()) for k, v in model.state_dict().items()}
+    return {k: v.to("cpu", copy=True).contiguous() for k, v in weights.items()}
+
+
+def whole(x: Any) -> Any:
+    """A tensor that FSDP has sharded, gathered, on every process; in a dict or list each of them.
+
+    What is not sharded stays as it is.
+    """
+    if isinstance(x, dict):
+        return {name: whole(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [whole(value) for value in x]
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    """``x``, known to every process, sharded as the other tensor is."""
+    if not hasattr(other, "full_tensor"):
+        return x
+    from torch.distributed.tensor import distribute_tensor
+
+    x = x.to(other.device, other.dtype)
+    return distribute_tensor(x, other.device_mesh, other.placements, src_data_rank=None)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a model, sharded or not, weights that are whole."""
+    own = model.state_dict()
+    shared = {k: _like(x, own[k]) if k in own else x for k, x in weights.items()}
+    model.load_state_dict(shared)
+
+
+def load_optimizer(optimizer: Optimizer, state: dict) -> None:
+    """Give an optimizer, of sharded parameters or not, a state whose tensors are whole."""
+    members = [p for group in optimizer.param_groups for p in group["params"]]
+    shared = {
+        i: {k: _like(x, members[i]) if torch.is_tensor(x) and x.dim() else x for k, x in of.items()}
+        for i, of in state["state"].items()
+    }
+    optimizer.load_state_dict(state | {"state": shared})

@@ -1,0 +1,103 @@
+"""The benchmarks: `python -m tests.bench train|cpu|lora|losses`, from the root of a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from serbook.plan import machine
+
+MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    actions = parser.add_subparsers(required=True, metavar="WHAT")
+
+    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+        command = actions.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    train = add("train", _train, "Full-size models: this loop against others, and each switch "
+                "off in turn.")  # fmt: skip
+    train.add_argument("--model", default=MODELS[0], choices=MODELS)
+    train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    train.add_argument("--layers", type=int, metavar="L", help="transformer layers; default: all")
+    train.add_argument("--seconds", type=float, metavar="S", help="audio in a repeat")
+    train.add_argument("--budget", type=float, metavar="S", help="padded audio in a batch")
+    train.add_argument("--repeats", type=int, default=3, metavar="N", help="default: 3")
+    train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
+
+    cpu = add("cpu", _cpu, "The demo fine-tuning against others, and start-up times.")
+    cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
+    cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+
+    lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.")
+    lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
+    lora.add_argument("--workers", type=int, metavar="N", help="at a time; default: one per core")
+    for command in (cpu, lora):
+        command.add_argument("--profile", default="demo", choices=("smoke", "demo"))
+
+    losses = add("losses", _losses, "Losses against versions that loop over samples.")
+    losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
+
+    for command in (train, cpu, lora, losses):
+        command.add_argument("--markdown", action="store_true", help="tables for a page")
+    arguments = parser.parse_args(argv)
+    arguments.command(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from tests.bench import train
+
+    device = machine.chosen(arguments.device)
+    small = {} if device == "cuda" else {"seconds": 240.0, "budget": 48.0}
+    given = {k: getattr(arguments, k) for k in ("seconds", "budget") if getattr(arguments, k)}
+    setup = train.Setup(
+        arguments.model, device, layers=arguments.layers, repeats=arguments.repeats, **small | given
+    )
+    layers = f", {setup.layers} layer(s) only" if setup.layers else ""
+    title = f"{setup.model}{layers}, {setup.seconds:g} s of audio, {setup.repeats} repeats"
+    if arguments.only != "switches":
+        machine.show(train.compare(setup), title, device, arguments.markdown)
+    if arguments.only != "rivals":
+        machine.show(train.ablate(setup), f"Switches: {title}", device, arguments.markdown)
+        if not train.compiler(device):
+            print("Compiled layers are not measured: torch.compile finds no compiler here.")
+
+
+def _cpu(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from tests.bench import cpu
+
+    torch.set_num_threads(arguments.threads)
+    n = arguments.repeats
+    title = f"Demo fine-tuning, {n} seeds, profile {arguments.profile}"
+    machine.show(cpu.fine_tune(arguments.profile, n), title, "cpu", arguments.markdown)
+    machine.show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
+
+
+def _lora(arguments: argparse.Namespace) -> None:
+    from serlib.experiments.sweep import sweep
+    from tests.bench import lora
+
+    device = machine.chosen(None)
+    runs = sweep(lora.asked(arguments.profile, arguments.seeds), workers=arguments.workers)
+    title = f"LoRA, profile {arguments.profile}, {arguments.seeds} seed(s)"
+    machine.show(lora.costs(runs), title, device, arguments.markdown)
+    for role in ("dev", "test"):
+        machine.show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
+
+
+def _losses(arguments: argparse.Namespace) -> None:
+    from tests.bench import losses
+
+    table = losses.run(repeats=arguments.repeats)
+    machine.show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

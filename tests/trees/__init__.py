@@ -1,0 +1,1 @@
+"""The demo corpus as other corpora lie on disk, flaws of real copies included."""
