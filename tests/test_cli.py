@@ -193,6 +193,7 @@ def test_machine_tells_cores_memory_and_minutes(capsys):
 
 
 def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
+    from data_manifests.making import __main__ as making
     from data_manifests.making import card, pretrain, roberta, whisper
     from serlib.corpora.demo import corpus
 
@@ -201,25 +202,25 @@ def test_demo_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(pretrain, "pretrain", lambda config, out: calls.append((config, out)))
     monkeypatch.setattr(card, "write", lambda name: calls.append(name))
     assert cli.main(["demo", "corpus"]) == 0 and str(tmp_path) in capsys.readouterr().out
-    cli.main(["demo", "pretrain", "--architecture", "wav2vec2", "--steps", "7"])
-    cli.main(["demo", "card", "demo-wav2vec2"])
+    making.main(["pretrain", "--architecture", "wav2vec2", "--steps", "7"])
+    making.main(["card", "demo-wav2vec2"])
     assert calls[0] is True and calls[2] == "demo-wav2vec2"
     config, out = calls[1]
     assert (config.architecture, config.steps, out) == ("wav2vec2", 7, None)
     assert config.hours == pretrain.PretrainConfig().hours
     for module in (whisper, roberta):
         monkeypatch.setattr(module, "pretrain", lambda config, out: calls.append((config, out)))
-    cli.main(["demo", "pretrain", "--architecture", "whisper", "--hours", "0.5"])
-    cli.main(["demo", "pretrain", "--architecture", "roberta", "--out", "here"])
+    making.main(["pretrain", "--architecture", "whisper", "--hours", "0.5"])
+    making.main(["pretrain", "--architecture", "roberta", "--out", "here"])
     assert calls[3] == (whisper.WhisperConfig(hours=0.5), None)
     assert calls[4] == (roberta.RobertaConfig(), Path("here"))
 
 
 def test_manifest_check(tmp_path, capsys, monkeypatch):
-    from serlib.data import manifest
+    from serlib.data import manifest, tables
 
     table = pd.DataFrame({"key": ["a", "b"], "wav": ["a.wav", "b.wav"]})
-    monkeypatch.setattr(manifest, "read", lambda path: table)
+    monkeypatch.setattr(tables, "read", lambda path: table)
     monkeypatch.setattr(manifest, "check", lambda df: [])
     (tmp_path / "a.wav").touch()
     assert cli.main(["manifest", "check", "m.csv"]) == 0
@@ -229,6 +230,23 @@ def test_manifest_check(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(manifest, "check", lambda df: ["row 2: odd"])
     assert cli.main(["manifest", "check", "m.csv"]) == 1
     assert capsys.readouterr().out == "row 2: odd\n"
+
+
+def test_what_needs_the_book_says_so_where_it_is_not_installed():
+    code = "import sys; sys.modules['jupytext'] = None; from serlib.__main__ import main; "
+    code += "sys.exit(main(['run', '02']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "jupytext" in done.stderr and "pip install 'serlib[book]'" in done.stderr
+
+
+def test_a_missing_module_of_our_own_is_a_fault(monkeypatch):
+    def fail(arguments):
+        raise ModuleNotFoundError("No module named 'serlib.nothing'", name="serlib.nothing")
+
+    monkeypatch.setattr(cli, "_demo_corpus", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["demo", "corpus"])
 
 
 def test_module_can_be_run():

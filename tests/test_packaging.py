@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,9 @@ PRETRAIN = [Requirement(r) for r in PROJECT["optional-dependencies"]["pretrain"]
 HAS_PRETRAIN = importlib.util.find_spec("wordfreq") is not None  # make setup leaves it out
 
 
-def closure() -> set[str]:
-    """Names of all installed distributions that the project needs here, directly or not."""
-    todo, seen = [r for r in ASKED if HAS_PRETRAIN or r not in PRETRAIN], set()
+def closure(asked: Iterable[Requirement]) -> set[str]:
+    """Names of all installed distributions that some requirements need here, directly or not."""
+    todo, seen = list(asked), set()
     while todo:
         wanted = todo.pop()
         if (state := (canonicalize_name(wanted.name), frozenset(wanted.extras))) in seen:
@@ -66,7 +68,7 @@ def test_every_dependency_is_pinned_within_its_range():
 
 
 def test_nothing_that_gets_installed_is_unpinned_nor_pinned_in_vain():
-    needed = closure()
+    needed = closure(r for r in ASKED if HAS_PRETRAIN or r not in PRETRAIN)
     assert needed - set(PINS) == set()
     if HAS_PRETRAIN:
         assert set(PINS) - needed <= OTHER_PYTHONS
@@ -205,6 +207,51 @@ def test_wheel_holds_the_package_and_its_data(tmp_path):
     assert all(root.startswith(("serlib", "serbook")) for root in roots), roots
     assert not [name for name in names if "making" in name or "conf" in name.split("/")[:1]]
     assert any(name.endswith("LICENSE-prose") for name in names)
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_where_the_book_is_not_installed(tmp_path):
+    """In an environment that has serlib's own requirements, and nothing of the extra "book"."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", symlinks=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    # Downloading torch again would take minutes: what serlib needs is linked from here.
+    needed = closure(map(Requirement, PROJECT["dependencies"]))
+    for distribution in importlib.metadata.distributions():
+        if canonicalize_name(distribution.metadata["Name"]) not in needed:
+            continue
+        for path in {distribution.locate_file(f.parts[0]) for f in distribution.files or []}:
+            link = site / path.name
+            if path.name not in ("..", "__pycache__") and not link.exists():
+                link.symlink_to(path)
+    python = tmp_path / "venv" / "bin" / "python"
+
+    def call(*command: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [python, *command], cwd=tmp_path, capture_output=True, text=True,
+            env={"PATH": "/usr/bin:/bin", "SERLIB_HOME": str(tmp_path / "home"),
+                 "HOME": str(tmp_path)},
+        )  # fmt: skip
+
+    without = "jupytext papermill matplotlib seaborn sphinx IPython ipywidgets nbformat".split()
+    absent = f"import importlib.util as u; print([n for n in {without} if u.find_spec(n)])"
+    assert call("-c", absent).stdout.strip() == "[]"
+    done = call("-c", "import serlib; print(serlib.__file__)")
+    assert done.stdout.startswith(str(tmp_path)), done.stderr
+    done = call("-m", "serlib", "train", "cai2021", "--profile", "smoke", "--set", "alpha=0.1")
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.split("seed 0: ")[1].splitlines()[0]
+    wav = next((tmp_path / "home").rglob("wav/*/*.wav"))
+    done = call("-m", "serlib", "predict", run, str(wav))
+    assert done.returncode == 0 and "emotion" in done.stdout, done.stderr
+    done = call("-m", "serlib", "manifest", "list")
+    assert done.returncode == 0 and "iemocap" in done.stdout, done.stderr
+    done = call("-m", "serlib", "run", "02")
+    assert done.returncode == 1 and "pip install 'serlib[book]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_installed_package_has_its_cards_and_its_demo_corpus(tmp_path):
