@@ -41,7 +41,7 @@ pdf: setup
 	$(BIN)/serlib site --shipped --pdf
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
