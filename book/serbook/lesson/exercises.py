@@ -256,7 +256,7 @@ def _refuse_to_lose(path: Path) -> None:
         return
     try:
         there = nbformat.read(path, as_version=4)
-        why = "" if there.metadata.serbook.lesson.exercises == _digest(there) else "was changed"
+        why = "" if there.metadata.serlib.exercises == _digest(there) else "was changed"
     except Exception:  # whatever it is, this command did not make it
         why = "was not made by this command"
     _refuse_if(bool(why), f"{path} {why}: move it away, or name another folder with --out")
