@@ -1,6 +1,6 @@
 """Figures about experts together: the architecture, and what each company of them scores.
 
-As `serbook.figures.plots`, whose look and small print they share: arrays in, matplotlib Axes out.
+As those of `serbook.figures.plots`, whose look and small print they share.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from serbook.figures import taskplots
-from serbook.figures.plots import MARKERS, NOTE, PALETTE, passport
-from serlib.metrics import intervals
+from serbook.figures import parts, taskplots
+from serbook.figures.parts import NOTE, PALETTE
+from serbook.figures.plots import passport
+from serlib.metrics.intervals import Interval
 
 GAP = 1.25  # inches between the rows of the drawing
 
@@ -58,7 +59,7 @@ def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) 
 
 
 def companies(
-    scores: Mapping[str, Mapping[tuple[str, ...], intervals.Interval]],
+    scores: Mapping[str, Mapping[tuple[str, ...], Interval]],
     experts: Sequence[str],
     *,
     ceilings: Mapping[str, Mapping[str, float]] | None = None,
@@ -79,22 +80,20 @@ def companies(
     columns = list(next(iter(scores.values())))
     heights = [1] * len(scores) + [0.16 * len(experts) + 0.1]
     size = (1.1 * len(columns) + 2.6, 1.75 * len(scores) + 0.5 * len(experts))
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         len(heights), 1, figsize=size, sharex=True, height_ratios=heights, squeeze=False
     )
-    *panels, grid = axes[:, 0]
-    for i, (ax, (metric, found)) in enumerate(zip(panels, scores.items(), strict=True)):
-        value, low, high = np.array([(v.value, v.low, v.high) for v in found.values()], float).T
-        ax.errorbar(range(len(columns)), value, yerr=[value - low, high - value], fmt=MARKERS[i],
-                    color=PALETTE[i], capsize=3, ms=7)  # fmt: skip
+    *above, grid = axes[:, 0]
+    for i, (ax, (metric, found)) in enumerate(zip(above, scores.items(), strict=True)):
+        value, bars = parts.reach(found.values())
+        ax.errorbar(range(len(columns)), value, bars, capsize=3, ms=7, **parts.look(i, ls=""))
         for x, y in enumerate(value):
             ax.annotate(
                 f"{y:.2f}", (x, y), textcoords="offset points", xytext=(8, -3), fontsize=8.5
             )
         for name, height in (ceilings or {}).get(metric, {}).items():
-            ax.axhline(height, color="#000000", ls=(0, (5, 2)), lw=1)
-            ax.annotate(name, (1.005, height), xycoords=("axes fraction", "data"), fontsize=8,
-                        ha="left", va="center")  # fmt: skip
+            parts.level(ax, height, name, at=1.005, line={"lw": 1}, fontsize=8, ha="left",
+                        va="center")  # fmt: skip
         ax.set_ylabel(known.get(metric, metric))
         ax.margins(y=0.18)
     for y, name in enumerate(experts):
@@ -103,7 +102,7 @@ def companies(
         grid.plot(np.flatnonzero(inside), [y] * sum(inside), "o", color=NOTE, ms=9)
     grid.set(yticks=range(len(experts)), yticklabels=[known.get(name, name) for name in experts])
     grid.set(ylim=(len(experts) - 0.5, -0.5), xlim=(-0.5, len(columns) - 0.3), xticks=[])
-    for ax in (*panels, grid):
+    for ax in (*above, grid):
         ax.grid(axis="x", visible=False)
     grid.grid(visible=False)
     passport(grid)
