@@ -117,18 +117,16 @@ def cloud(
     Dashed is the diagonal. The bar on the right spans one standard deviation of the predictions to
     either side of their mean, the bar below that of the truth.
     """
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         1, len(predictions), figsize=(3.1 * len(predictions) + 0.4, 3.5), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for i, (ax, (name, y)) in enumerate(zip(axes[0], predictions.items(), strict=True)):
         ax.plot([1, 7], [1, 7], color=NOTE, ls="--", lw=1)
         ax.scatter(truth, y, s=7, alpha=0.3, color=PALETTE[i % 8], linewidths=0, rasterized=True)
-        for along, z in ((False, y), (True, truth)):
-            mean, spread = np.mean(z), np.std(z)
-            span = [mean - spread, mean + spread]
-            at = [6.85, 6.85] if not along else [1.15, 1.15]
-            ax.plot(*((span, at) if along else (at, span)), color="#000000", lw=3)
+        spans = [np.mean(z) + np.std(z) * np.array([-1, 1]) for z in (y, truth)]
+        ax.plot([6.85, 6.85], spans[0], color="#000000", lw=3)
+        ax.plot(spans[1], [1.15, 1.15], color="#000000", lw=3)
         ax.set(title=name, xlabel=xlabel, xlim=(1, 7), ylim=(1, 7), aspect="equal")
     axes[0, 0].set_ylabel(ylabel)
     passport(axes[0, -1])

@@ -25,12 +25,9 @@ FAINT = dict(color=NOTE, fontsize=8.5)
 def by_layer(
     lines: Mapping[str, Sequence[Interval | float]], *, ax: Axes, floor: float | None = None
 ) -> None:
-    """One score per layer of an encoder and line, with its interval where there is one.
+    """One score per layer of an encoder, from layer 0, for each name; bare numbers get no interval.
 
-    Args:
-        lines: For each name a score per layer, from layer 0; bare numbers get no interval.
-        ax: Where to draw.
-        floor: What a guesser scores, as a dotted line.
+    `floor` is what a guesser scores, as a dotted line.
     """
     for i, (name, scores) in enumerate(lines.items()):
         at = parts.beside(len(scores), i, len(lines), 0.12)
@@ -43,13 +40,9 @@ def by_layer(
 
 @figure((6, 3.4), bare="x", xlabel="layer", ylabel="weight")
 def layer_weights(weights: Mapping[str, NDArray], *, ax: Axes) -> None:
-    """Learned weights of layers: a mark at the mean over seeds, small dots for the seeds.
+    """Learned weights (seeds, layers) for each name: a mark at the mean, small dots for the seeds.
 
     Dashed is the share that all layers would have alike.
-
-    Args:
-        weights: For each name an array (seeds, layers).
-        ax: Where to draw.
     """
     for i, (name, w) in enumerate(weights.items()):
         w = np.atleast_2d(w)
@@ -74,10 +67,8 @@ def weight_paths(
 ) -> None:
     """The weight of each layer after each epoch: dark lines are deep layers, thin lines seeds.
 
-    Args:
-        histories: One table per seed with the columns ``epoch`` and ``dev_layer_0`` and up.
-        ax: Where to draw.
-        start: Weights before the first epoch.
+    `histories` holds one table per seed, with the columns ``epoch`` and ``dev_layer_0`` and up;
+    `start` the weights before the first epoch.
     """
     columns = [name for name in histories[0] if str(name).startswith("dev_layer_")]
     shades = plt.get_cmap("viridis_r")(np.linspace(0.25, 1, len(columns)))

@@ -30,11 +30,8 @@ def penalty(
 ) -> None:
     """A loss over the prediction at one true value; triangles point where a step would lead.
 
-    Args:
-        lines: For each name predictions, losses and slopes; a step goes against the slope, which
-            need not be that of the curve (a part of it may be detached).
-        truth: The true value, as a dotted line.
-        ax: Where to draw.
+    `lines` has for each name predictions, losses and slopes. A step goes against the slope, which
+    need not be that of the curve: a part of it may be detached.
     """
     for i, (name, (x, y, slope)) in enumerate(lines.items()):
         x, y, slope = (np.asarray(v, float) for v in (x, y, slope))
@@ -56,12 +53,8 @@ def directions(
 ) -> None:
     """Where a gradient step leads at each prediction and truth: to the truth, away, hardly at all.
 
-    Args:
-        step: (Y, X) the step (minus the gradient) at truth y and prediction x.
-        plain: (Y, X) the step of squared error, which always leads to the truth.
-        predicted: (X,) predictions, along x.
-        truth: (Y,) true values, upward.
-        ax: Where to draw.
+    `step` (Y, X) is minus the gradient at truth y, upward, and prediction x, along x; `plain` that
+    of squared error, which always leads to the truth.
     """
     kind = np.where(np.abs(step) < LEAST * np.abs(plain), 1, np.where(step * plain < 0, 2, 0))
     kind = np.where(plain == 0, 0, kind)
@@ -91,11 +84,8 @@ def ranges(
 ) -> None:
     """How far numbers spread: a thin line from 5 to 95 %, a thick one from 25 to 75 %, the median.
 
-    Args:
-        table: For each name its numbers; the first is the reference, drawn in black, its thin
-            line's ends as dashes through all rows.
-        ax: Where to draw.
-        limits: Ends of the axis.
+    The first row of `table` is the reference: black, its thin line's ends as dashes through all
+    rows. `limits` are the ends of the axis.
     """
     for i, values in enumerate(table.values()):
         low, quarter, middle, three, high = np.nanpercentile(values, [5, 25, 50, 75, 95])
@@ -117,10 +107,8 @@ def bands(
 ) -> None:  # fmt: skip
     """A number over the size of a sample: its mean as a line, 5 to 95 % of its draws as a band.
 
-    Args:
-        lines: For each name the sizes (X,) and the draws (X, R).
-        ax: Where to draw.
-        levels: For each name the value without sampling, as a dashed line of the same color.
+    `lines` has for each name the sizes (X,) and the draws (X, R); `levels` the value without
+    sampling, a dashed line of the same color.
     """
     for i, (name, (sizes, draws)) in enumerate(lines.items()):
         color, draws = PALETTE[i % 8], np.asarray(draws, float)

@@ -34,10 +34,8 @@ BLANK = "-"
 def trellis(forward: NDArray, states: Sequence[str], *, ax: Axes) -> None:
     """CTC's forward probabilities: a node per state and frame, an arrow per step it allows.
 
-    Args:
-        forward: (S, T) probability of all ways to be in a state at a frame; 0 is drawn faint.
-        states: The target's characters with a blank, "-", around and between them.
-        ax: Where to draw.
+    `forward` (S, T) is the probability of all ways to be in a state at a frame, and 0 is drawn
+    faint; `states` are the target's characters with a blank, "-", around and between them.
     """
     s, t = forward.shape
     for j in range(t - 1):
@@ -63,13 +61,10 @@ def ladder(
     table: Mapping[str, Interval], *, ax: Axes, printed: Mapping[str, float] | None = None,
     ceilings: Mapping[str, float] | None = None,
 ) -> None:  # fmt: skip
-    """A score with its interval at each setting of one knob, beside the values a paper printed.
+    """A score with its interval at each setting of one knob, evenly spaced in the order of `table`.
 
-    Args:
-        table: Setting to interval, in the order of the axis; settings are evenly spaced.
-        ax: Where to draw.
-        printed: Setting to the paper's value; hollow, since it is of other speech.
-        ceilings: Names and heights of dashed lines.
+    `printed` are a paper's values by setting, hollow since they are of other speech; `ceilings`
+    names and heights of dashed lines.
     """
     values, bars = parts.reach(table.values())
     at = {name: i for i, name in enumerate(table)}
@@ -135,12 +130,7 @@ def alignment(
     (8, 3.6), legend={"ncols": 3, "loc": "upper center", "bbox_to_anchor": (0.5, 1.2)}, bare="x"
 )
 def groups(table: Mapping[str, Mapping[str, Interval]], *, ax: Axes) -> None:
-    """Intervals of several systems side by side, group by group along x.
-
-    Args:
-        table: System to (group to interval); all systems have the same groups.
-        ax: Where to draw.
-    """
+    """Intervals side by side, group by group: `table` maps system to group to interval."""
     for i, (name, row) in enumerate(table.items()):
         values, bars = parts.reach(row.values())
         ax.errorbar(parts.beside(len(row), i, len(table), 0.14), values, np.nan_to_num(bars),
@@ -213,10 +203,7 @@ def det(systems: Mapping[str, tuple[NDArray, NDArray]], *, ax: Axes) -> None:
     """False rejections against false acceptances, both on normal-deviate axes.
 
     Two Gaussians of equal width give a straight line; the diagonal holds the equal error rates.
-
-    Args:
-        systems: For each name the scores (U,) of trials and whether each is of one talker (U,).
-        ax: Where to draw.
+    `systems` has for each name scores (U,) of trials, and whether each is of one talker (U,).
     """
     low, high = DET_ENDS
     ends = norm.ppf(DET_ENDS)
@@ -240,12 +227,8 @@ def shares(
 ) -> None:
     """Mean attention to each task per group, with bars of one standard deviation.
 
-    Args:
-        weights: (U, J), rows sum to 1.
-        tasks: J names.
-        groups: (U,) the group of each row, such as its class.
-        names: Groups in the order to draw; those without rows get no mark.
-        ax: Where to draw.
+    `weights` (U, J) has rows that sum to 1, for J `tasks`; `groups` (U,) says the group of each
+    row, such as its class; `names` orders the groups, and those without rows get no mark.
     """
     table = pd.DataFrame(weights, columns=list(tasks)).groupby(np.asarray(groups))
     mean, spread = table.mean().reindex(names), table.std().reindex(names)
@@ -266,12 +249,8 @@ def attention(
 ) -> None:  # fmt: skip
     """A waveform with the weight of each frame over it, and its words; cue words are shaded.
 
-    Args:
-        wave: (N,) at 16 kHz.
-        weights: (T,), summing to 1.
-        stride: Seconds per frame.
-        words: (word, start, end, is a cue), in seconds.
-        ax: Where to draw.
+    `wave` (N,) is at 16 kHz; `weights` (T,) sum to 1, with `stride` seconds per frame; `words` are
+    (word, start, end, is a cue), in seconds.
     """
     seconds = np.arange(len(wave)) / audio.SAMPLE_RATE
     top = max(float(np.max(weights)), 1e-9) * 1.3

@@ -31,6 +31,8 @@ from serlib import records
 
 GRADES = ("Check", "Explore", "Research", "Find the bug")
 HEADING = re.compile(rf"\*\*({'|'.join(GRADES)})( \d+)?\.\*\* ")
+FENCE = re.compile(r"^(`{3,}|:{3,})\{dropdown\} Solution *$", re.MULTILINE)
+SOLUTION = re.compile(FENCE.pattern + r"(?s:.*?)^\1[`:]* *$", re.MULTILINE)
 STUB = "# your code here"
 TEXT = "*Your answer:*"
 PARTS = {
@@ -127,17 +129,10 @@ def _refuse_if(fault: object, why: str) -> None:
 
 def _without_text(text: str, where: str) -> str:
     """Markdown with a line for the reader's answer in the place of each solution."""
-    kept, fence = [], ""
-    for line in text.splitlines():
-        if not fence and (match := re.match(r"(`{3,}|:{3,})\{dropdown\} Solution\s*$", line)):
-            fence = match[1]
-            kept.append(TEXT)
-        elif not fence:
-            kept.append(line)
-        elif line.startswith(fence) and not line.strip(fence[0] + " "):
-            fence = ""
-    _refuse_if(fence, f"{where}: the solution's fence {fence} is not closed")
-    return "\n".join(kept)
+    kept = SOLUTION.sub(TEXT, text)
+    left = FENCE.search(kept)
+    _refuse_if(left, f"{where}: the solution's fence {left and left[1]} is not closed")
+    return kept
 
 
 def _pieces(cell: NotebookNode, where: str) -> list[tuple[bool, str]]:
