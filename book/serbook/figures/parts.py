@@ -41,7 +41,9 @@ def reach(found: Iterable[Interval | float]) -> tuple[NDArray, NDArray]:
     return value, np.abs([value - low, high - value])
 
 
-def level(ax: Axes, height: float, name: str, *, at: float = 1.0, line: dict | None = None, **text):
+def level(
+    ax: Axes, height: float, name: str, *, at: float = 1.0, line: dict | None = None, **text
+) -> None:
     """A line across the panel, dashed and black by default, its name at a share of the width."""
     ax.axhline(height, **DASHES | (line or {}))
     where = dict(xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)

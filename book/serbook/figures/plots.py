@@ -121,9 +121,6 @@ def panels(
     return list(axes.flat[:n])
 
 
-# --------------------------------------------------------------------------------------- figures
-
-
 @figure((8.5, 3.6), legend={}, bare="x", xlabel="")
 def counts(table: pd.DataFrame, *, ax: Axes, unit: str = "") -> None:
     """Grouped bars of shares or counts: rows of `table` along x, one color per column."""
