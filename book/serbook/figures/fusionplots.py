@@ -5,6 +5,7 @@ As those of `serbook.figures.plots`, whose look and small print they share.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -40,22 +41,18 @@ def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) 
         }  # fmt: skip
         for part, (x, text) in row.items():
             boxes[part, name] = (x, y, text)
-        ends = list(row)
-        arrows += [((a, name), (b, name)) for a, b in zip(ends, ends[1:], strict=False)]
-        colors |= {("expert", name): 7, ("reads", name): 6}
-    names = list(experts)
-    arrows += [(("cell", a), ("cell", b)) for a, b in zip(names, names[1:], strict=False)]
+        arrows += [((a, name), (b, name)) for a, b in itertools.pairwise(row)]
+        colors |= {("expert", name): 7, ("reads", name): 6, ("cell", name): 3}
+    arrows += [(("cell", a), ("cell", b)) for a, b in itertools.pairwise(experts)]
     boxes["linear"] = (11.2, -2 * middle, "one linear layer\nH → C + 3")
     boxes["emotion"] = (11.2, -2 * middle + 1.15, f"{n_classes} emotion\nlogits")
     boxes["sigmoid"] = (13.3, -2 * middle, "1 + 6 σ(·)")
     boxes["attributes"] = (13.3, -2 * middle + 1.15, "valence, arousal,\ndominance")
-    arrows += [(("cell", names[-1]), "linear"), ("linear", "emotion")]
+    arrows += [(("cell", name), "linear"), ("linear", "emotion")]
     arrows += [("linear", "sigmoid"), ("sigmoid", "attributes")]
     colors |= {"emotion": 1, "attributes": 2, "sigmoid": 2}
-    colors |= {("cell", name): 3 for name in names}
-    numbers = {name: colors.get(name, 0) for name in boxes}
     size = (14.5, 1.35 * len(experts) + 0.6)
-    return taskplots.flow(boxes, arrows, colors=numbers, size=size, width=1.75)
+    return taskplots.flow(boxes, arrows, colors=colors, size=size, width=1.75)
 
 
 def companies(
