@@ -90,6 +90,16 @@ def test_what_is_not_the_tiers_speech_is_not_called_human(draw):
     ]
 
 
+def test_every_figure_takes_the_same_keywords_and_keeps_what_nobody_names():
+    said = dict(title="t", xlabel="x", ylabel="y")
+    ax = plots.recalls({"a": np.eye(2)}, list("ab"), size=(3, 2), note="n", source="s", **said)
+    assert (ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()) == ("t", "x", "y")
+    assert ax.figure.get_size_inches().tolist() == [3, 2]
+    assert passports(ax.figure) == ["demo tier: s; n"]
+    again = plots.recalls({"a": np.eye(2)}, list("ab"), ax=ax)
+    assert again is ax and ax.get_title(loc="left") == "t" and ax.get_ylabel() == "recall"
+
+
 def test_panels_share_one_passport_and_the_last_note_wins():
     left, right = plots.panels(2)
     plots.curves({"a": ([0, 1], [0, 1])}, ax=left, note="first")

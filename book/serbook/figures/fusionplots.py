@@ -1,10 +1,11 @@
 """Figures about experts together: the architecture, and what each company of them scores.
 
-As `serbook.figures.plots`, whose look and small print they share: arrays in, matplotlib Axes out.
+As those of `serbook.figures.plots`, whose look and small print they share.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,9 +13,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from serbook.figures import taskplots
-from serbook.figures.plots import MARKERS, NOTE, PALETTE, passport
-from serlib.metrics import intervals
+from serbook.figures import parts, taskplots
+from serbook.figures.parts import NOTE, PALETTE
+from serbook.figures.plots import passport
+from serlib.metrics.intervals import Interval
 
 GAP = 1.25  # inches between the rows of the drawing
 
@@ -39,26 +41,22 @@ def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) 
         }  # fmt: skip
         for part, (x, text) in row.items():
             boxes[part, name] = (x, y, text)
-        ends = list(row)
-        arrows += [((a, name), (b, name)) for a, b in zip(ends, ends[1:], strict=False)]
-        colors |= {("expert", name): 7, ("reads", name): 6}
-    names = list(experts)
-    arrows += [(("cell", a), ("cell", b)) for a, b in zip(names, names[1:], strict=False)]
+        arrows += [((a, name), (b, name)) for a, b in itertools.pairwise(row)]
+        colors |= {("expert", name): 7, ("reads", name): 6, ("cell", name): 3}
+    arrows += [(("cell", a), ("cell", b)) for a, b in itertools.pairwise(experts)]
     boxes["linear"] = (11.2, -2 * middle, "one linear layer\nH → C + 3")
     boxes["emotion"] = (11.2, -2 * middle + 1.15, f"{n_classes} emotion\nlogits")
     boxes["sigmoid"] = (13.3, -2 * middle, "1 + 6 σ(·)")
     boxes["attributes"] = (13.3, -2 * middle + 1.15, "valence, arousal,\ndominance")
-    arrows += [(("cell", names[-1]), "linear"), ("linear", "emotion")]
+    arrows += [(("cell", name), "linear"), ("linear", "emotion")]
     arrows += [("linear", "sigmoid"), ("sigmoid", "attributes")]
     colors |= {"emotion": 1, "attributes": 2, "sigmoid": 2}
-    colors |= {("cell", name): 3 for name in names}
-    numbers = {name: colors.get(name, 0) for name in boxes}
     size = (14.5, 1.35 * len(experts) + 0.6)
-    return taskplots.flow(boxes, arrows, colors=numbers, size=size, width=1.75)
+    return taskplots.flow(boxes, arrows, colors=colors, size=size, width=1.75)
 
 
 def companies(
-    scores: Mapping[str, Mapping[tuple[str, ...], intervals.Interval]],
+    scores: Mapping[str, Mapping[tuple[str, ...], Interval]],
     experts: Sequence[str],
     *,
     ceilings: Mapping[str, Mapping[str, float]] | None = None,
@@ -79,22 +77,20 @@ def companies(
     columns = list(next(iter(scores.values())))
     heights = [1] * len(scores) + [0.16 * len(experts) + 0.1]
     size = (1.1 * len(columns) + 2.6, 1.75 * len(scores) + 0.5 * len(experts))
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         len(heights), 1, figsize=size, sharex=True, height_ratios=heights, squeeze=False
     )
-    *panels, grid = axes[:, 0]
-    for i, (ax, (metric, found)) in enumerate(zip(panels, scores.items(), strict=True)):
-        value, low, high = np.array([(v.value, v.low, v.high) for v in found.values()], float).T
-        ax.errorbar(range(len(columns)), value, yerr=[value - low, high - value], fmt=MARKERS[i],
-                    color=PALETTE[i], capsize=3, ms=7)  # fmt: skip
+    *above, grid = axes[:, 0]
+    for i, (ax, (metric, found)) in enumerate(zip(above, scores.items(), strict=True)):
+        value, bars = parts.reach(found.values())
+        ax.errorbar(range(len(columns)), value, bars, capsize=3, ms=7, **parts.look(i, ls=""))
         for x, y in enumerate(value):
             ax.annotate(
                 f"{y:.2f}", (x, y), textcoords="offset points", xytext=(8, -3), fontsize=8.5
             )
         for name, height in (ceilings or {}).get(metric, {}).items():
-            ax.axhline(height, color="#000000", ls=(0, (5, 2)), lw=1)
-            ax.annotate(name, (1.005, height), xycoords=("axes fraction", "data"), fontsize=8,
-                        ha="left", va="center")  # fmt: skip
+            parts.level(ax, height, name, at=1.005, line={"lw": 1}, fontsize=8, ha="left",
+                        va="center")  # fmt: skip
         ax.set_ylabel(known.get(metric, metric))
         ax.margins(y=0.18)
     for y, name in enumerate(experts):
@@ -103,7 +99,7 @@ def companies(
         grid.plot(np.flatnonzero(inside), [y] * sum(inside), "o", color=NOTE, ms=9)
     grid.set(yticks=range(len(experts)), yticklabels=[known.get(name, name) for name in experts])
     grid.set(ylim=(len(experts) - 0.5, -0.5), xlim=(-0.5, len(columns) - 0.3), xticks=[])
-    for ax in (*panels, grid):
+    for ax in (*above, grid):
         ax.grid(axis="x", visible=False)
     grid.grid(visible=False)
     passport(grid)
@@ -118,18 +114,16 @@ def cloud(
     Dashed is the diagonal. The bar on the right spans one standard deviation of the predictions to
     either side of their mean, the bar below that of the truth.
     """
-    figure, axes = plt.subplots(
+    _, axes = plt.subplots(
         1, len(predictions), figsize=(3.1 * len(predictions) + 0.4, 3.5), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for i, (ax, (name, y)) in enumerate(zip(axes[0], predictions.items(), strict=True)):
         ax.plot([1, 7], [1, 7], color=NOTE, ls="--", lw=1)
         ax.scatter(truth, y, s=7, alpha=0.3, color=PALETTE[i % 8], linewidths=0, rasterized=True)
-        for along, z in ((False, y), (True, truth)):
-            mean, spread = np.mean(z), np.std(z)
-            span = [mean - spread, mean + spread]
-            at = [6.85, 6.85] if not along else [1.15, 1.15]
-            ax.plot(*((span, at) if along else (at, span)), color="#000000", lw=3)
+        spans = [np.mean(z) + np.std(z) * np.array([-1, 1]) for z in (y, truth)]
+        ax.plot([6.85, 6.85], spans[0], color="#000000", lw=3)
+        ax.plot(spans[1], [1.15, 1.15], color="#000000", lw=3)
         ax.set(title=name, xlabel=xlabel, xlim=(1, 7), ylim=(1, 7), aspect="equal")
     axes[0, 0].set_ylabel(ylabel)
     passport(axes[0, -1])

@@ -1,6 +1,6 @@
 """Figures about the layers of an encoder: what each one knows, and what it weighs in a sum.
 
-As `serbook.figures.plots`, whose look and small print they share: arrays in, matplotlib Axes out.
+As those of `serbook.figures.plots`, whose look, keywords and small print they share.
 """
 
 from __future__ import annotations
@@ -13,93 +13,63 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from serbook.figures.plots import MARKERS, NOTE, PALETTE, STYLES, passport
-from serlib.metrics import intervals
+from serbook.figures import parts
+from serbook.figures.parts import MARKERS, NOTE, PALETTE, ROW
+from serbook.figures.plots import figure
+from serlib.metrics.intervals import Interval
+
+FAINT = dict(color=NOTE, fontsize=8.5)
 
 
+@figure((5, 3.4), bare="x", xlabel="layer")
 def by_layer(
-    lines: Mapping[str, Sequence[intervals.Interval | float]], *, ylabel: str = "",
-    floor: float | None = None, ax: Axes | None = None, title: str = "",
-) -> Axes:  # fmt: skip
-    """One score per layer of an encoder and line, with its interval where there is one.
+    lines: Mapping[str, Sequence[Interval | float]], *, ax: Axes, floor: float | None = None
+) -> None:
+    """One score per layer of an encoder, from layer 0, for each name; bare numbers get no interval.
 
-    Args:
-        lines: For each name a score per layer, from layer 0; bare numbers get no interval.
-        ylabel: The score.
-        floor: What a guesser scores, as a dotted line.
-        ax: Where to draw.
-        title: Of the panel.
+    `floor` is what a guesser scores, as a dotted line.
     """
-    ax = ax or plt.subplots(figsize=(5, 3.4))[1]
-    width = 0.12
     for i, (name, scores) in enumerate(lines.items()):
-        value, low, high = (
-            np.array([getattr(s, side, s) for s in scores], float)
-            for side in ("value", "low", "high")
-        )
-        at = np.arange(len(scores)) + (i - (len(lines) - 1) / 2) * width
-        ax.errorbar(at, value, yerr=[value - low, high - value], color=PALETTE[i % 8], ms=6,
-                    ls=STYLES[i % 4], lw=1.5, marker=MARKERS[i % 8], capsize=2, elinewidth=1,
-                    label=name)  # fmt: skip
+        at = parts.beside(len(scores), i, len(lines), 0.12)
+        ax.errorbar(at, *parts.reach(scores), ms=6, lw=1.5, capsize=2, elinewidth=1, label=name,
+                    **parts.look(i))  # fmt: skip
     if floor is not None:
-        ax.axhline(floor, color=NOTE, ls=":", lw=1.2)
-        ax.annotate("guess", (1.0, floor), xycoords=("axes fraction", "data"), ha="right",
-                    va="bottom", fontsize=8.5, color=NOTE)  # fmt: skip
-    ax.set(xlabel="layer", ylabel=ylabel, title=title)
+        parts.level(ax, floor, "guess", line={"color": NOTE, "ls": ":"}, **FAINT)
     ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    ax.grid(axis="x", visible=False)
-    return passport(ax)
 
 
-def layer_weights(
-    weights: Mapping[str, NDArray], *, equal: bool = True, ylabel: str = "weight",
-    ax: Axes | None = None, title: str = "",
-) -> Axes:  # fmt: skip
-    """Learned weights of layers: a mark at the mean over seeds, small dots for the seeds.
+@figure((6, 3.4), bare="x", xlabel="layer", ylabel="weight")
+def layer_weights(weights: Mapping[str, NDArray], *, ax: Axes) -> None:
+    """Learned weights (seeds, layers) for each name: a mark at the mean, small dots for the seeds.
 
-    Args:
-        weights: For each name an array (seeds, layers).
-        equal: Draw the share that all layers would have alike.
-        ylabel: What is weighed.
-        ax: Where to draw.
-        title: Of the panel.
+    Dashed is the share that all layers would have alike.
     """
-    ax = ax or plt.subplots(figsize=(6, 3.4))[1]
     for i, (name, w) in enumerate(weights.items()):
         w = np.atleast_2d(w)
-        at = np.arange(w.shape[1]) + (i - (len(weights) - 1) / 2) * 0.13
+        at = parts.beside(w.shape[1], i, len(weights), 0.13)
         for seed in w:
             ax.plot(at, seed, ".", ms=4, color=PALETTE[i % 8], alpha=0.6)
         ax.vlines(at, w.min(0), w.max(0), color=PALETTE[i % 8], lw=1)
-        ax.plot(at, w.mean(0), MARKERS[i % 8], ms=7, color=PALETTE[i % 8], label=name)
-    if equal:
-        ax.axhline(1 / w.shape[1], color=NOTE, ls="--", lw=1.2)
-        ax.annotate("equal", (1.0, 1 / w.shape[1]), xycoords=("axes fraction", "data"), ha="right",
-                    va="bottom", fontsize=8.5, color=NOTE)  # fmt: skip
-    ax.set(xlabel="layer", ylabel=ylabel, title=title, xticks=range(w.shape[1]))
+        ax.plot(at, w.mean(0), ms=7, label=name, **parts.look(i, ls=""))
+    parts.level(ax, 1 / w.shape[1], "equal", line={"color": NOTE, "ls": "--"}, **FAINT)
+    ax.set_xticks(range(w.shape[1]))
     highest = max(np.max(w) for w in weights.values())
     ax.set_ylim(top=1.45 * highest)  # room for the names
     if min(np.min(w) for w in weights.values()) >= 0:
         ax.set_ylim(bottom=0)  # so that a small difference looks small
-    ax.grid(axis="x", visible=False)
     if len(weights) > 1:
-        ax.legend(ncols=len(weights), loc="upper center", columnspacing=1, handletextpad=0.2)
-    return passport(ax)
+        ax.legend(**ROW, columnspacing=1, handletextpad=0.2)
 
 
+@figure((5, 3.4), xlabel="epoch", ylabel="weight")
 def weight_paths(
-    histories: Sequence[pd.DataFrame], *, start: Sequence[float] | None = None,
-    ax: Axes | None = None, title: str = "",
-) -> Axes:  # fmt: skip
+    histories: Sequence[pd.DataFrame], *, ax: Axes, start: Sequence[float] | None = None
+) -> None:
     """The weight of each layer after each epoch: dark lines are deep layers, thin lines seeds.
 
-    Args:
-        histories: One table per seed with the columns ``epoch`` and ``dev_layer_0`` and up.
-        start: Weights before the first epoch.
-        ax: Where to draw.
-        title: Of the panel.
+    `histories` holds one table per seed, with the columns ``epoch`` and ``dev_layer_0`` and up;
+    `start` the weights before the first epoch.
     """
-    ax = ax or plt.subplots(figsize=(5, 3.4))[1]
     columns = [name for name in histories[0] if str(name).startswith("dev_layer_")]
     shades = plt.get_cmap("viridis_r")(np.linspace(0.25, 1, len(columns)))
     ends = {}
@@ -113,9 +83,7 @@ def weight_paths(
         ax.plot(x, y, color=shade, lw=2, marker=MARKERS[i % 8], ms=4, markevery=max(1, len(x) // 6))
         ends[i] = float(y[-1])
     _label_ends(ax, ends, shades)
-    ax.set(xlabel="epoch", ylabel="weight", title=title)
     ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    return passport(ax)
 
 
 def _label_ends(ax: Axes, ends: Mapping[int, float], colors: Sequence) -> None:

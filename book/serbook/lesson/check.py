@@ -64,11 +64,7 @@ class Result:
         return f"**{HEADS[self.status]}** {self.message}".strip()
 
     def require(self) -> Result:
-        """Itself if the answer is right.
-
-        Raises:
-            WrongAnswerError: If it is not.
-        """
+        """Itself if the answer is right, else a WrongAnswerError."""
         if not self:
             raise WrongAnswerError(repr(self))
         return self
@@ -94,8 +90,10 @@ def number(
     wanted = _numbers(right)
     if wanted is None or not np.isfinite(wanted).all():
         raise CheckError(f"the right answer is {_show(right)}: correct the oracle")
-    if (missing := _unanswered(answer)) or (got := _numbers(answer)) is None:
-        return _result("unanswered" if missing else "wrong", missing or _no_number(answer))
+    if missing := _unanswered(answer):
+        return _result("unanswered", missing)
+    if (got := _numbers(answer)) is None:
+        return _result("wrong", f"A number is needed, this is {_kind(answer)}: `{_show(answer)}`.")
     if got.shape != wanted.shape:
         needed, given = (_shape(x) for x in (wanted, got))
         return _result("wrong", f"{needed} needed, this is {given}: `{_show(answer)}`.")
@@ -164,11 +162,9 @@ def function(
     """
     cases = [case if isinstance(case, tuple) else (case,) for case in cases]
     wanted = [_call(oracle, case) for case in cases]
-    if not cases or (bad := [w for w in wanted if isinstance(w, _Raised)]):
-        raise CheckError(f"the oracle raised {bad[0]}" if cases else "a check needs cases")
-    known = {
-        said: [_call(wrong, case) for case in cases] for said, wrong in (mistakes or {}).items()
-    }
+    if not cases or (bad := [w for w in wanted if isinstance(w, Exception)]):
+        raise CheckError(f"the oracle raised {_show(bad[0])}" if cases else "a check needs cases")
+    known = {k: [_call(wrong, case) for case in cases] for k, wrong in (mistakes or {}).items()}
     for said, outcome in known.items():
         if _alike(outcome, wanted, within):
             raise CheckError(f"no case tells this mistake from the truth, add one: {said}")
@@ -177,7 +173,7 @@ def function(
     if not callable(theirs):
         return _result("wrong", f"A function is needed, this is {_kind(theirs)}.")
     got = [_call(theirs, case) for case in cases]
-    if any(isinstance(g, _Raised) and g.kind is NotImplementedError for g in got):
+    if any(type(g) is NotImplementedError for g in got):
         return _result("unanswered", "Write the function's body where it says so.")
     if _alike(got, wanted, within):
         return _result("right", "All cases agree.")
@@ -191,22 +187,12 @@ def function(
     return _result("wrong", _difference(theirs, place, cases, got[place], wanted[place]))
 
 
-@dataclass(frozen=True)
-class _Raised:
-    """What a function raised in the place of an answer."""
-
-    kind: type
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.kind.__name__}: {self.text}" if self.text else self.kind.__name__
-
-
 def _call(called: Callable, case: tuple) -> Any:
+    """What a function returns, or the exception that it raises."""
     try:
         return called(*copy.deepcopy(case))
     except Exception as error:  # the reader's own code: whatever it raises is an answer
-        return _Raised(type(error), str(error).split("\n")[0])
+        return error
 
 
 def _result(status: str, message: str = "") -> Result:
@@ -236,8 +222,8 @@ def _numbers(value: Any) -> np.ndarray | None:
 
 
 def _alike(a: Any, b: Any, within: float) -> bool:
-    if isinstance(a, _Raised) or isinstance(b, _Raised):
-        return isinstance(a, _Raised) and isinstance(b, _Raised) and a.kind is b.kind
+    if isinstance(a, Exception) or isinstance(b, Exception):
+        return type(a) is type(b)
     if isinstance(a, dict) or isinstance(b, dict):
         both = isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys()
         return both and all(_alike(a[k], b[k], within) for k in b)
@@ -254,34 +240,32 @@ def _alike(a: Any, b: Any, within: float) -> bool:
 
 
 def _same_words(a: Any, b: Any) -> bool:
-    def plain(value: Any) -> Any:
-        return value.strip().casefold() if isinstance(value, str) else value
-
     if isinstance(b, (set, frozenset)):
         try:
-            return {plain(p) for p in ({a} if isinstance(a, str) else a)} == {plain(p) for p in b}
+            return {_plain(p) for p in ([a] if isinstance(a, str) else a)} == {_plain(p) for p in b}
         except TypeError:  # nothing to go through, or not hashable
             return False
-    if isinstance(b, (list, tuple)):
-        sequence = isinstance(a, (list, tuple, np.ndarray)) and len(a) == len(b)
-        return sequence and all(_same_words(p, q) for p, q in zip(a, b, strict=True))
-    return _alike(plain(a), plain(b), 0)
+    return _alike(_plain(a), _plain(b), 0)
+
+
+def _plain(value: Any) -> Any:
+    """Words without upper case and outer blanks; lists of them too."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.strip().casefold() if isinstance(value, str) else value
 
 
 def _difference(theirs: Callable, place: int, cases: list, got: Any, wanted: Any) -> str:
     """The first case that differs, with what came back and what should have."""
     arguments = ", ".join(_show(a) for a in cases[place])
     called = f"Case {place + 1}: `{getattr(theirs, '__name__', 'it')}({arguments})`"
-    if isinstance(got, _Raised):
-        return f"{called} raised `{got}`."
+    if isinstance(got, Exception):
+        return f"{called} raised `{_show(got)}`."
     x, y = _numbers(got), _numbers(wanted)
     if x is None or y is None or x.shape == y.shape:
         return f"{called} gives `{_show(got)}`, expected `{_show(wanted)}`."
     return f"{called} gives {_shape(x)}, expected {_shape(y)}."
-
-
-def _no_number(answer: Any) -> str:
-    return f"A number is needed, this is {_kind(answer)}: `{_show(answer)}`."
 
 
 def _kind(value: Any) -> str:
@@ -295,7 +279,10 @@ def _shape(array: np.ndarray) -> str:
 
 
 def _show(value: Any) -> str:
-    """A value on one short line."""
+    """A value on one short line; of an exception what it says."""
+    if isinstance(value, Exception):
+        said = str(value).split("\n")[0]
+        return type(value).__name__ + (f": {said}" if said else "")
     array = _numbers(value)
     if array is not None and not isinstance(value, (int, float, dict)):
         value = array.round(4).tolist()

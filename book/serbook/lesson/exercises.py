@@ -31,6 +31,8 @@ from serlib import records
 
 GRADES = ("Check", "Explore", "Research", "Find the bug")
 HEADING = re.compile(rf"\*\*({'|'.join(GRADES)})( \d+)?\.\*\* ")
+FENCE = re.compile(r"^(`{3,}|:{3,})\{dropdown\} Solution *$", re.MULTILINE)
+SOLUTION = re.compile(FENCE.pattern + r"(?s:.*?)^\1[`:]* *$", re.MULTILINE)
 STUB = "# your code here"
 TEXT = "*Your answer:*"
 PARTS = {
@@ -114,36 +116,23 @@ def without_solutions(source: Path) -> NotebookNode:
 
 
 def _refuse_unfinished(title: str, parts: set[str], chapter: str) -> None:
-    needed = [] if not title else ["text"]
-    needed += ["solution", "check"] if title.startswith(("Check", "Find the bug")) else []
-    if missing := [PARTS[part] for part in needed if part not in parts]:
-        raise ExerciseError(f"{chapter}: {title} has no {' and no '.join(missing)}")
+    needed = ["text"] if title else []
+    needed = PARTS if title.startswith(("Check", "Find the bug")) else needed
+    missing = [PARTS[part] for part in needed if part not in parts]
+    _refuse_if(missing, f"{chapter}: {title} has no {' and no '.join(missing)}")
 
 
-def _refuse_if(fault: bool, why: str) -> None:
+def _refuse_if(fault: object, why: str) -> None:
     if fault:
         raise ExerciseError(why)
 
 
-# ------------------------------------------------------------------------------------------- text
-
-
 def _without_text(text: str, where: str) -> str:
     """Markdown with a line for the reader's answer in the place of each solution."""
-    kept, fence = [], ""
-    for line in text.splitlines():
-        if not fence and (match := re.match(r"(`{3,}|:{3,})\{dropdown\} Solution\s*$", line)):
-            fence = match[1]
-            kept.append(TEXT)
-        elif not fence:
-            kept.append(line)
-        elif line.startswith(fence) and not line.strip(fence[0] + " "):
-            fence = ""
-    _refuse_if(bool(fence), f"{where}: the solution's fence {fence} is not closed")
-    return "\n".join(kept)
-
-
-# ------------------------------------------------------------------------------------------- code
+    kept = SOLUTION.sub(TEXT, text)
+    left = FENCE.search(kept)
+    _refuse_if(left, f"{where}: the solution's fence {left and left[1]} is not closed")
+    return kept
 
 
 def _pieces(cell: NotebookNode, where: str) -> list[tuple[bool, str]]:
@@ -152,11 +141,10 @@ def _pieces(cell: NotebookNode, where: str) -> list[tuple[bool, str]]:
         return [("solution" in cell.metadata.get("tags", []), cell.source)]
     pieces: list[tuple[bool, list[str]]] = [(False, [])]
     for line in cell.source.splitlines():
-        is_begin, is_end = BEGIN in line, END in line
-        if is_begin or is_end:
-            if is_begin == pieces[-1][0]:
-                missing = END if is_begin else BEGIN
-                raise ExerciseError(f"{where}: '{line.strip()}' comes before its {missing}")
+        if BEGIN in line or END in line:
+            is_begin, missing = (True, END) if BEGIN in line else (False, BEGIN)
+            too_early = f"{where}: '{line.strip()}' comes before its {missing}"
+            _refuse_if(is_begin == pieces[-1][0], too_early)
             pieces.append((is_begin, []))
         else:
             pieces[-1][1].append(line)
@@ -178,14 +166,10 @@ def _cut(cell: NotebookNode, wanted: set[str], where: str) -> str:
         elif indent := _indent(code):
             kept.append(f'{indent}{STUB}\n{indent}raise NotImplementedError("your code here")')
         else:
-            bound, _ = _names(code, where)
-            answers = sorted(wanted & bound, key=lambda name: _place(name, code))
-            kept.append("\n".join([STUB, *(f"{name} = ..." for name in answers)]))
+            answers = wanted & _names(code, where)[0]
+            in_order = sorted(answers, key=lambda name: re.search(rf"\b{name}\b", code).start())
+            kept += [STUB, *(f"{name} = ..." for name in in_order)]
     return "\n".join(kept)
-
-
-def _place(name: str, code: str) -> int:
-    return re.search(rf"\b{name}\b", code).start()
 
 
 def _names(code: str, where: str) -> tuple[set[str], set[str]]:
@@ -199,9 +183,8 @@ def _names(code: str, where: str) -> tuple[set[str], set[str]]:
     symbols = top.get_symbols()
     bound = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
     read = {s.get_name() for s in symbols if s.is_referenced()}
-    inner = [*top.get_children()]
-    while inner:
-        table = inner.pop()
+    inner = top.get_children()
+    for table in inner:  # which grows by what is inside of each
         inner += table.get_children()
         read |= {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
     return bound, read - bound
@@ -225,19 +208,13 @@ def _read_by_checks(cells: list[NotebookNode], chapter: str) -> list[set[str]]:
         kept = (f"{_indent(code)}pass" if is_solution else code for is_solution, code in pieces)
         bound, read = _names("\n".join(kept), where)
         for name in sorted(read & set(owner)):
-            is_check = "check" in cell.metadata.get("tags", [])
-            if not is_check and owner[name] != number:
-                raise ExerciseError(
-                    f"{where}: reads {name}, which only the solution in cell {owner[name] + 1} "
-                    "makes; make it outside of the solution"
-                )
+            is_fine = owner[name] == number or "check" in cell.metadata.get("tags", [])
+            maker = f"the solution in cell {owner[name] + 1} makes; make it outside of the solution"
+            _refuse_if(not is_fine, f"{where}: reads {name}, which only {maker}")
             wanted[owner[name]].add(name)
         for name in bound:
             owner.pop(name, None)
     return wanted
-
-
-# ------------------------------------------------------------------------------------------ files
 
 
 def _digest(notebook: NotebookNode) -> str:
@@ -247,16 +224,12 @@ def _digest(notebook: NotebookNode) -> str:
 
 
 def _refuse_to_lose(path: Path) -> None:
-    """Let a file be replaced only if it is as it was made.
-
-    Raises:
-        ExerciseError: If it is not.
-    """
+    """Let a file be replaced only if it is as it was made."""
     if not path.exists():
         return
     try:
         there = nbformat.read(path, as_version=4)
-        why = "" if there.metadata.serbook.lesson.exercises == _digest(there) else "was changed"
+        why = "" if there.metadata.serlib.exercises == _digest(there) else "was changed"
     except Exception:  # whatever it is, this command did not make it
         why = "was not made by this command"
-    _refuse_if(bool(why), f"{path} {why}: move it away, or name another folder with --out")
+    _refuse_if(why, f"{path} {why}: move it away, or name another folder with --out")
