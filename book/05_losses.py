@@ -1132,6 +1132,7 @@ import torch
 
 from serbook.lesson import check
 from serlib.losses import contrastive
+from serlib.metrics import measures
 
 # %% [markdown]
 # **Check 1.** Three classes with 900, 90 and 10 utterances, $a = 1$. What are the weights $w_c$? Which share of the *sum of weights over utterances* does each class have?
