@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-PROFILES = ("smoke", "demo", "full")
+from serlib import PROFILES
 
 
 def parsers(commands, add) -> None:

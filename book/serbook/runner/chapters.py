@@ -2,8 +2,7 @@
 
 Papermill alone calls the cells of a killed kernel completed, lets `sys.exit` pass for success, and
 starts from the top each time. Here whether a run succeeded stands only in its `run.json`, which is
-written last, and while a chapter's source, parameters, package and data stay as they are, it is not
-run again.
+written last, and while all that a chapter reads stays as it is, it is not run again.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class ChapterRun:
         return self.folder / f"{self.chapter}{'' if self.ok else '.partial'}.ipynb"
 
 
-# ------------------------------------------------------------------------- sources and parameters
+# ------------------------------------------------------------------------------------ one chapter
 
 
 def execute(
@@ -105,13 +104,10 @@ def execute(
             (run.folder / old).unlink(missing_ok=True)
         timeout = timeout or TIMEOUT[run.profile]
         run = _execute(run, notebooks.read(source), changed, timeout, stop)
-        if given_up() and not run.ok:
-            return run  # which is no failure, so nothing is recorded
-        read = evidence.noted(run.folder / EVIDENCE)
-        run = replace(run, environment=records.environment(), read=read)
-        content = asdict(run)
-        del content["folder"], content["cached"]
-        records.write_json(run.folder / "run.json", content)
+        if run.ok or not given_up():  # to be given up is no failure, so nothing is recorded
+            content = asdict(run) | {"environment": records.environment()}
+            del content["folder"], content["cached"]
+            records.write_json(run.folder / "run.json", content)
     return run
 
 
@@ -136,6 +132,16 @@ def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[Chapte
     return ChapterRun(source.stem, given["profile"], known | given, key, folder), changed
 
 
+def _finished(folder: Path) -> ChapterRun | None:
+    """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
+    try:
+        run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
+    except (OSError, ValueError, TypeError):
+        return None
+    kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
+    return replace(run, cached=True) if kept else None
+
+
 def _execute(
     run: ChapterRun,
     notebook: NotebookNode,
@@ -143,31 +149,12 @@ def _execute(
     timeout: float | None,
     stop: threading.Event | None,
 ) -> ChapterRun:
-    import papermill
-
-    partial = run.folder / f"{run.chapter}.partial.ipynb"
+    """Run the cells, and write the notebook of a run that came to its end."""
     cells = sum(bool(c.cell_type == "code" and c.source.strip()) for c in notebook.cells)
     watch = kernels.Watch(run.chapter, cells + bool(parameters), stop)
     began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
     try:
-        executed = papermill.execute_notebook(
-            notebook,
-            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=timeout,
-            start_timeout=120,
-            autosave_cell_every=60,
-            iopub_timeout=60,
-            coalesce_streams=True,
-            shutdown_kernel="immediate",
-            kernel_manager_class=kernels.manager(
-                run.folder, watch, {evidence.NOTES: str(run.folder / EVIDENCE)}
-            ),
-            on_cell_execute=watch.begin,
-            on_cell_executed=watch.end,
-        )
+        executed = _papermill(run, notebook, parameters, timeout, watch)
         error = _unfinished(executed)
     except Exception as raised:  # whatever stops a chapter becomes a failed run
         frames = getattr(raised, "traceback", [])[-3:]
@@ -176,33 +163,54 @@ def _execute(
             error += " (killed from outside, often for lack of memory, or a crash in native code)"
     finally:
         watch.close()
-    measured = {
+    took = {
+        "profile": run.profile,
         "seconds": round(time.perf_counter() - start, 2),
         "peak_mb": round(watch.peak_mb),
         "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
         "began": began,
     }
-    run = replace(run, **measured, cells=[round(s, 2) for s in watch.seconds])
+    partial, log, read = (run.notebook, run.folder / "kernel.log", run.folder / EVIDENCE)
+    run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
-        return replace(run, error=_told(error, run.folder / "kernel.log", watch))
-    run = replace(run, status="ok")
-    measured = {"profile": run.profile, **measured}
-    executed.metadata["serlib"] = measured
+        return replace(run, error=_told(error, log, watch))
+    run = replace(run, status="ok", read=evidence.noted(read))
+    executed.metadata["serlib"] = took
     for output in (o for c in executed.cells for o in c.get("outputs", [])):
         if notebooks.COST in output.get("data", {}):  # shown by `cells.cost`, known only now
-            output.data = NotebookNode({"text/markdown": notebooks.cost(**measured)})
+            output.data = NotebookNode({"text/markdown": notebooks.cost(**took)})
     records.atomic_write(run.notebook, nbformat.writes(notebooks.tidy(executed)) + "\n")
-    partial.unlink(missing_ok=True)
-    (run.folder / "kernel.log").unlink(missing_ok=True)
+    for file in (partial, log, read):
+        file.unlink(missing_ok=True)
     return run
 
 
-def _told(error: str, log: Path, watch: kernels.Watch) -> str:
-    """An error with the cell that it stopped, and what the kernel said last."""
-    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
-    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
-    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
+def _papermill(
+    run: ChapterRun,
+    notebook: NotebookNode,
+    parameters: dict,
+    timeout: float | None,
+    watch: kernels.Watch,
+) -> NotebookNode:
+    import papermill
+
+    noted = {evidence.NOTES: str(run.folder / EVIDENCE)}
+    return papermill.execute_notebook(
+        notebook,
+        str(run.notebook).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        execution_timeout=timeout,
+        start_timeout=120,
+        autosave_cell_every=60,
+        iopub_timeout=60,
+        coalesce_streams=True,
+        shutdown_kernel="immediate",
+        kernel_manager_class=kernels.manager(run.folder, watch, noted),
+        on_cell_execute=watch.begin,
+        on_cell_executed=watch.end,
+    )
 
 
 def _unfinished(notebook: NotebookNode) -> str:
@@ -218,14 +226,12 @@ def _unfinished(notebook: NotebookNode) -> str:
     return ""
 
 
-def _finished(folder: Path) -> ChapterRun | None:
-    """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
-    try:
-        run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
-    except (OSError, ValueError, TypeError):
-        return None
-    kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
-    return replace(run, cached=True) if kept else None
+def _told(error: str, log: Path, watch: kernels.Watch) -> str:
+    """An error with the cell that it stopped, and what the kernel said last."""
+    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
+    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 
 # ------------------------------------------------------------------------- the book as a whole
@@ -246,7 +252,8 @@ def book(
     imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
     found, and waits for them. The first half of the others begin in order, because the rest read
     some of their runs; of the rest the longest goes first, so that a short one ends last. With one
-    at a time all go in order, each on all cores.
+    at a time all go in order, each on all cores. A chapter that showed runs too early, since
+    another one made them later, is executed once more.
 
     Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
     never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
@@ -292,6 +299,9 @@ def book(
     cores.side_by_side(run, others[:half] + rest, shares, done)
     for source in sources[len(others) :]:
         done(run(source))
+    for source in sources:
+        if runs[source.stem].ok and not evidence.unchanged(runs[source.stem].read):
+            done(run(source))
     return [runs[source.stem] for source in sources]
 
 

@@ -77,7 +77,10 @@ def noted(path: Path) -> dict[str, list[str]]:
 
 
 def unchanged(read: Mapping[str, list[str]]) -> bool:
-    """Whether the runs that were read are those that are there now."""
+    """Whether the runs that were read are those that are there now.
+
+    What a chapter saw change, by a run of its own or of others, may stand in it as it was before.
+    """
     if not read:
         return True
     now = {records.digest(system): _state(entries) for system, entries in finished().items()}

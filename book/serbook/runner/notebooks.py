@@ -19,8 +19,9 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from serlib import PROFILES
+
 BOOK = Path(__file__).resolve().parents[2]
-PROFILES = ("smoke", "demo", "full")
 COST = "application/vnd.serlib.cost+json"  # marks the output that the runner fills in
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
