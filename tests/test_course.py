@@ -16,16 +16,17 @@ from pybtex.database import parse_file, parse_string
 
 import serlib
 from serbook import claims
+from serbook.lesson import exercises
 from serbook.plan import hours
 from serbook.runner import notebooks
 from serbook.runner.chapters import ChapterRun
 from serbook.runner.notebooks import BOOK
-from serbook.site import course, publish
+from serbook.site import course
 from serlib import __main__ as cli
 from serlib.corpora import cards
 
 CHAPTERS = notebooks.chapters()
-TITLES = {path.stem: publish.heading(notebooks.read(path)) for path in CHAPTERS}
+TITLES = {path.stem: course.heading(notebooks.read(path)) for path in CHAPTERS}
 PAGES = ("teachers.md", "reviewers.md", "errata.md", "cite.md", "index.md")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
 
@@ -149,7 +150,8 @@ def test_costs_come_from_the_runs(tmp_path):
     cells.append(nbformat.v4.new_code_cell("**Explore.** no"))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
     run = ChapterRun("01_toy", "demo", {}, "k", tmp_path, "ok", seconds=90.0, peak_mb=2048.0)
-    row = course.costs([run], {"01_toy": "A toy"}).splitlines()[2]
+    grades = exercises.grades(nbformat.read(run.notebook, as_version=4))
+    row = course.costs([run], {"01_toy": "A toy"}, {"01_toy": grades}).splitlines()[2]
     assert row == "| [01 · A toy](01_toy.ipynb) | 1.5 | 2.0 GB | 2 | 0 | 0 | 1 |"
 
 

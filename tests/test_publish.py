@@ -16,7 +16,7 @@ import soundfile
 from serbook.lesson import cells
 from serbook.runner import chapters, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
-from serbook.site import pdf, publish
+from serbook.site import course, pdf, publish
 from serlib import __main__ as cli
 
 ADDRESS = "https://github.com/OWNER/NAME"
@@ -39,7 +39,9 @@ def test_shipped_notebooks_count_as_finished_runs(tmp_path):
     written(tmp_path, "01_toy", **TOOK)
     (run,) = publish.shipped(tmp_path)
     assert run.ok and run.notebook == tmp_path / "01_toy.ipynb" and run.profile == "demo"
-    assert "| [01 · A toy](01_toy.ipynb) | 1.5 | 0.5 GB |" in publish.table([run])
+    assert "| [01 · A toy](01_toy.ipynb) | 1.5 | 0.5 GB |" in course.overview(
+        [run], {"01_toy": "A toy"}
+    )
 
 
 def test_the_book_takes_less_than_its_chapters_where_they_ran_side_by_side(tmp_path):
@@ -48,9 +50,12 @@ def test_the_book_takes_less_than_its_chapters_where_they_ran_side_by_side(tmp_p
     written(tmp_path, "02_toy", **TOOK | {"cores": 1, "began": began.format(1)})
     written(tmp_path, "03_toy", **TOOK | {"peak_mb": 128.0, "began": began.format(3)})
     runs = publish.shipped(tmp_path)
-    table = publish.table(runs).splitlines()
+    titles = {run.chapter: "A toy" for run in runs}
+    table = course.overview(runs, titles).splitlines()
     assert table[-1] == "| **All, 2 at a time** | **4.0** | **up to 1.0 GB** |"  # 150 s and 90 s
-    assert publish.table(runs[1:]).splitlines()[-1] == "| **All** | **3.0** | **0.5 GB** |"
+    assert (
+        course.overview(runs[1:], titles).splitlines()[-1] == "| **All** | **3.0** | **0.5 GB** |"
+    )
     assert notebooks.on_cores(run.cores for run in runs) == "1 to 2 CPU cores"
 
 
@@ -97,8 +102,8 @@ def test_the_address_comes_from_one_place(monkeypatch):
     own = publish.repository()
     monkeypatch.setenv("SERLIB_REPOSITORY", ADDRESS + "/")
     assert publish.repository() == ADDRESS != own
-    assert f"git clone --depth 1 {ADDRESS} " in publish.online(ADDRESS)
-    told = publish.online("")
+    assert f"git clone --depth 1 {ADDRESS} " in course.online(ADDRESS)
+    told = course.online("")
     assert "SERLIB_REPOSITORY" in told and "[project.urls]" in told
 
 

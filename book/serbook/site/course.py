@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 import yaml
+from nbformat import NotebookNode
 
 from serbook import claims
 from serbook.archive.kept import Archived
 from serbook.claims import Ledger
 from serbook.lesson import exercises
 from serbook.plan import asked
-from serbook.runner import notebooks
+from serbook.runner import chapters, notebooks
 from serbook.runner.chapters import ChapterRun
+from serbook.runner.notebooks import ChapterError
 from serlib.corpora import cards
 
 ROOTS = {"iemocap": "/data/IEMOCAP_full_release", "msp-podcast": "/data/MSP-Podcast"}
@@ -37,23 +39,42 @@ IN_CLASS = {
 }
 
 
-def pages(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> dict[str, str]:
+def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
     """The generated parts by name, such as `_costs.md`, which the book's pages include.
 
     Args:
         runs: Finished runs, in the order of the book.
-        titles: Of the chapters, by name.
+        repository: Where the book is published, or "".
     """
-    runs, ledger = list(runs), claims.read()
+    runs, ledger, known = list(runs), claims.read(), [*map(cards.read, cards.names())]
+    made = {run.chapter: nbformat.read(run.notebook, as_version=4) for run in runs}
+    titles = {name: heading(notebook) for name, notebook in made.items()}
+    counts = {name: exercises.grades(notebook) for name, notebook in made.items()}
     here = [path for path in notebooks.chapters() if path.stem in titles]
+    note = (
+        f"\nMeasured at profile `{runs[0].profile}`, each chapter on "
+        f"{notebooks.on_cores(run.cores for run in runs)}. "
+        "A chapter whose models were trained before reads them, and takes less.\n"
+    )
     return {
-        "_costs.md": costs(runs, titles),
-        "_licenses.md": licenses(map(cards.read, cards.names())),
+        "_chapters.md": overview(runs, titles) + note,
+        "_corpora.md": "\n".join(map(cards.markdown, known)),
+        "_online.md": online(repository),
+        "_costs.md": costs(runs, titles, counts),
+        "_licenses.md": licenses(known),
         "_encoders.md": needs(here, titles),
         "_reviews.md": "\n".join(review(path, titles[path.stem], ledger) for path in here),
         "_errata.md": errata(ledger),
         "_cite.md": citation(),
     }
+
+
+def heading(notebook: NotebookNode) -> str:
+    """The text of a notebook's first level-one heading, without a leading chapter number."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (match := re.search(r"^# (.+)$", cell.source, re.M)):
+            return re.sub(r"^\d+\W*", "", match[1]).strip()
+    raise ChapterError("a chapter needs a level-one heading")
 
 
 def cell(text: str) -> str:
@@ -69,17 +90,57 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *rows]) + "\n"
 
 
-# --------------------------------------------------------------------------------- for teachers
+def link(name: str, title: str) -> str:
+    """A chapter's number and title, leading to it."""
+    return f"[{name[:2]} · {title}]({name}.ipynb)"
 
 
-def costs(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> str:
-    """Minutes and memory of each chapter as this build measured them, and its exercises."""
-    rows = []
-    for run in runs:
-        grades = exercises.grades(nbformat.read(run.notebook, as_version=4))
-        link = f"[{run.chapter[:2]} · {titles[run.chapter]}]({run.chapter}.ipynb)"
-        numbers = [f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"]
-        rows.append([link, *numbers, *(str(grades[g]) for g in exercises.GRADES)])
+def said(claim: claims.Claim) -> str:
+    """A claim with the number that is printed, if there is one."""
+    return f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
+
+
+# ------------------------------------------------------------------------------------ for readers
+
+
+def took(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> list[list[str]]:
+    """Of each chapter a link, and minutes and memory as this build measured them."""
+    return [
+        [link(run.chapter, titles[run.chapter]), f"{run.seconds / 60:.1f}",
+         f"{run.peak_mb / 1024:.1f} GB"]
+        for run in runs
+    ]  # fmt: skip
+
+
+def overview(runs: Sequence[ChapterRun], titles: Mapping[str, str]) -> str:
+    """Minutes and memory of each chapter, and of the book."""
+    seconds, at_a_time = chapters.elapsed(runs)
+    peaks = sorted(run.peak_mb / 1024 for run in runs)[-at_a_time:]
+    many, most = f", {at_a_time} at a time", f"up to {sum(peaks):.1f} GB"
+    if at_a_time == 1:
+        many, most = "", most.removeprefix("up to ")
+    rows = [*took(runs, titles), [f"**All{many}**", f"**{seconds / 60:.1f}**", f"**{most}**"]]
+    return table(["Chapter", "Minutes:", "Peak memory:"], rows)
+
+
+def online(repository: str) -> str:
+    """Markdown on how to run a chapter elsewhere, or on how to get buttons for it."""
+    text = Path(__file__).with_name("online.md" if repository else "unpublished.md").read_text()
+    return text.replace("REPOSITORY", repository) if repository else text
+
+
+# ----------------------------------------------------------------------------------- for teachers
+
+
+def costs(
+    runs: Iterable[ChapterRun], titles: Mapping[str, str], counts: Mapping[str, Mapping[str, int]]
+) -> str:
+    """Minutes and memory of each chapter, and its exercises: `counts` of each grade."""
+    runs = list(runs)
+    rows = [
+        [*row, *(str(counts[run.chapter][g]) for g in exercises.GRADES)]
+        for run, row in zip(runs, took(runs, titles), strict=True)
+    ]
     return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in exercises.GRADES)], rows)
 
 
@@ -113,7 +174,7 @@ def needs(paths: Iterable[Path], titles: Mapping[str, str]) -> str:
         corpora, encoders = trained(path)
         own = ", ".join(f"`{name}`" for name in sorted(corpora)) or "none is trained on"
         names = ", ".join(f"`{name}`" for name in sorted(encoders)) or "none"
-        rows.append([f"[{path.stem[:2]} · {titles[path.stem]}]({path.stem}.ipynb)", own, names])
+        rows.append([link(path.stem, titles[path.stem]), own, names])
     return table(["Chapter", "Corpus of its papers", "Encoders"], rows)
 
 
@@ -161,8 +222,7 @@ def _decided(number: str, ledger: Ledger) -> list[str]:
     rows = []
     for claim in waiting:
         where = " and ".join(dict.fromkeys(step.role for step in claim.steps))
-        said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
-        rows.append([f"{cell(said)} `{claim.id}`", cell(claim.corpus), cell(where)])
+        rows.append([f"{cell(said(claim))} `{claim.id}`", cell(claim.corpus), cell(where)])
     title = f"{len(waiting)} of its {len(own)} claims are decided by runs"
     parts = table(["What is said, and the claim", "Printed for", "Scored on"], rows)
     return [f"````{{dropdown}} {title}", "", parts, "````", ""]
@@ -181,9 +241,8 @@ def errata(ledger: Ledger) -> str:
         found = claims.judge(ledger, claim, "full", nothing)
         if found.verdict == claims.CONTRADICTED:
             paper = f"{{cite}}`{ledger.papers[claim.paper]['cite']}`"
-            said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
             parts.append(
-                f"- {paper}, {cell(claim.where)} (`{claim.id}`)\\\n  *Printed:* {cell(said)}.\\\n"
+                f"- {paper}, {cell(claim.where)} (`{claim.id}`)\\\n  *Printed:* {cell(said(claim))}.\\\n"
                 f"  *Comes to:* {cell(found.why)}."
             )
     return "\n".join([*parts, ""])
