@@ -1,24 +1,26 @@
-"""The parts of the course's pages that are made at build time, from runs, cards and ledger.
+"""The parts of the book's pages that are made at build time, from runs, cards and ledger.
 
 What a table can be made from is never typed: minutes and memory come from the runs of the build,
 licenses from the cards of the corpora, commands from the chapters' own parameters, encoders from
-what a chapter asks for in full, and claims from the ledger.
+what a chapter asks for in full, and claims from the ledger. The words are in `pages`, as templates.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
+import jinja2
 import nbformat
 import yaml
 from nbformat import NotebookNode
 
 from serbook import claims
 from serbook.archive.kept import Archived
-from serbook.claims import Ledger
+from serbook.claims import Claim, Finding, Ledger
 from serbook.lesson import exercises
 from serbook.plan import asked
 from serbook.runner import chapters, notebooks
@@ -39,6 +41,71 @@ IN_CLASS = {
 }
 
 
+class Chapter:
+    """What pages say of an executed chapter; what nobody asks for is not looked up."""
+
+    def __init__(self, run: ChapterRun, ledger: Ledger) -> None:
+        """Take a finished run, and the ledger with its claims."""
+        self.run, self.ledger, self.name, self.number = run, ledger, run.chapter, run.chapter[:2]
+        self.minutes, self.memory = f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"
+
+    @cached_property
+    def notebook(self) -> NotebookNode:
+        """As it was executed."""
+        return nbformat.read(self.run.notebook, as_version=4)
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return heading(self.notebook)
+
+    @property
+    def link(self) -> str:
+        """Number and title, leading to it."""
+        return f"[{self.number} · {self.title}]({self.name}.ipynb)"
+
+    @property
+    def exercises(self) -> Counter:
+        """How many of each grade it has."""
+        return exercises.grades(self.notebook)
+
+    @cached_property
+    def path(self) -> Path | None:
+        """Its source, if it is a chapter of this book."""
+        return next((p for p in notebooks.chapters() if p.stem == self.name), None)
+
+    @cached_property
+    def declared(self) -> dict:
+        """Its parameters."""
+        return notebooks.declared(notebooks.read(self.path))
+
+    @cached_property
+    def _trained(self) -> list:
+        """The recipes that it trains in full, by a dry run."""
+        return asked.of(self.path, profile="full").trained()
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora that it trains on in full."""
+        return sorted({recipe.corpus for recipe in self._trained})
+
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders that it loads in full."""
+        models = [recipe.model for recipe in self._trained]
+        return sorted({n for m in models for n in getattr(m, "experts", None) or (m.encoder,)})
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Its claims."""
+        return [claim for claim in self.ledger.claims if claim.chapter == self.number]
+
+    @property
+    def waiting(self) -> list[Claim]:
+        """Its claims that wait for runs."""
+        return [c for c in self.claims if c.kind in ("number", "direction") and c.steps]
+
+
 def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
     """The generated parts by name, such as `_costs.md`, which the book's pages include.
 
@@ -46,27 +113,15 @@ def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
         runs: Finished runs, in the order of the book.
         repository: Where the book is published, or "".
     """
-    runs, ledger, known = list(runs), claims.read(), [*map(cards.read, cards.names())]
-    made = {run.chapter: nbformat.read(run.notebook, as_version=4) for run in runs}
-    titles = {name: heading(notebook) for name, notebook in made.items()}
-    counts = {name: exercises.grades(notebook) for name, notebook in made.items()}
-    here = [path for path in notebooks.chapters() if path.stem in titles]
-    note = (
-        f"\nMeasured at profile `{runs[0].profile}`, each chapter on "
-        f"{notebooks.on_cores(run.cores for run in runs)}. "
-        "A chapter whose models were trained before reads them, and takes less.\n"
-    )
-    return {
-        "_chapters.md": overview(runs, titles) + note,
-        "_corpora.md": "\n".join(map(cards.markdown, known)),
-        "_online.md": online(repository),
-        "_costs.md": costs(runs, titles, counts),
-        "_licenses.md": licenses(known),
-        "_encoders.md": needs(here, titles),
-        "_reviews.md": "\n".join(review(path, titles[path.stem], ledger) for path in here),
-        "_errata.md": errata(ledger),
-        "_cite.md": citation(),
-    }
+    runs, ledger = list(runs), claims.read()
+    made, known = [Chapter(run, ledger) for run in runs], [*map(cards.read, cards.names())]
+    facts = overview(runs) | dict(chapters=made, cards=known, repository=repository, ledger=ledger)
+    return {name: render(name, **facts) for name in TEMPLATES.list_templates()}
+
+
+def render(page: str, **facts) -> str:
+    """One of the parts, from the facts that its template names."""
+    return TEMPLATES.get_template(page).render(facts)
 
 
 def heading(notebook: NotebookNode) -> str:
@@ -83,181 +138,52 @@ def cell(text: str) -> str:
     return re.sub(r"([\\|*_`$\[\]{}~#])|(?<=-)(?=-)", r"\\\1", text)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table; a heading that ends in ":" is of numbers, to the right."""
-    head = list(head)
-    lines = [[name.rstrip(":") for name in head], ["--:" if n[-1] == ":" else ":--" for n in head]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *rows]) + "\n"
-
-
-def link(name: str, title: str) -> str:
-    """A chapter's number and title, leading to it."""
-    return f"[{name[:2]} · {title}]({name}.ipynb)"
-
-
-def said(claim: claims.Claim) -> str:
+def said(claim: Claim) -> str:
     """A claim with the number that is printed, if there is one."""
     return f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
 
 
-# ------------------------------------------------------------------------------------ for readers
-
-
-def took(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> list[list[str]]:
-    """Of each chapter a link, and minutes and memory as this build measured them."""
-    return [
-        [link(run.chapter, titles[run.chapter]), f"{run.seconds / 60:.1f}",
-         f"{run.peak_mb / 1024:.1f} GB"]
-        for run in runs
-    ]  # fmt: skip
-
-
-def overview(runs: Sequence[ChapterRun], titles: Mapping[str, str]) -> str:
-    """Minutes and memory of each chapter, and of the book."""
+def overview(runs: list[ChapterRun]) -> dict:
+    """What the book took: minutes, chapters at a time, and their memory and cores."""
     seconds, at_a_time = chapters.elapsed(runs)
-    peaks = sorted(run.peak_mb / 1024 for run in runs)[-at_a_time:]
-    many, most = f", {at_a_time} at a time", f"up to {sum(peaks):.1f} GB"
-    if at_a_time == 1:
-        many, most = "", most.removeprefix("up to ")
-    rows = [*took(runs, titles), [f"**All{many}**", f"**{seconds / 60:.1f}**", f"**{most}**"]]
-    return table(["Chapter", "Minutes:", "Peak memory:"], rows)
+    gigabytes = sum(sorted(run.peak_mb / 1024 for run in runs)[-at_a_time:])
+    cores = notebooks.on_cores(run.cores for run in runs)
+    return dict(minutes=seconds / 60, at_a_time=at_a_time, gigabytes=gigabytes, cores=cores)
 
 
-def online(repository: str) -> str:
-    """Markdown on how to run a chapter elsewhere, or on how to get buttons for it."""
-    text = Path(__file__).with_name("online.md" if repository else "unpublished.md").read_text()
-    return text.replace("REPOSITORY", repository) if repository else text
+def in_class(license: str) -> str:
+    """What a corpus's license lets a class do."""
+    fitting = (use for start, use in IN_CLASS.items() if license.startswith(start))
+    return next(fitting, "read the license first")
 
 
-# ----------------------------------------------------------------------------------- for teachers
-
-
-def costs(
-    runs: Iterable[ChapterRun], titles: Mapping[str, str], counts: Mapping[str, Mapping[str, int]]
-) -> str:
-    """Minutes and memory of each chapter, and its exercises: `counts` of each grade."""
-    runs = list(runs)
-    rows = [
-        [*row, *(str(counts[run.chapter][g]) for g in exercises.GRADES)]
-        for run, row in zip(runs, took(runs, titles), strict=True)
-    ]
-    return table(["Chapter", "Minutes:", "Memory:", *(f"{g}:" for g in exercises.GRADES)], rows)
-
-
-def licenses(known: Iterable[cards.Card]) -> str:
-    """What each corpus's license lets a class do."""
-    rows = []
-    for card in known:
-        fitting = (use for start, use in IN_CLASS.items() if card.license.startswith(start))
-        use = next(fitting, "read the license first")
-        get = f"`serlib manifest get {card.name}`" if card.downloads else cell(card.how_to_get)
-        rows.append([cell(card.title), cell(card.license.removeprefix("LicenseRef-")), use, get])
-    return table(["Corpus", "License", "In class", "How to get it"], rows)
-
-
-# -------------------------------------------------------------------------------- for reviewers
-
-
-@functools.cache
-def trained(path: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """Corpora and encoders of what a chapter trains in full, by a dry run."""
-    recipes = asked.of(path, profile="full").trained()
-    models = [recipe.model for recipe in recipes]
-    encoders = {name for m in models for name in getattr(m, "experts", None) or (m.encoder,)}
-    return frozenset(recipe.corpus for recipe in recipes), frozenset(encoders)
-
-
-def needs(paths: Iterable[Path], titles: Mapping[str, str]) -> str:
-    """Which encoders each chapter loads in full."""
-    rows = []
-    for path in paths:
-        corpora, encoders = trained(path)
-        own = ", ".join(f"`{name}`" for name in sorted(corpora)) or "none is trained on"
-        names = ", ".join(f"`{name}`" for name in sorted(encoders)) or "none"
-        rows.append([link(path.stem, titles[path.stem]), own, names])
-    return table(["Chapter", "Corpus of its papers", "Encoders"], rows)
-
-
-def commands(path: Path) -> dict[str, list[str]]:
-    """How to run a chapter in full: by corpus, "" where it takes none, papermill's and ours."""
-    known, number = notebooks.declared(notebooks.read(path)), path.stem[:2]
-    found = {}
-    for corpus, root in ROOTS.items() if "corpus" in known else [("", "")]:
-        given = {"profile": "full"} | ({"corpus": corpus, "data_root": root} if corpus else {})
-        out = f"{number}-{corpus}.ipynb".replace("-.", ".")
-        stock = " ".join(f"-p {name} {value}" for name, value in given.items())
-        own = " ".join(f"-p {name}={value}" for name, value in given.items())
-        found[corpus] = [
-            f"papermill book/{path.stem}.ipynb {out} \\\n  {stock}",
-            f"serlib run {number} \\\n  {own}" if corpus else f"serlib run {number} {own}",
-        ]
-    return found
-
-
-def review(path: Path, title: str, ledger: Ledger) -> str:
-    """What a reviewer needs for one chapter: commands, their cost as a command, and claims."""
-    number, corpora = path.stem[:2], trained(path)[0]
-    known = notebooks.declared(notebooks.read(path))
-    lines = [f"### {number} · {title}", ""]
-    for corpus, given in commands(path).items():
-        own = " (the corpus of its papers)" if corpus in corpora else ""
-        name = cards.read(corpus).title.split(",")[0] if corpus else "From finished runs"
-        lines += [f"{name}{own}:", "", "```", *given, "```", ""]
-    if "fold" in known:
-        lines += ["One fold of the cross-validation; `fold` is another one, from 1 on.", ""]
-    if "cross_corpus" in known:
-        more = "`-p cross_corpus=NAME -p cross_root=DIR`, to papermill without the `=`"
-        lines += [f"To score what was trained on a second corpus as well, add {more}.", ""]
-    if corpora:
-        lines += [f"What it costs, before it runs: `serlib plan --chapters {number}`", ""]
-    return "\n".join([*lines, *_decided(number, ledger)])
-
-
-def _decided(number: str, ledger: Ledger) -> list[str]:
-    """The claims of a chapter that wait for runs, as a table that unfolds."""
-    own = [claim for claim in ledger.claims if claim.chapter == number]
-    waiting = [claim for claim in own if claim.kind in ("number", "direction") and claim.steps]
-    if not waiting:
-        return ["No claim waits for its run: arithmetic decides them, or nothing can.", ""]
-    rows = []
-    for claim in waiting:
-        where = " and ".join(dict.fromkeys(step.role for step in claim.steps))
-        rows.append([f"{cell(said(claim))} `{claim.id}`", cell(claim.corpus), cell(where)])
-    title = f"{len(waiting)} of its {len(own)} claims are decided by runs"
-    parts = table(["What is said, and the claim", "Printed for", "Scored on"], rows)
-    return [f"````{{dropdown}} {title}", "", parts, "````", ""]
-
-
-# ------------------------------------------------------------------------------------- errata
-
-
-def errata(ledger: Ledger) -> str:
+def errata(ledger: Ledger) -> list[Finding]:
     """What the papers print that cannot be, each with the arithmetic that shows it."""
-    parts, nothing = [], Archived(())
+    found, nothing = [], Archived(())
     for claim in ledger.claims:
         derived = ledger.derived(claim)
-        if claim.kind != "formula" and (derived is None or derived.possible):
-            continue
-        found = claims.judge(ledger, claim, "full", nothing)
-        if found.verdict == claims.CONTRADICTED:
-            paper = f"{{cite}}`{ledger.papers[claim.paper]['cite']}`"
-            parts.append(
-                f"- {paper}, {cell(claim.where)} (`{claim.id}`)\\\n  *Printed:* {cell(said(claim))}.\\\n"
-                f"  *Comes to:* {cell(found.why)}."
-            )
-    return "\n".join([*parts, ""])
+        if claim.kind == "formula" or not (derived is None or derived.possible):
+            found.append(claims.judge(ledger, claim, "full", nothing))
+    return [finding for finding in found if finding.verdict == claims.CONTRADICTED]
 
 
-# ------------------------------------------------------------------------------------- citation
+def citation(path: Path = notebooks.BOOK.parent / "CITATION.cff") -> dict:
+    """The book, as the file for machines has it."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["preferred-citation"]
 
 
-def citation(path: Path = notebooks.BOOK.parent / "CITATION.cff") -> str:
-    """The book as the file for machines has it, in words and as BibTeX."""
-    book = yaml.safe_load(path.read_text(encoding="utf-8"))["preferred-citation"]
-    authors = " and ".join(author["name"] for author in book["authors"])
-    words = f"{authors} ({book['year']}). *{book['title']}*. Version {book['version']}."
-    fields = {"author": f"{{{authors}}}", "title": book["title"], "year": book["year"],
-              "note": f"Version {book['version']}"}  # fmt: skip
-    lines = [f"  {name:6s} = {{{value}}}" for name, value in fields.items()]
-    key = f"serlib{book['year']}"
-    return "\n".join([words, "", "```bibtex", f"@book{{{key},", ",\n".join(lines), "}", "```", ""])
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).with_name("pages")),
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+)  # fmt: skip
+TEMPLATES.filters |= {
+    "card": cards.markdown, "cell": cell, "code": "`{}`".format, "said": said, "use": in_class,
+    "errata": errata,
+}  # fmt: skip
+TEMPLATES.globals |= {
+    "citation": citation,
+    "grades": exercises.GRADES,
+    "roots": ROOTS,
+    "card": cards.read,
+}
