@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nbformat
@@ -145,19 +144,19 @@ def test_only_finished_runs_with_a_recipe_are_found(empty):
     assert ended == done.status["ended"] and asked == run.config["recipe"]
 
 
-def looked(empty: Path, monkeypatch, *recipes) -> dict:
+def looked(empty: Path, monkeypatch, *recipes) -> list[str]:
     """What is kept of a chapter that looks for some recipes."""
     (empty / "noted").unlink(missing_ok=True)
     monkeypatch.setenv(evidence.NOTES, str(empty / "noted"))
     for recipe in recipes:
         evidence.note(evidence.system_key(records.plain(recipe)), evidence.finished())
-    return json.loads(json.dumps(evidence.noted(empty / "noted")))  # as `run.json` gives it back
+    return evidence.noted(empty / "noted")
 
 
 def test_each_change_of_what_was_read_is_seen(empty, monkeypatch):
     prior, uniform = papers.floor("prior", "smoke"), papers.floor("uniform", "smoke")
     nothing = looked(empty, monkeypatch)
-    assert nothing == {} and evidence.unchanged(nothing)
+    assert nothing == [] and evidence.unchanged(nothing)
     none = looked(empty, monkeypatch, prior)
     assert evidence.unchanged(none)
     run = finish(prior)
@@ -185,11 +184,12 @@ def test_what_changed_while_a_chapter_looked_is_not_kept(empty, monkeypatch):
     looked(empty, monkeypatch, prior)
     finish(prior)
     evidence.note(evidence.system_key(records.plain(prior)), evidence.finished())
-    (states,) = evidence.noted(empty / "noted").values()
-    assert len(states) == 2 and not evidence.unchanged(evidence.noted(empty / "noted"))
+    seen = evidence.noted(empty / "noted")
+    assert len(seen) == 2 and len({line.split()[0] for line in seen}) == 1
+    assert not evidence.unchanged(seen)
 
 
 def test_nothing_is_noted_outside_of_a_chapter(empty, monkeypatch):
     monkeypatch.delenv(evidence.NOTES, raising=False)
     evidence.note("system", evidence.finished())
-    assert not list(empty.iterdir()) and evidence.noted(empty / "noted") == {}
+    assert not list(empty.iterdir()) and evidence.noted(empty / "noted") == []

@@ -25,7 +25,7 @@ from serbook.runner import cores, evidence, kernels, names, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
 from serlib import records
 
-EVIDENCE = "evidence.jsonl"  # what the kernel notes of the runs that it looks for
+EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 TIMEOUT = {"smoke": 300, "demo": 1800, "full": None}  # seconds for one cell
 
 
@@ -46,7 +46,7 @@ class ChapterRun:
     environment: dict = field(default_factory=dict)
     began: str = ""  # date and time
     cores: int = 0  # that its kernel could use
-    read: dict = field(default_factory=dict)  # runs of others that it showed, see `evidence`
+    read: list[str] = field(default_factory=list)  # runs that it showed, see `evidence`
     cached: bool = False  # finished before this call
 
     @property
@@ -58,9 +58,6 @@ class ChapterRun:
     def notebook(self) -> Path:
         """The executed notebook; of a failed run, as far as it came."""
         return self.folder / f"{self.chapter}{'' if self.ok else '.partial'}.ipynb"
-
-
-# ------------------------------------------------------------------------------------ one chapter
 
 
 def execute(
@@ -96,14 +93,14 @@ def execute(
         raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
     run.folder.mkdir(parents=True, exist_ok=True)
     given_up = stop.is_set if stop else lambda: False
-    # A second process waits, then finds the run finished.
+    # A second process waits here, then finds the run finished.
     with FileLock(run.folder / ".lock").acquire(cancel_check=given_up):
         if not force and (done := _finished(run.folder)):
             return done
         for old in ("run.json", EVIDENCE):
             (run.folder / old).unlink(missing_ok=True)
-        timeout = timeout or TIMEOUT[run.profile]
-        run = _execute(run, notebooks.read(source), changed, timeout, stop)
+        notebook, timeout = notebooks.read(source), timeout or TIMEOUT[run.profile]
+        run = _execute(run, notebook, changed, timeout, stop)
         if run.ok or not given_up():  # to be given up is no failure, so nothing is recorded
             content = asdict(run) | {"environment": records.environment()}
             del content["folder"], content["cached"]
@@ -136,22 +133,15 @@ def _finished(folder: Path) -> ChapterRun | None:
     """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
     try:
         run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
+        kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
     except (OSError, ValueError, TypeError):
         return None
-    kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
     return replace(run, cached=True) if kept else None
 
 
-def _execute(
-    run: ChapterRun,
-    notebook: NotebookNode,
-    parameters: dict,
-    timeout: float | None,
-    stop: threading.Event | None,
-) -> ChapterRun:
+def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop) -> ChapterRun:
     """Run the cells, and write the notebook of a run that came to its end."""
-    cells = sum(bool(c.cell_type == "code" and c.source.strip()) for c in notebook.cells)
-    watch = kernels.Watch(run.chapter, cells + bool(parameters), stop)
+    watch = kernels.Watch(run.chapter, len(_code(notebook)) + bool(parameters), stop)
     began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
     try:
         executed = _papermill(run, notebook, parameters, timeout, watch)
@@ -170,7 +160,7 @@ def _execute(
         "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
         "began": began,
     }
-    partial, log, read = (run.notebook, run.folder / "kernel.log", run.folder / EVIDENCE)
+    partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
         return replace(run, error=_told(error, log, watch))
@@ -185,13 +175,7 @@ def _execute(
     return run
 
 
-def _papermill(
-    run: ChapterRun,
-    notebook: NotebookNode,
-    parameters: dict,
-    timeout: float | None,
-    watch: kernels.Watch,
-) -> NotebookNode:
+def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> NotebookNode:
     import papermill
 
     noted = {evidence.NOTES: str(run.folder / EVIDENCE)}
@@ -213,11 +197,14 @@ def _papermill(
     )
 
 
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that are executed."""
+    return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
+
+
 def _unfinished(notebook: NotebookNode) -> str:
     """Why an executed notebook is no finished one: papermill lets `sys.exit(0)` pass."""
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
+    for cell in _code(notebook):
         for output in cell.outputs:
             if output.output_type == "error":
                 return f"{output.ename}: {output.evalue}"
@@ -232,9 +219,6 @@ def _told(error: str, log: Path, watch: kernels.Watch) -> str:
     tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
     text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
     return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-
-
-# ------------------------------------------------------------------------- the book as a whole
 
 
 def book(
@@ -261,9 +245,9 @@ def book(
     measured peak asks for nothing.
 
     Args:
-        profile: "smoke", "demo" or "full".
+        profile: As in `execute`, like `out_root` and `force`.
         folder: The book.
-        out_root: As in `execute`.
+        out_root: Where runs are kept.
         force: Run finished chapters again.
         report: Called with each run as it ends.
         jobs: Chapters at a time; None takes as many as cores and memory allow, and one with a GPU,
@@ -292,8 +276,7 @@ def book(
 
     if jobs is None:
         jobs = 1 if profile == "full" else cores.at_a_time()
-    shares = cores.shares(jobs)
-    others = sources[:-1] if jobs > 1 else []
+    shares, others = cores.shares(jobs), sources[:-1] if jobs > 1 else []
     half, took = len(others) // 2, notebooks.measured(folder)
     rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
     cores.side_by_side(run, others[:half] + rest, shares, done)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import joblib
 import psutil
@@ -18,8 +18,6 @@ from serbook.runner.notebooks import UsageError
 MOST = 4  # chapters at a time, unless more are asked for: they are few, and not equally long
 MEMORY_GB = 4  # for each chapter: about the most that one has taken, two worker processes included
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container, in bytes
-X = TypeVar("X")
-Y = TypeVar("Y")
 
 
 def at_a_time() -> int:
@@ -57,7 +55,7 @@ def shares(jobs: int) -> list[list[int]]:
 
 
 def side_by_side(
-    work: Callable[..., Y], items: Iterable[X], shares: Sequence[Any], done: Callable[[Y], None]
+    work: Callable, items: Iterable, shares: Sequence[list[int]], done: Callable[[Any], None]
 ) -> None:
     """Call ``work(item, stop=event)`` for all items, as many at a time as there are shares.
 

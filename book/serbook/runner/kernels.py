@@ -19,6 +19,7 @@ import serbook
 import serlib
 from serlib import records
 
+LOG = "kernel.log"  # what the kernel says, in the folder of its run
 # The folders that hold the two packages: a kernel imports the ones that its runner did.
 PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
 
@@ -31,7 +32,7 @@ def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
     """
     from jupyter_client import AsyncKernelManager
 
-    path = [*PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(path),
         "SERLIB_HOME": str(records.home().resolve()),
@@ -43,7 +44,7 @@ def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **kwargs) -> None:
             self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / "kernel.log", "w") as log:
+            with open(folder / LOG, "w") as log:
                 await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
             watch.pid = self.provisioner.pid
 
@@ -65,13 +66,10 @@ class Watch(threading.Thread):
     """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
 
     def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
-        """Begin to watch.
+        """Begin to watch a chapter named `label` with `total` cells to execute.
 
-        Args:
-            label: The chapter's name.
-            total: Cells that will be executed.
-            stop: Given to a chapter that runs beside others: its lines appear when their cells are
-                done, and when this is set, its kernel is killed, with all that it started.
+        One that runs beside others has a `stop`: its lines appear when their cells are done, and
+        when that is set, its kernel is killed, with all that it started.
         """
         super().__init__(daemon=True)
         self.stop, self.live = stop, stop is None and sys.stderr.isatty()
@@ -111,10 +109,9 @@ class Watch(threading.Thread):
             self._show("stopped\n")
 
     def _show(self, text: str = "") -> None:
-        if self.live:
-            print(f"\r{self._line} {text}", end="", flush=True, file=sys.stderr)
-        elif text:  # in a log, or beside other chapters, a line appears when its cell is done
-            print(f"{self._line} {text}", end="", flush=True, file=sys.stderr)
+        if self.live or text:  # in a log, or beside others, a line appears when its cell is done
+            start = "\r" if self.live else ""
+            print(f"{start}{self._line} {text}", end="", flush=True, file=sys.stderr)
 
     def _sample(self) -> None:
         if self.pid is None:
