@@ -32,8 +32,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 @functools.cache
 def shipped() -> list[course.Chapter]:
     """The book's chapters, from its notebooks."""
-    ledger = claims.read()
-    return [course.Chapter(run, ledger) for run in publish.shipped()]
+    return [course.Chapter(run, claims.read().claims) for run in publish.shipped()]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def test_costs_come_from_the_runs(tmp_path):
     cells.append(nbformat.v4.new_code_cell("**Explore.** no"))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
     run = ChapterRun("01_toy", "demo", {}, "k", tmp_path, "ok", seconds=90.0, peak_mb=2048.0)
-    row = course.render("_costs.md", chapters=[course.Chapter(run, None)]).splitlines()[2]
+    row = course.render("_costs.md", chapters=[course.Chapter(run)]).splitlines()[2]
     assert row == "| [01 · A toy](01_toy.ipynb) | 1.5 | 2.0 GB | 2 | 0 | 0 | 1 |"
 
 

@@ -37,7 +37,7 @@ TOOK = dict(profile="demo", seconds=90.0, peak_mb=512.0, cores=2)
 
 def table(runs) -> list[str]:
     """The lines of the table of chapters."""
-    made = [course.Chapter(run, None) for run in runs]
+    made = [course.Chapter(run) for run in runs]
     page = course.render("_chapters.md", chapters=made, **course.overview(runs))
     return page.split("\n\n")[0].splitlines()
 

@@ -8,7 +8,6 @@ what a chapter asks for in full, and claims from the ledger. The words are in `p
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -42,42 +41,20 @@ IN_CLASS = {
 
 
 class Chapter:
-    """What pages say of an executed chapter; what nobody asks for is not looked up."""
+    """What pages say of an executed chapter; `claims` are the ledger's."""
 
-    def __init__(self, run: ChapterRun, ledger: Ledger) -> None:
-        """Take a finished run, and the ledger with its claims."""
-        self.run, self.ledger, self.name, self.number = run, ledger, run.chapter, run.chapter[:2]
+    def __init__(self, run: ChapterRun, claims: Iterable[Claim] = ()) -> None:
+        """Read its notebook, and its parameters if it is a chapter of this book."""
+        notebook = nbformat.read(run.notebook, as_version=4)
+        self.run, self.name, self.number = run, run.chapter, run.chapter[:2]
+        self.title, self.exercises = heading(notebook), exercises.grades(notebook)
+        self.link = f"[{self.number} · {self.title}]({self.name}.ipynb)"
         self.minutes, self.memory = f"{run.seconds / 60:.1f}", f"{run.peak_mb / 1024:.1f} GB"
-
-    @cached_property
-    def notebook(self) -> NotebookNode:
-        """As it was executed."""
-        return nbformat.read(self.run.notebook, as_version=4)
-
-    @property
-    def title(self) -> str:
-        """Its heading."""
-        return heading(self.notebook)
-
-    @property
-    def link(self) -> str:
-        """Number and title, leading to it."""
-        return f"[{self.number} · {self.title}]({self.name}.ipynb)"
-
-    @property
-    def exercises(self) -> Counter:
-        """How many of each grade it has."""
-        return exercises.grades(self.notebook)
-
-    @cached_property
-    def path(self) -> Path | None:
-        """Its source, if it is a chapter of this book."""
-        return next((p for p in notebooks.chapters() if p.stem == self.name), None)
-
-    @cached_property
-    def declared(self) -> dict:
-        """Its parameters."""
-        return notebooks.declared(notebooks.read(self.path))
+        self.path = next((p for p in notebooks.chapters() if p.stem == self.name), None)
+        self.declared = notebooks.declared(notebooks.read(self.path)) if self.path else {}
+        self.claims = [claim for claim in claims if claim.chapter == self.number]
+        decided = (c for c in self.claims if c.kind in ("number", "direction"))
+        self.waiting = [claim for claim in decided if claim.steps]
 
     @cached_property
     def _trained(self) -> list:
@@ -95,16 +72,6 @@ class Chapter:
         models = [recipe.model for recipe in self._trained]
         return sorted({n for m in models for n in getattr(m, "experts", None) or (m.encoder,)})
 
-    @property
-    def claims(self) -> list[Claim]:
-        """Its claims."""
-        return [claim for claim in self.ledger.claims if claim.chapter == self.number]
-
-    @property
-    def waiting(self) -> list[Claim]:
-        """Its claims that wait for runs."""
-        return [c for c in self.claims if c.kind in ("number", "direction") and c.steps]
-
 
 def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
     """The generated parts by name, such as `_costs.md`, which the book's pages include.
@@ -114,7 +81,7 @@ def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
         repository: Where the book is published, or "".
     """
     runs, ledger = list(runs), claims.read()
-    made, known = [Chapter(run, ledger) for run in runs], [*map(cards.read, cards.names())]
+    made, known = [Chapter(run, ledger.claims) for run in runs], [*map(cards.read, cards.names())]
     facts = overview(runs) | dict(chapters=made, cards=known, repository=repository, ledger=ledger)
     return {name: render(name, **facts) for name in TEMPLATES.list_templates()}
 
