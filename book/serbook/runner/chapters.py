@@ -216,7 +216,6 @@ def _unfinished(notebook: NotebookNode) -> str:
 def _told(error: str, log: Path, watch: kernels.Watch) -> str:
     """An error with the cell that it stopped, and what the kernel said last."""
     tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
-    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
     text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
     return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,16 +27,10 @@ def at_a_time() -> int:
 
     if torch.cuda.is_available() or not hasattr(os, "sched_setaffinity"):
         return 1
-    return max(1, min(joblib.cpu_count(), MOST, int(_memory() / 2**30 / MEMORY_GB)))
-
-
-def _memory() -> float:
-    """Bytes that are free, or that a container may have, if that is less."""
-    free = psutil.virtual_memory().available
-    try:
-        return min(free, int(LIMIT.read_text()))
-    except (OSError, ValueError):  # no such file, or the word "max"
-        return free
+    free = psutil.virtual_memory().available  # bytes
+    with suppress(OSError, ValueError):  # no such file, or the word "max"
+        free = min(free, int(LIMIT.read_text()))
+    return max(1, min(joblib.cpu_count(), MOST, int(free / 2**30 / MEMORY_GB)))
 
 
 def shares(jobs: int) -> list[list[int]]:

@@ -57,6 +57,7 @@ def last_words(log: str, size: int = 6000) -> str:
     >>> last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
     'Fatal Python error: Aborted\n...\nframe frame '
     """
+    log = re.sub(r".*TCP without encryption.*\n?", "", log)  # ipykernel says so each time
     crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
     end = log[-size:]
     return f"{crash[-1]}\n...\n{end}" if crash and crash[-1] not in end else end

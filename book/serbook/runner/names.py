@@ -34,7 +34,8 @@ DATA = {
 
 def key(source: Path, parameters: Mapping) -> str:
     """Name of a chapter's run: whatever decides its result, but for other runs, changes it."""
-    files = sorted((name, _sha256(path)) for name, path in reads(source, parameters).items())
+    found = sorted(reads(source, parameters).items())
+    files = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in found]
     return records.digest([source.read_text(encoding="utf-8"), dict(parameters), files])
 
 
@@ -91,7 +92,3 @@ def _manifests(parameters: Mapping) -> dict[str, Path]:
     found = [(n, p) for n, root in given.items() if n.endswith("_root") for p in root.glob("*.csv")]
     found += [(n, p) for n, p in given.items() if p.suffix in (".csv", ".jsonl")]
     return {f"{name}: {path.name}": path for name, path in found if path.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
