@@ -25,7 +25,6 @@ from serbook.runner import cores, evidence, kernels, names, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
 from serlib import records
 
-EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 TIMEOUT = {"smoke": 300, "demo": 1800, "full": None}  # seconds for one cell
 
 
@@ -97,7 +96,7 @@ def execute(
     with FileLock(run.folder / ".lock").acquire(cancel_check=given_up):
         if not force and (done := _finished(run.folder)):
             return done
-        for old in ("run.json", EVIDENCE):
+        for old in ("run.json", kernels.EVIDENCE):
             (run.folder / old).unlink(missing_ok=True)
         notebook, timeout = notebooks.read(source), timeout or TIMEOUT[run.profile]
         run = _execute(run, notebook, changed, timeout, stop)
@@ -160,7 +159,7 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
         "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
         "began": began,
     }
-    partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / EVIDENCE
+    partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
         return replace(run, error=_told(error, log, watch))
@@ -178,7 +177,6 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
 def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> NotebookNode:
     import papermill
 
-    noted = {evidence.NOTES: str(run.folder / EVIDENCE)}
     return papermill.execute_notebook(
         notebook,
         str(run.notebook).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
@@ -191,7 +189,7 @@ def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> Noteboo
         iopub_timeout=60,
         coalesce_streams=True,
         shutdown_kernel="immediate",
-        kernel_manager_class=kernels.manager(run.folder, watch, noted),
+        kernel_manager_class=kernels.manager(run.folder, watch),
         on_cell_execute=watch.begin,
         on_cell_executed=watch.end,
     )

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +16,16 @@ from nbformat import NotebookNode
 
 import serbook
 import serlib
+from serbook.runner import evidence
 from serlib import records
 
+EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 LOG = "kernel.log"  # what the kernel says, in the folder of its run
 # The folders that hold the two packages: a kernel imports the ones that its runner did.
 PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
 
 
-def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
+def manager(folder: Path, watch: Watch) -> type:
     """A kernel manager that starts this interpreter in the run folder and tells its process id.
 
     Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
@@ -37,7 +38,7 @@ def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
         "PYTHONPATH": os.pathsep.join(path),
         "SERLIB_HOME": str(records.home().resolve()),
         "TQDM_DISABLE": "1",
-        **variables,
+        evidence.NOTES: str(folder / EVIDENCE),
     }
     env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
 
