@@ -95,7 +95,7 @@ def test_a_file_that_moves_between_deciding_folders_renames_nothing(package):
     before = records.source_digest(package=package)
     moved = package / "losses" / "old" / "moved.py"
     moved.parent.mkdir()
-    (package / "training" / "loop.py").rename(moved)
+    max((package / "training").glob("*.py"), key=lambda p: p.stat().st_size).rename(moved)
     assert records.source_digest(package=package) == before
     moved.rename(package / "metrics" / "ctc2.py")
     assert records.source_digest(package=package) == before
@@ -197,8 +197,8 @@ def test_each_byte_renames_the_chapters_that_read_it(copy):
         assert below and below <= untouched, folder
     pages = {n for n in said.keys() | untouched if n.endswith((".md", ".ipynb", ".bib", ".css"))}
     assert {n for n in pages if not n.startswith("serlib/")} <= untouched
-    for name in ("serlib/__main__.py", "serlib/corpora/iemocap.py", "serlib/corpora/download.py",
-                 "book/serbook/runner/chapters.py", "book/serbook/runner/kernels.py"):  # fmt: skip
+    for name in ("serlib/__main__.py", "book/serbook/runner/chapters.py",
+                 "book/serbook/runner/kernels.py"):  # fmt: skip
         assert name in untouched
     decides = {n for n in said if n.endswith(".py") and n.split("/")[1] in records.DECIDING}
     folders = [ROOT / "serlib" / folder for folder in records.DECIDING]
@@ -218,7 +218,6 @@ def test_each_byte_renames_the_chapters_that_read_it(copy):
     assert all(chapters == {"01"} for chapters in cards.values())
     own = {n: who for n, who in said.items() if n.startswith("book/0")}
     assert own == {name: {name[5:7]} for name in own} and len(own) == len(CHAPTERS)
-    assert said["book/serbook/figures/lossplots.py"] == {"05"}
 
 
 def test_what_appears_or_goes_renames_too(copy):
@@ -272,3 +271,10 @@ def test_a_reader_s_own_manifests_are_in_the_name(tmp_path, write_chapter):
         path.write_bytes(content)
     (roots[0] / "clip.wav").touch()
     assert names.key(source, given) == before != names.key(source, given | {"seeds": [1]})
+
+
+def test_the_table_of_data_names_what_is_there():
+    """Else a module that is renamed would take its files out of all names in silence."""
+    for module, (folder, *patterns) in names.DATA.items():
+        assert names._file(module), module
+        assert all(any(folder.glob(pattern)) for pattern in patterns), module
