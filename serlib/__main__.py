@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", dest="changes", metavar="NAME=VALUE", action="append", default=[],
                        help="an argument of the recipe or a value of it, such as alpha=0.1, "
                        "epochs=5 or name=mine; may be repeated")  # fmt: skip
-    train.add_argument("--profile", default="demo", choices=("smoke", "demo", "full"))
+    train.add_argument("--profile", default="demo", choices=serlib.PROFILES)
     train.add_argument("--corpus", default="", help="a manifest, or its name in the data root")
     train.add_argument("--data-root", default="", metavar="DIR", help="folder of the corpus")
     train.add_argument("--seeds", default="0", metavar="N,N", help="one run for each; default: 0")

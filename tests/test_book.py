@@ -20,7 +20,7 @@ from serbook.lesson import check
 from serbook.plan import asked
 from serbook.runner import chapters, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
-from serbook.site import publish
+from serbook.site import course, publish
 from serlib import records
 from serlib.data import manifest
 from serlib.experiments import dataset, experiment
@@ -84,7 +84,7 @@ def test_headings(path):
     levels = [len(found) for found in re.findall(r"^(#+) ", prose(path), re.M)]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False)), "a level is skipped"
-    assert publish.heading(notebooks.read(path))
+    assert course.heading(notebooks.read(path))
 
 
 @each_chapter

@@ -296,9 +296,10 @@ def test_two_processes_run_a_chapter_once(write_chapter, tmp_path):
         threading.Thread(
             target=lambda: runs.append(
                 subprocess.run(
-                    [sys.executable, "-c", "import sys; from serbook.runner import chapters; "
-                     "chapters.state_digest = lambda: 'steady'; "
-                     "r = chapters.execute(sys.argv[1], 'smoke', out_root=sys.argv[2]); "
+                    [sys.executable, "-c", "import sys; from serbook.runner import names; "
+                     "from serbook.runner import chapters as c; "
+                     "names.reads = lambda source, parameters: {}; "
+                     "r = c.execute(sys.argv[1], 'smoke', out_root=sys.argv[2]); "
                      "print(r.ok, r.cached)", source, tmp_path / "out"],
                     capture_output=True, text=True,
                 ).stdout.strip()

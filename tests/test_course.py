@@ -25,16 +25,20 @@ from serlib import __main__ as cli
 from serlib.corpora import cards
 
 CHAPTERS = notebooks.chapters()
-TITLES = {path.stem: publish.heading(notebooks.read(path)) for path in CHAPTERS}
 PAGES = ("teachers.md", "reviewers.md", "errata.md", "cite.md", "index.md")
 MARKDOWN = MarkdownIt("commonmark").enable("table")
+
+
+@functools.cache
+def shipped() -> list[course.Chapter]:
+    """The book's chapters, from its notebooks."""
+    return [course.Chapter(run, claims.read().claims) for run in publish.shipped()]
 
 
 @pytest.fixture(scope="module")
 def reviews() -> dict[str, str]:
     """The generated part of the reviewer's page, by chapter."""
-    ledger = claims.read()
-    return {p.stem: course.review(p, TITLES[p.stem], ledger) for p in CHAPTERS}
+    return {c.name: course.render("_reviews.md", chapters=[c]) for c in shipped()}
 
 
 def commands(text: str) -> list[str]:
@@ -129,7 +133,7 @@ def test_which_claims_wait_for_runs(reviews):
 
 
 def test_encoders_and_corpora_are_those_of_the_chapters():
-    lines = course.needs(CHAPTERS, TITLES).splitlines()
+    lines = course.render("_encoders.md", chapters=shipped()).splitlines()
     assert len(lines) == 2 + len(CHAPTERS)
     (third,) = [line for line in lines if "03_ctc_mtl" in line]
     assert "`iemocap`" in third and "`facebook/wav2vec2-base`" in third and "wavlm" not in third
@@ -144,18 +148,24 @@ def test_the_columns_of_the_plan_are_told():
 
 
 def test_costs_come_from_the_runs(tmp_path):
-    texts = ["**Check 1.** A.", "**Check 2.** B.", "No **Check 3.** here.", "**Find the bug.** C."]
+    texts = [
+        "# 01 A toy",
+        "**Check 1.** A.",
+        "**Check 2.** B.",
+        "No **Check 3.** here.",
+        "**Find the bug.** C.",
+    ]
     cells = [nbformat.v4.new_markdown_cell(text) for text in texts]
     cells.append(nbformat.v4.new_code_cell("**Explore.** no"))
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
     run = ChapterRun("01_toy", "demo", {}, "k", tmp_path, "ok", seconds=90.0, peak_mb=2048.0)
-    row = course.costs([run], {"01_toy": "A toy"}).splitlines()[2]
+    row = course.render("_costs.md", chapters=[course.Chapter(run)]).splitlines()[2]
     assert row == "| [01 · A toy](01_toy.ipynb) | 1.5 | 2.0 GB | 2 | 0 | 0 | 1 |"
 
 
 def test_every_license_has_a_word_on_classes():
     known = [cards.read(name) for name in cards.names()]
-    rows = course.licenses(known).splitlines()[2:]
+    rows = course.render("_licenses.md", cards=known).splitlines()[2:]
     assert len(rows) == len(known) and not any("read the license first" in row for row in rows)
     said = dict(zip((card.name for card in known), rows, strict=True))
     for closed in ("iemocap", "msp-podcast", "emotiw2018", "meiju2025"):
@@ -164,11 +174,11 @@ def test_every_license_has_a_word_on_classes():
         assert "| yes |" in said[free]
     assert "without profit" in said["ravdess"] and "serlib manifest get ravdess" in said["ravdess"]
     odd = cards.Card(name="x", title="X", license="WTFPL", how_to_get="-")
-    assert "read the license first" in course.licenses([odd])
+    assert "read the license first" in course.render("_licenses.md", cards=[odd])
 
 
 def test_errata_are_the_contradicted_claims():
-    text = course.errata(claims.read())
+    text = course.render("_errata.md", ledger=claims.read())
     found = re.findall(r"\(`(\S+)`\)", text)
     judged = {f.claim.id for f in claims.findings("", "full") if f.verdict == claims.CONTRADICTED}
     assert set(found) == judged and len(found) == len(judged) >= 10
@@ -181,16 +191,20 @@ def test_errata_are_the_contradicted_claims():
     "text", ["a|b", "a_b_c", "*x* `y`", "<b>", "--root", "[x](y)", "$x$", "~~x~~", "# x", "&lt;"]
 )
 def test_a_cell_shows_its_text_as_it_stands(text):
-    html = MARKDOWN.render(course.table(["h"], [[course.cell(text)]]))
+    html = MARKDOWN.render(f"| h |\n| :-- |\n| {course.cell(text)} |\n")
     shown = re.search(r"<td[^>]*>(.*?)</td>", html, re.S)[1]
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert shown == escaped
 
 
 def test_tables_point_numbers_to_the_right():
-    assert course.table(["a", "b:"], [["x", "1"]]).splitlines() == [
-        "| a | b |", "| :-- | --: |", "| x | 1 |"
-    ]  # fmt: skip
+    for page in ("_chapters.md", "_costs.md"):
+        facts = course.overview(publish.shipped()) | dict(chapters=shipped())
+        head, line, *rows = course.render(page, **facts).split("\n\n")[0].splitlines()
+        words = head.strip("|").split("|")
+        points = line.replace(" ", "").strip("|").split("|")
+        assert len(words) == len(points) and {points[0], *points[1:]} == {":--", "--:"}
+        assert points.count(":--") == 1 == len({row.count("|") for row in (head, *rows)})
 
 
 # ----------------------------------------------------------------------------------- citation
@@ -215,7 +229,7 @@ def test_citation_file_is_valid_and_of_this_version():
 
 
 def test_bibtex_can_be_read():
-    text = course.citation()
+    text = course.render("_cite.md")
     (entry,) = parse_string(
         re.search(r"```bibtex\n(.*?)```", text, re.S)[1], "bibtex"
     ).entries.values()

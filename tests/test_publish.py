@@ -16,7 +16,7 @@ import soundfile
 from serbook.lesson import cells
 from serbook.runner import chapters, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
-from serbook.site import pdf, publish
+from serbook.site import course, pdf, publish
 from serlib import __main__ as cli
 
 ADDRESS = "https://github.com/OWNER/NAME"
@@ -35,11 +35,18 @@ def written(folder, name: str, **took):
 TOOK = dict(profile="demo", seconds=90.0, peak_mb=512.0, cores=2)
 
 
+def table(runs) -> list[str]:
+    """The lines of the table of chapters."""
+    made = [course.Chapter(run) for run in runs]
+    page = course.render("_chapters.md", chapters=made, **course.overview(runs))
+    return page.split("\n\n")[0].splitlines()
+
+
 def test_shipped_notebooks_count_as_finished_runs(tmp_path):
     written(tmp_path, "01_toy", **TOOK)
     (run,) = publish.shipped(tmp_path)
     assert run.ok and run.notebook == tmp_path / "01_toy.ipynb" and run.profile == "demo"
-    assert "| [01 · A toy](01_toy.ipynb) | 1.5 | 0.5 GB |" in publish.table([run])
+    assert "| [01 · A toy](01_toy.ipynb) | 1.5 | 0.5 GB |" in table([run])
 
 
 def test_the_book_takes_less_than_its_chapters_where_they_ran_side_by_side(tmp_path):
@@ -48,9 +55,10 @@ def test_the_book_takes_less_than_its_chapters_where_they_ran_side_by_side(tmp_p
     written(tmp_path, "02_toy", **TOOK | {"cores": 1, "began": began.format(1)})
     written(tmp_path, "03_toy", **TOOK | {"peak_mb": 128.0, "began": began.format(3)})
     runs = publish.shipped(tmp_path)
-    table = publish.table(runs).splitlines()
-    assert table[-1] == "| **All, 2 at a time** | **4.0** | **up to 1.0 GB** |"  # 150 s and 90 s
-    assert publish.table(runs[1:]).splitlines()[-1] == "| **All** | **3.0** | **0.5 GB** |"
+    assert (
+        table(runs)[-1] == "| **All, 2 at a time** | **4.0** | **up to 1.0 GB** |"
+    )  # 150 s and 90 s
+    assert table(runs[1:])[-1] == "| **All** | **3.0** | **0.5 GB** |"
     assert notebooks.on_cores(run.cores for run in runs) == "1 to 2 CPU cores"
 
 
@@ -97,8 +105,8 @@ def test_the_address_comes_from_one_place(monkeypatch):
     own = publish.repository()
     monkeypatch.setenv("SERLIB_REPOSITORY", ADDRESS + "/")
     assert publish.repository() == ADDRESS != own
-    assert f"git clone --depth 1 {ADDRESS} " in publish.online(ADDRESS)
-    told = publish.online("")
+    assert f"git clone --depth 1 {ADDRESS} " in course.render("_online.md", repository=ADDRESS)
+    told = course.render("_online.md", repository="")
     assert "SERLIB_REPOSITORY" in told and "[project.urls]" in told
 
 

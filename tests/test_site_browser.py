@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from serbook.runner import notebooks
-from serbook.site import pdf, publish
+from serbook.site import course, pdf, publish
 from site_toys import FLAGS, listen, needs_browser, served
 
 pytestmark = [needs_browser, pytest.mark.slow]
@@ -263,7 +263,7 @@ def test_the_book_as_one_pdf(printing):
     squeezed = [re.sub(r"\s", "", text) for text in texts]
     assert len(texts) > 30
     for name in CHAPTERS:
-        title = publish.heading(notebooks.read(notebooks.find(name)))
+        title = course.heading(notebooks.read(notebooks.find(name)))
         assert any(re.sub(r"\s", "", title) in text for text in squeezed), title
     for number, text in enumerate(squeezed, 1):  # page numbers run through
         assert text.startswith(str(number)), f"page {number} begins {text[:20]!r}"

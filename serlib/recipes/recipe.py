@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from serlib import PROFILES
 from serlib.models.fusion import FusionConfig
 from serlib.models.recognizer import ModelConfig
 from serlib.tasks.loss import LossConfig
@@ -16,7 +17,6 @@ from serlib.tasks.targets import SPEAKER_LABELS
 from serlib.training.loop import TrainConfig
 
 GUESSERS = ("majority", "prior", "uniform")
-PROFILES = ("smoke", "demo", "full")
 SYSTEMS = ("fine-tune", "fusion", "probe", "svm", *GUESSERS)
 TRANSCRIPTS = ("manifest", "recognized", "none")
 # What a run shares with the one that it starts from, beside the model's settings.

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-PROFILES = ("smoke", "demo", "full")
+from serlib import PROFILES
 
 
 def parsers(commands, add) -> None:
@@ -19,13 +19,10 @@ def parsers(commands, add) -> None:
     run.add_argument("--timeout", type=float, metavar="S", help="seconds that one cell may take")
 
     exercises = add("exercises", _exercises, "Write chapters as notebooks without their solutions.")
-    exercises.add_argument(
-        "chapters", nargs="*", metavar="CHAPTER", help="such as 02; default: all"
-    )
-    where = "folder to write to; what a reader changed there is never replaced"
-    exercises.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=where)
-    teacher = "also write NN_name_solutions.ipynb"
-    exercises.add_argument("--solutions", action="store_true", help=teacher)
+    exercises.add_argument("--out", type=Path, required=True, metavar="FOLDER",
+                           help="where to; what a reader changed there is never replaced")  # fmt: skip
+    exercises.add_argument("--solutions", action="store_true",
+                           help="also write NN_name_solutions.ipynb")  # fmt: skip
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     book.add_argument("--force", action="store_true", help="run finished chapters again")
@@ -39,7 +36,8 @@ def parsers(commands, add) -> None:
     for command in (book, site):
         command.add_argument("--profile", default="demo", choices=PROFILES)
     pair = add("pair", _pair, "Write finished demo runs as notebooks beside their sources.")
-    pair.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
+    for command in (exercises, pair):
+        command.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
     add("machine", _machine, "Show what this machine has and how long the chapters take.")
 
 
@@ -52,9 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, value in given.items():  # the kernel runs in another folder
         if name.endswith(("_root", "_file")) and value:
             given[name] = str(Path(value).expanduser().resolve())
-    run = chapters.execute(
-        source, parameters=given, force=arguments.force, timeout=arguments.timeout
-    )
+    asked = dict(parameters=given, force=arguments.force, timeout=arguments.timeout)
+    run = chapters.execute(source, **asked)
     _show(run)
     print(run.notebook)
     return 0 if run.ok else 1
@@ -71,9 +68,8 @@ def _show(run) -> None:
 def _book(arguments: argparse.Namespace) -> int:
     from serbook.runner import chapters
 
-    runs = chapters.book(
-        arguments.profile, force=arguments.force, report=_show, jobs=arguments.jobs
-    )
+    asked = dict(force=arguments.force, jobs=arguments.jobs, report=_show)
+    runs = chapters.book(arguments.profile, **asked)
     print(f"\n{'chapter':24s} {'':8s} {'minutes':>8s} {'peak GB':>8s}")
     for run in runs:
         figures = f"{run.seconds / 60:8.1f} {run.peak_mb / 1024:8.1f}"
@@ -103,10 +99,8 @@ def _render(runs, name: str) -> Path:
 def _site(arguments: argparse.Namespace) -> None:
     from serbook.site import pdf, publish
 
-    if arguments.shipped:
-        page = _render(publish.shipped(), "shipped")
-    else:
-        page = _render(publish.finished(arguments.profile), arguments.profile)
+    name = "shipped" if arguments.shipped else arguments.profile
+    page = _render(publish.shipped() if arguments.shipped else publish.finished(name), name)
     if arguments.pdf:
         print(f"The PDF is at {pdf.write(page, page.parents[1] / 'book.pdf')}")
 
@@ -133,10 +127,12 @@ def _machine(arguments: argparse.Namespace) -> None:
     print(f"{'versions':12s} {', '.join(f'{k} {v}' for k, v in versions.items() if v)}")
     print("\nMinutes and peak memory of the demo tier, on the machine that made the notebooks:")
     for name, took in notebooks.measured(notebooks.BOOK).items():
-        known = f"{took['seconds'] / 60:6.1f} min {took['peak_mb'] / 1024:6.1f} GB" if took else "?"
-        print(
-            f"{name:24s} {known}" + (f"  ({notebooks.on_cores([took['cores']])})" if took else "")
-        )
+        known = "?"
+        if took:
+            minutes, gigabytes = took["seconds"] / 60, took["peak_mb"] / 1024
+            cores = notebooks.on_cores([took["cores"]])
+            known = f"{minutes:6.1f} min {gigabytes:6.1f} GB  ({cores})"
+        print(f"{name:24s} {known}")
 
 
 def _exercises(arguments: argparse.Namespace) -> None:

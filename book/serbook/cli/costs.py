@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
+from serlib import PROFILES
+
 
 def parsers(commands, add) -> None:
     """Add the commands; `add` makes one (name, function, text, group)."""
     plan = add("plan", _plan, "Say what chapters cost before anything runs.")
-    plan.add_argument("--profile", default="full", choices=("smoke", "demo", "full"))
+    plan.add_argument("--profile", default="full", choices=PROFILES)
     plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     plan.add_argument(
         "--data-root", default="", metavar="DIR", help="corpora, for their true sizes"

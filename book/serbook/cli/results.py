@@ -7,11 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+from serlib import PROFILES
+
 
 def parsers(commands, add) -> None:
     """Add the commands; `add` makes one (name, function, text, group)."""
     claims = add("claims", _list, "Show the claims ledger with verdicts, intervals and runs.")
-    claims.add_argument("--profile", default="", choices=("smoke", "demo", "full"),
+    claims.add_argument("--profile", default="", choices=PROFILES,
                         help="default: full where it has a verdict, else demo")  # fmt: skip
     claims.add_argument("--of", default="", metavar="CHAPTER|ID",
                         help='a chapter ("04"), or how ids begin ("cai2021.alpha")')  # fmt: skip
@@ -20,7 +22,7 @@ def parsers(commands, add) -> None:
     actions = claims.add_subparsers(metavar="run")
     run = add("run", _run, "Run the least that decides one claim, and write a page on it.", actions)
     run.add_argument("id", help="see: serlib claims")
-    run.add_argument("--profile", dest="tier", default="demo", choices=("smoke", "demo", "full"))
+    run.add_argument("--profile", dest="tier", default="demo", choices=PROFILES)
     run.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N")
     run.add_argument("--root", action="append", default=[], metavar="CORPUS=DIR",
                      help="where a corpus is; may be repeated")  # fmt: skip
@@ -30,7 +32,7 @@ def parsers(commands, add) -> None:
     actions = archive.add_subparsers(required=True, metavar="WHAT")
     make = add("make", _make, "Put the run records that claims rest on into one file.", actions)
     make.add_argument("--out", type=Path, required=True, metavar="FILE.zip")
-    make.add_argument("--profile", default="full", choices=("smoke", "demo", "full"))
+    make.add_argument("--profile", default="full", choices=PROFILES)
     make.add_argument("--of", nargs="+", default=[], metavar="CHAPTER|ID",
                       help='chapters ("03"), or how ids of claims begin; default: all')  # fmt: skip
     check = add("check", _check, "Prove that an archive is clean and whole.", actions)

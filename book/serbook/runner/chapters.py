@@ -2,8 +2,7 @@
 
 Papermill alone calls the cells of a killed kernel completed, lets `sys.exit` pass for success, and
 starts from the top each time. Here whether a run succeeded stands only in its `run.json`, which is
-written last, and while a chapter's source, parameters, package and data stay as they are, it is not
-run again.
+written last, and while all that a chapter reads stays as it is, it is not run again.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from serbook.runner import cores, evidence, kernels, names, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
 from serlib import records
 
-EVIDENCE = "evidence.jsonl"  # what the kernel notes of the runs that it looks for
 TIMEOUT = {"smoke": 300, "demo": 1800, "full": None}  # seconds for one cell
 
 
@@ -47,7 +45,7 @@ class ChapterRun:
     environment: dict = field(default_factory=dict)
     began: str = ""  # date and time
     cores: int = 0  # that its kernel could use
-    read: dict = field(default_factory=dict)  # runs of others that it showed, see `evidence`
+    read: list[str] = field(default_factory=list)  # runs that it showed, see `evidence`
     cached: bool = False  # finished before this call
 
     @property
@@ -59,9 +57,6 @@ class ChapterRun:
     def notebook(self) -> Path:
         """The executed notebook; of a failed run, as far as it came."""
         return self.folder / f"{self.chapter}{'' if self.ok else '.partial'}.ipynb"
-
-
-# ------------------------------------------------------------------------- sources and parameters
 
 
 def execute(
@@ -97,21 +92,18 @@ def execute(
         raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
     run.folder.mkdir(parents=True, exist_ok=True)
     given_up = stop.is_set if stop else lambda: False
-    # A second process waits, then finds the run finished.
+    # A second process waits here, then finds the run finished.
     with FileLock(run.folder / ".lock").acquire(cancel_check=given_up):
         if not force and (done := _finished(run.folder)):
             return done
-        for old in ("run.json", EVIDENCE):
+        for old in ("run.json", kernels.EVIDENCE):
             (run.folder / old).unlink(missing_ok=True)
-        timeout = timeout or TIMEOUT[run.profile]
-        run = _execute(run, notebooks.read(source), changed, timeout, stop)
-        if given_up() and not run.ok:
-            return run  # which is no failure, so nothing is recorded
-        read = evidence.noted(run.folder / EVIDENCE)
-        run = replace(run, environment=records.environment(), read=read)
-        content = asdict(run)
-        del content["folder"], content["cached"]
-        records.write_json(run.folder / "run.json", content)
+        notebook, timeout = notebooks.read(source), timeout or TIMEOUT[run.profile]
+        run = _execute(run, notebook, changed, timeout, stop)
+        if run.ok or not given_up():  # to be given up is no failure, so nothing is recorded
+            content = asdict(run) | {"environment": records.environment()}
+            del content["folder"], content["cached"]
+            records.write_json(run.folder / "run.json", content)
     return run
 
 
@@ -136,38 +128,22 @@ def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[Chapte
     return ChapterRun(source.stem, given["profile"], known | given, key, folder), changed
 
 
-def _execute(
-    run: ChapterRun,
-    notebook: NotebookNode,
-    parameters: dict,
-    timeout: float | None,
-    stop: threading.Event | None,
-) -> ChapterRun:
-    import papermill
+def _finished(folder: Path) -> ChapterRun | None:
+    """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
+    try:
+        run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
+        kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
+    except (OSError, ValueError, TypeError):
+        return None
+    return replace(run, cached=True) if kept else None
 
-    partial = run.folder / f"{run.chapter}.partial.ipynb"
-    cells = sum(bool(c.cell_type == "code" and c.source.strip()) for c in notebook.cells)
-    watch = kernels.Watch(run.chapter, cells + bool(parameters), stop)
+
+def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop) -> ChapterRun:
+    """Run the cells, and write the notebook of a run that came to its end."""
+    watch = kernels.Watch(run.chapter, len(_code(notebook)) + bool(parameters), stop)
     began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
     try:
-        executed = papermill.execute_notebook(
-            notebook,
-            str(partial).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
-            parameters=parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            execution_timeout=timeout,
-            start_timeout=120,
-            autosave_cell_every=60,
-            iopub_timeout=60,
-            coalesce_streams=True,
-            shutdown_kernel="immediate",
-            kernel_manager_class=kernels.manager(
-                run.folder, watch, {evidence.NOTES: str(run.folder / EVIDENCE)}
-            ),
-            on_cell_execute=watch.begin,
-            on_cell_executed=watch.end,
-        )
+        executed = _papermill(run, notebook, parameters, timeout, watch)
         error = _unfinished(executed)
     except Exception as raised:  # whatever stops a chapter becomes a failed run
         frames = getattr(raised, "traceback", [])[-3:]
@@ -176,40 +152,57 @@ def _execute(
             error += " (killed from outside, often for lack of memory, or a crash in native code)"
     finally:
         watch.close()
-    measured = {
+    took = {
+        "profile": run.profile,
         "seconds": round(time.perf_counter() - start, 2),
         "peak_mb": round(watch.peak_mb),
         "cores": joblib.cpu_count(),  # of this thread, and so of the kernel that it started
         "began": began,
     }
-    run = replace(run, **measured, cells=[round(s, 2) for s in watch.seconds])
+    partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
+    run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
-        return replace(run, error=_told(error, run.folder / "kernel.log", watch))
-    run = replace(run, status="ok")
-    measured = {"profile": run.profile, **measured}
-    executed.metadata["serlib"] = measured
+        return replace(run, error=_told(error, log, watch))
+    run = replace(run, status="ok", read=evidence.noted(read))
+    executed.metadata["serlib"] = took
     for output in (o for c in executed.cells for o in c.get("outputs", [])):
         if notebooks.COST in output.get("data", {}):  # shown by `cells.cost`, known only now
-            output.data = NotebookNode({"text/markdown": notebooks.cost(**measured)})
+            output.data = NotebookNode({"text/markdown": notebooks.cost(**took)})
     records.atomic_write(run.notebook, nbformat.writes(notebooks.tidy(executed)) + "\n")
-    partial.unlink(missing_ok=True)
-    (run.folder / "kernel.log").unlink(missing_ok=True)
+    for file in (partial, log, read):
+        file.unlink(missing_ok=True)
     return run
 
 
-def _told(error: str, log: Path, watch: kernels.Watch) -> str:
-    """An error with the cell that it stopped, and what the kernel said last."""
-    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
-    tail = re.sub(r".*TCP without encryption.*\n?", "", tail)  # ipykernel says so each time
-    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
+def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> NotebookNode:
+    import papermill
+
+    return papermill.execute_notebook(
+        notebook,
+        str(run.notebook).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        execution_timeout=timeout,
+        start_timeout=120,
+        autosave_cell_every=60,
+        iopub_timeout=60,
+        coalesce_streams=True,
+        shutdown_kernel="immediate",
+        kernel_manager_class=kernels.manager(run.folder, watch),
+        on_cell_execute=watch.begin,
+        on_cell_executed=watch.end,
+    )
+
+
+def _code(notebook: NotebookNode) -> list[NotebookNode]:
+    """The cells that are executed."""
+    return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
 
 
 def _unfinished(notebook: NotebookNode) -> str:
     """Why an executed notebook is no finished one: papermill lets `sys.exit(0)` pass."""
-    for cell in notebook.cells:
-        if cell.cell_type != "code" or not cell.source.strip():
-            continue
+    for cell in _code(notebook):
         for output in cell.outputs:
             if output.output_type == "error":
                 return f"{output.ename}: {output.evalue}"
@@ -218,17 +211,11 @@ def _unfinished(notebook: NotebookNode) -> str:
     return ""
 
 
-def _finished(folder: Path) -> ChapterRun | None:
-    """The run that a folder's `run.json` vouches for; no such file, or a torn one, means none."""
-    try:
-        run = ChapterRun(**records.read_json(folder / "run.json"), folder=folder)
-    except (OSError, ValueError, TypeError):
-        return None
-    kept = run.ok and run.notebook.exists() and evidence.unchanged(run.read)
-    return replace(run, cached=True) if kept else None
-
-
-# ------------------------------------------------------------------------- the book as a whole
+def _told(error: str, log: Path, watch: kernels.Watch) -> str:
+    """An error with the cell that it stopped, and what the kernel said last."""
+    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
 
 
 def book(
@@ -246,7 +233,8 @@ def book(
     imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
     found, and waits for them. The first half of the others begin in order, because the rest read
     some of their runs; of the rest the longest goes first, so that a short one ends last. With one
-    at a time all go in order, each on all cores.
+    at a time all go in order, each on all cores. A chapter that showed runs too early, since
+    another one made them later, is executed once more.
 
     Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
     never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
@@ -254,9 +242,9 @@ def book(
     measured peak asks for nothing.
 
     Args:
-        profile: "smoke", "demo" or "full".
+        profile: As in `execute`, like `out_root` and `force`.
         folder: The book.
-        out_root: As in `execute`.
+        out_root: Where runs are kept.
         force: Run finished chapters again.
         report: Called with each run as it ends.
         jobs: Chapters at a time; None takes as many as cores and memory allow, and one with a GPU,
@@ -285,13 +273,15 @@ def book(
 
     if jobs is None:
         jobs = 1 if profile == "full" else cores.at_a_time()
-    shares = cores.shares(jobs)
-    others = sources[:-1] if jobs > 1 else []
+    shares, others = cores.shares(jobs), sources[:-1] if jobs > 1 else []
     half, took = len(others) // 2, notebooks.measured(folder)
     rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
     cores.side_by_side(run, others[:half] + rest, shares, done)
     for source in sources[len(others) :]:
         done(run(source))
+    for source in sources:
+        if runs[source.stem].ok and not evidence.unchanged(runs[source.stem].read):
+            done(run(source))
     return [runs[source.stem] for source in sources]
 
 

@@ -6,9 +6,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import joblib
 import psutil
@@ -18,8 +19,6 @@ from serbook.runner.notebooks import UsageError
 MOST = 4  # chapters at a time, unless more are asked for: they are few, and not equally long
 MEMORY_GB = 4  # for each chapter: about the most that one has taken, two worker processes included
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container, in bytes
-X = TypeVar("X")
-Y = TypeVar("Y")
 
 
 def at_a_time() -> int:
@@ -28,16 +27,10 @@ def at_a_time() -> int:
 
     if torch.cuda.is_available() or not hasattr(os, "sched_setaffinity"):
         return 1
-    return max(1, min(joblib.cpu_count(), MOST, int(_memory() / 2**30 / MEMORY_GB)))
-
-
-def _memory() -> float:
-    """Bytes that are free, or that a container may have, if that is less."""
-    free = psutil.virtual_memory().available
-    try:
-        return min(free, int(LIMIT.read_text()))
-    except (OSError, ValueError):  # no such file, or the word "max"
-        return free
+    free = psutil.virtual_memory().available  # bytes
+    with suppress(OSError, ValueError):  # no such file, or the word "max"
+        free = min(free, int(LIMIT.read_text()))
+    return max(1, min(joblib.cpu_count(), MOST, int(free / 2**30 / MEMORY_GB)))
 
 
 def shares(jobs: int) -> list[list[int]]:
@@ -57,7 +50,7 @@ def shares(jobs: int) -> list[list[int]]:
 
 
 def side_by_side(
-    work: Callable[..., Y], items: Iterable[X], shares: Sequence[Any], done: Callable[[Y], None]
+    work: Callable, items: Iterable, shares: Sequence[list[int]], done: Callable[[Any], None]
 ) -> None:
     """Call ``work(item, stop=event)`` for all items, as many at a time as there are shares.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from serlib import records
@@ -62,23 +62,21 @@ def _state(entries: Iterable[tuple[str, records.Run, dict]]) -> str:
 def note(system: str, found: Found) -> None:
     """Say that a system's runs were looked for, and which were there."""
     if path := os.environ.get(NOTES):
-        line = {"system": records.digest(system), "runs": _state(found.get(system, ()))}
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(f"{records.digest(system)} {_state(found.get(system, ()))}\n")
 
 
-def noted(path: Path) -> dict[str, list[str]]:
-    """What was noted in a file: for each system its states, more than one if it changed."""
-    read: dict[str, set[str]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        entry = json.loads(line)
-        read.setdefault(entry["system"], set()).add(entry["runs"])
-    return {system: sorted(states) for system, states in sorted(read.items())}
+def noted(path: Path) -> list[str]:
+    """What was noted in a file, each system with its state; with several if that changed."""
+    return sorted(set(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
 
 
-def unchanged(read: Mapping[str, list[str]]) -> bool:
-    """Whether the runs that were read are those that are there now."""
+def unchanged(read: Iterable[str]) -> bool:
+    """Whether the runs that were read are those that are there now.
+
+    What a chapter saw change, by a run of its own or of others, may stand in it as it was before.
+    """
     if not read:
         return True
     now = {records.digest(system): _state(entries) for system, entries in finished().items()}
-    return all(states == [now.get(system, _state(()))] for system, states in read.items())
+    return all(now.get(system, _state(())) == state for system, state in map(str.split, read))

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,13 +16,16 @@ from nbformat import NotebookNode
 
 import serbook
 import serlib
+from serbook.runner import evidence
 from serlib import records
 
+EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
+LOG = "kernel.log"  # what the kernel says, in the folder of its run
 # The folders that hold the two packages: a kernel imports the ones that its runner did.
 PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
 
 
-def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
+def manager(folder: Path, watch: Watch) -> type:
     """A kernel manager that starts this interpreter in the run folder and tells its process id.
 
     Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
@@ -31,19 +33,19 @@ def manager(folder: Path, watch: Watch, variables: Mapping[str, str]) -> type:
     """
     from jupyter_client import AsyncKernelManager
 
-    path = [*PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(path),
         "SERLIB_HOME": str(records.home().resolve()),
         "TQDM_DISABLE": "1",
-        **variables,
+        evidence.NOTES: str(folder / EVIDENCE),
     }
     env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **kwargs) -> None:
             self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / "kernel.log", "w") as log:
+            with open(folder / LOG, "w") as log:
                 await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
             watch.pid = self.provisioner.pid
 
@@ -56,6 +58,7 @@ def last_words(log: str, size: int = 6000) -> str:
     >>> last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
     'Fatal Python error: Aborted\n...\nframe frame '
     """
+    log = re.sub(r".*TCP without encryption.*\n?", "", log)  # ipykernel says so each time
     crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
     end = log[-size:]
     return f"{crash[-1]}\n...\n{end}" if crash and crash[-1] not in end else end
@@ -65,13 +68,10 @@ class Watch(threading.Thread):
     """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
 
     def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
-        """Begin to watch.
+        """Begin to watch a chapter named `label` with `total` cells to execute.
 
-        Args:
-            label: The chapter's name.
-            total: Cells that will be executed.
-            stop: Given to a chapter that runs beside others: its lines appear when their cells are
-                done, and when this is set, its kernel is killed, with all that it started.
+        One that runs beside others has a `stop`: its lines appear when their cells are done, and
+        when that is set, its kernel is killed, with all that it started.
         """
         super().__init__(daemon=True)
         self.stop, self.live = stop, stop is None and sys.stderr.isatty()
@@ -111,10 +111,9 @@ class Watch(threading.Thread):
             self._show("stopped\n")
 
     def _show(self, text: str = "") -> None:
-        if self.live:
-            print(f"\r{self._line} {text}", end="", flush=True, file=sys.stderr)
-        elif text:  # in a log, or beside other chapters, a line appears when its cell is done
-            print(f"{self._line} {text}", end="", flush=True, file=sys.stderr)
+        if self.live or text:  # in a log, or beside others, a line appears when its cell is done
+            start = "\r" if self.live else ""
+            print(f"{start}{self._line} {text}", end="", flush=True, file=sys.stderr)
 
     def _sample(self) -> None:
         if self.pid is None:

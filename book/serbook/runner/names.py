@@ -2,6 +2,8 @@
 
 The code is found from the imports of its source, and of the modules that those lead to: a change
 of a module that no import reaches renames no chapter. `DATA` says which modules read which files.
+Two things that a chapter shows are not in its name: runs of others, see `evidence`, and the minutes
+that the shipped notebooks took, which are no result.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ DATA = {
     "serlib.models.encoders.checkpoints": (ROOTS["serlib"] / "corpora/demo/encoders", "*/*"),
     "serlib.corpora.demo.corpus": (serlib.DATA, "demo.csv"),
     "serlib.corpora.cards": (serlib.DATA, "*.yaml", "published_counts.csv"),
+    # All that names runs: a slice of the ledger leaves out those that have older names.
+    "serlib.experiments.experiment": (ROOTS["serlib"], *(f"{d}/**/*.py" for d in records.DECIDING)),
     "serbook.claims.ledger": (BOOK, "claims.yaml"),
     "serbook.plan.machine": (ROOTS["serbook"] / "plan", "machines.jsonl"),
 }
@@ -30,50 +34,46 @@ DATA = {
 
 def key(source: Path, parameters: Mapping) -> str:
     """Name of a chapter's run: whatever decides its result, but for other runs, changes it."""
-    files = sorted((name, _sha256(path)) for name, path in reads(source, parameters).items())
+    found = sorted(reads(source, parameters).items())
+    files = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in found]
     return records.digest([source.read_text(encoding="utf-8"), dict(parameters), files])
 
 
 def reads(source: Path, parameters: Mapping | None = None) -> dict[str, Path]:
     """The files that a chapter reads, by names that say where they are from."""
-    found = dict(_modules(source.read_text(encoding="utf-8")))
+    found = dict(_modules(source))
     for module, (folder, *patterns) in DATA.items():
         if module in found:
-            files = [p for x in patterns for p in sorted(folder.glob(x)) if p.is_file()]
+            files = [p for x in patterns for p in folder.glob(x) if p.is_file()]
             found |= {f"{module}: {p.relative_to(folder).as_posix()}": p for p in files}
-    return found | {f"corpus: {p.name}": p for p in _manifests(parameters or {})}
+    return found | _manifests(parameters or {})
 
 
-def _modules(text: str) -> Iterator[tuple[str, Path]]:
+def _modules(source: Path) -> Iterator[tuple[str, Path]]:
     """Names and files of the modules of both packages that a source's imports lead to."""
-    todo, seen = list(_imports(text)), set()
+    todo, seen = [*_imports(source.read_text(encoding="utf-8"))], set()
     while todo:
-        name = todo.pop()
-        path = _file(name)
-        if path is None or name in seen:
-            continue
+        if (name := todo.pop()) not in seen and (path := _file(name)):
+            yield name, path
+            todo += _imports(path.read_text(encoding="utf-8"))
         seen.add(name)
-        yield name, path
-        todo += _imported(path, path.stat().st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=512)
-def _imported(path: Path, stamp: int) -> tuple[str, ...]:
-    return tuple(_imports(path.read_text(encoding="utf-8")))
-
-
-def _imports(text: str) -> Iterator[str]:
+@functools.lru_cache(maxsize=1024)
+def _imports(text: str) -> tuple[str, ...]:
     """Dotted names that a source may import, at its top or inside a function."""
-    for node in ast.walk(ast.parse(text)):
+    try:
+        nodes = [*ast.walk(ast.parse(text))]
+    except SyntaxError:  # broken, or with a command of IPython: it may import anything
+        files = [(name, p.relative_to(root)) for name, root in ROOTS.items()
+                 for p in root.rglob("*.py")]  # fmt: skip
+        return tuple(".".join([name, *p.with_suffix("").parts]) for name, p in files)
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:  # importing a module runs the packages that it is in
-            parts = name.split(".")
-            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    parts = [name.split(".") for name in names]  # importing a module runs the packages it is in
+    return tuple({".".join(p[: i + 1]) for p in parts for i in range(len(p))})
 
 
 def _file(name: str) -> Path | None:
@@ -86,15 +86,9 @@ def _file(name: str) -> Path | None:
     return next((p for p in found if p.is_file()), None)
 
 
-def _manifests(parameters: Mapping) -> list[Path]:
-    """The manifests of a corpus of the reader's own."""
-    root, corpus = (str(parameters.get(name) or "") for name in ("data_root", "corpus"))
-    folder = Path(root).expanduser()
-    found = [p for kind in ("*.csv", "*.jsonl") for p in folder.glob(kind)] if root else []
-    if corpus.endswith((".csv", ".jsonl")) and (path := Path(corpus).expanduser()).is_file():
-        found.append(path)
-    return sorted(found)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _manifests(parameters: Mapping) -> dict[str, Path]:
+    """The manifests of corpora of the reader's own, which lie in a root or are named themselves."""
+    given = {n: Path(v).expanduser() for n, v in parameters.items() if isinstance(v, str) and v}
+    found = [(n, p) for n, root in given.items() if n.endswith("_root") for p in root.glob("*.csv")]
+    found += [(n, p) for n, p in given.items() if p.suffix in (".csv", ".jsonl")]
+    return {f"{name}: {path.name}": path for name, path in found if path.is_file()}

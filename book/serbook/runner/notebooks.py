@@ -13,14 +13,16 @@ import json
 import math
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from serlib import PROFILES
+
 BOOK = Path(__file__).resolve().parents[2]
-PROFILES = ("smoke", "demo", "full")
 COST = "application/vnd.serlib.cost+json"  # marks the output that the runner fills in
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -60,12 +62,9 @@ def find(chapter: str | Path, folder: Path = BOOK) -> Path:
 
 def measured(folder: Path = BOOK) -> dict[str, dict]:
     """What each chapter's notebook says of its making: profile, seconds, memory, cores, date."""
-    found = {}
-    for path in chapters(folder):
-        beside = path.with_suffix(".ipynb")
-        metadata = json.loads(beside.read_text())["metadata"] if beside.exists() else {}
-        found[path.stem] = metadata.get("serlib", {})
-    return found
+    beside = {path.stem: path.with_suffix(".ipynb") for path in chapters(folder)}
+    read = {name: json.loads(p.read_text()) for name, p in beside.items() if p.exists()}
+    return {name: read.get(name, {}).get("metadata", {}).get("serlib", {}) for name in beside}
 
 
 def read(path: Path) -> NotebookNode:
@@ -89,18 +88,18 @@ def declared(notebook: NotebookNode) -> dict:
         raise ChapterError(f"{len(cells)} cells are tagged 'parameters'; a chapter has one")
     known = {}
     for node in ast.parse(cells[0].source).body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        where, targets = f"parameters cell, line {node.lineno}", []
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = getattr(node, "targets", None) or [node.target]
         if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-            raise ChapterError(f"parameters cell, line {node.lineno}: write name = literal")
+            raise ChapterError(f"{where}: write name = literal")
+        name = targets[0].id
         try:
             value = ast.literal_eval(node.value)
-            known[targets[0].id] = json.loads(json.dumps(value, allow_nan=False))
+            known[name] = json.loads(json.dumps(value, allow_nan=False))
         except (ValueError, TypeError, AttributeError) as error:
-            raise ChapterError(
-                f"parameters cell, line {node.lineno}: {targets[0].id} is no literal number, "
-                "string, list or dict; compute it in the next cell"
-            ) from error
+            what = "no literal number, string, list or dict; compute it in the next cell"
+            raise ChapterError(f"{where}: {name} is {what}") from error
     return known
 
 
@@ -156,11 +155,9 @@ def parse(assignments: Iterable[str], known: dict) -> dict:
 
 
 def _literal(name: str, text: str):
-    for reader in (json.loads, ast.literal_eval, {"True": True, "False": False}.__getitem__):
-        try:
+    for reader in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
             return reader(text)
-        except (ValueError, SyntaxError, KeyError):
-            continue
     raise UsageError(f"parameter {name}: cannot read {text!r} as a number, list or true/false")
 
 

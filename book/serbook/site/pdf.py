@@ -46,23 +46,15 @@ def browser(*flags: str) -> Iterator:
         raise PrintError(
             "the PDF needs Playwright: pip install -c constraints.txt -e '.[browser]'"
         ) from error
-    with sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=[*flags])
-        try:
-            yield opened
-        finally:
-            opened.close()
+    with (
+        sync_playwright() as driver,
+        driver.chromium.launch(executable_path=program, args=[*flags]) as opened,
+    ):
+        yield opened
 
 
 def write(index: Path, out: Path) -> Path:
-    """Print a built site, in the order of its table of contents.
-
-    Args:
-        index: The first page of the site, as `publish.build` returns it.
-        out: The PDF to write.
-
-    Returns:
-        The path of the PDF.
+    """Print a built site to `out`, from its first page on in the order of its table of contents.
 
     Raises:
         PrintError: If the site is not built, or what prints it is not installed.
@@ -83,14 +75,13 @@ def write(index: Path, out: Path) -> Path:
 
 def _joined(page, paths: list[Path]) -> bytes:
     """All pages of the site in one file, each from a new sheet."""
-    from pypdf import PdfReader, PdfWriter
+    from pypdf import PdfWriter
 
     writer, first = PdfWriter(), {}
     for path in paths:
         first[path.name] = len(writer.pages)
         title, content = _print(page, path, first[path.name])
-        writer.append(PdfReader(io.BytesIO(content)), import_outline=False)
-        writer.add_outline_item(title, first[path.name])
+        writer.append(io.BytesIO(content), outline_item=title, import_outline=False)
     for sheet in writer.pages:
         _keep_links_inside(sheet, first, writer)
     file = io.BytesIO()
