@@ -177,7 +177,7 @@ def attribute_ceilings(n: int = 200_000, seed: int = 0) -> pd.DataFrame:
     means = np.array([plan.ATTRIBUTES[c] for c in plan.CLASSES])[rows["intended"]]
     means = means + plan.ATTRIBUTE_SCATTER * rng.standard_normal(means.shape)
     ratings = means + plan.RATER_SCATTER * rng.standard_normal((plan.RATERS, *means.shape))
-    truth = np.clip(np.round(ratings), 1, 7).mean(0)  # (U, 3), as `corpus` rates an utterance
+    truth = np.clip(np.round(ratings), 1, 7).mean(0)  # (U, 3), as utterances are rated
     of_class = pd.DataFrame(truth).groupby(rows["intended"].to_numpy()).mean().to_numpy()  # (C, 3)
     agreement, table = consensus_confusion().sum(1), {}
     for name, heard in HEARD.items():

@@ -1,4 +1,4 @@
-"""What is planted in the demo corpus: every strength, every word, every error rate.
+"""What is planted in the demo corpus: every strength, every cue word, every error rate.
 
 The numbers below are our choice. They are set so that prosody with voice quality, and words, each
 carry about as much, words somewhat more, and neither is enough alone.
@@ -34,10 +34,6 @@ MEANS = STRENGTH * np.array([
     [-0.9, -0.8, -0.3, -0.3, +0.9, -0.6],  # contempt
     [+0.0, +0.0, +0.0, +0.0, +0.0, +0.0],  # neutral
 ])  # fmt: skip
-# One standard deviation in physical units: semitones, octaves of range, log rate, dB, dB, and
-# depth of tremor on a logit scale around `TREMOR_REST`.
-UNITS = dict(pitch=1.6, range=0.4, rate=0.10, loudness=3.0, tilt=3.0, tremor=0.8)
-TREMOR_REST = 0.15
 
 # Words: an interjection and an adjective, each from the class's own list with probability OWN,
 # otherwise from all lists alike. The lists were picked from longer ones such that averages over a
@@ -86,20 +82,6 @@ ADJECTIVES = dict(
         "normal", "average", "standard", "plain",
         "acceptable", "modest", "ordinary", "customary",
     ),
-)  # fmt: skip
-FRAMES = (
-    "{i}, the {t} was {a}", "{i}, I think the {t} is {a}", "{i}, you said the {t} was {a}",
-    "{i}, this {t} looks {a} to me", "{i}, we found the {t} rather {a}",
-    "{i}, they call the {t} {a}", "{i}, her {t} seems {a} today", "{i}, my {t} has been {a}",
-)  # fmt: skip
-TOPICS = (
-    "garden", "kitchen", "ticket", "letter", "bridge", "window", "market", "teacher", "village",
-    "concert", "morning", "station", "picture", "journey", "doctor", "dinner", "jacket", "river",
-    "office", "movie", "party", "lesson", "contract", "hotel", "island", "camera", "museum",
-    "paper", "village hall", "shower", "cottage", "engine", "football", "harbor", "airport",
-    "library", "mirror", "number", "pencil", "project", "question", "reason", "school", "song",
-    "story", "table", "theater", "towel", "tractor", "valley", "voyage", "wallet", "weather",
-    "wedding", "basement", "bicycle", "carpet", "cinema", "decision", "elevator",
 )  # fmt: skip
 
 # Raters: five per utterance; each reports the intended class with probability ACCURACY, otherwise
