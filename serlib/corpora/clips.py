@@ -12,16 +12,15 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from serlib.corpora import files
 from serlib.data.tables import ManifestError
 
 RATE = "16000"  # of `audio.SAMPLE_RATE`; importing it would load torch
-VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
 LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
 NO_FFMPEG = (
     "there is no ffmpeg on this machine, which is needed to pull the sound out of video clips: "
@@ -65,9 +64,9 @@ def extract(
     if program is None:
         raise ClipError(NO_FFMPEG)
     clips = []
-    for path in _files(root):
+    for path in files.walk(root):
         target = out / path.relative_to(root)
-        if path.suffix.lower() in VIDEO:
+        if path.suffix.lower() in files.VIDEO:
             clips.append((path, target.with_suffix(".wav")))
         elif path.suffix.lower() in LABELS:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,13 +79,6 @@ def extract(
         bar = tqdm(reasons, "sound", len(missing), unit="clip", disable=not progress)
         pairs = list(zip(missing, bar, strict=True))
     return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """All files, in order, but for hidden ones and twins that macOS left."""
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _one(program: str, clip: Path, target: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What the loaders of several corpora need: folders whose case varies, texts, lists of files.
+"""What the loaders of several corpora need: folders whose case varies, texts, recordings, rows.
 
 Copies of a corpus differ: ``Labels`` or ``label``, UTF-8 or Latin-1, and ``._name`` twins that
 macOS leaves on other file systems (AppleDouble), which hold no audio and no text.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import io
 import itertools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
 from serlib.data.tables import ManifestError
+
+VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
 
 
 def child(folder: Path, *names: str) -> Path | None:
@@ -40,6 +43,52 @@ def names(folder: Path | None, suffix: str = "") -> list[str]:
     suffix = suffix.casefold()
     every = os.listdir(folder)
     return sorted(n for n in every if not n.startswith(".") and n.casefold().endswith(suffix))
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """All files below a folder, in order, without hidden ones."""
+    for folder, inner, every in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(every) if not name.startswith("."))
+
+
+def recordings(
+    root: Path, folders: Sequence[Path], name: re.Pattern, example: str
+) -> tuple[list[tuple[re.Match, str]], list[str]]:
+    """The waves in some folders whose names tell all about them.
+
+    Args:
+        root: The corpus folder.
+        folders: Where to look; not below them.
+        name: Grammar of the stems.
+        example: Path of a recording, for messages.
+
+    Returns:
+        What the grammar finds and the path from `root`, for each; and a remark on other waves.
+
+    Raises:
+        ManifestError: If there is no recording.
+    """
+    every = [(folder, wav) for folder in folders for wav in names(folder, ".wav")]
+    parsed = [(name.fullmatch(wav[:-4]), folder / wav) for folder, wav in every]
+    found = [(match, path.relative_to(root).as_posix()) for match, path in parsed if match]
+    if not found:
+        raise ManifestError(f"no recording like {example} in {root}: give the corpus's folder")
+    odd = sorted(path.name for match, path in parsed if not match)
+    some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+    like = example.rpartition("/")[2]
+    return found, [f"{len(odd)} files are not named like {like}: skipped ({some})"] * bool(odd)
+
+
+def clips(folder: Path | None) -> dict[str, str]:
+    """Stem -> name of each clip in a folder: the sound that was pulled out, else the video."""
+    found: dict[str, str] = {}
+    for name in names(folder):
+        stem, suffix = os.path.splitext(name)
+        sound = suffix.lower() == ".wav"
+        if sound or (suffix.lower() in VIDEO and stem not in found):
+            found[stem] = name
+    return found
 
 
 def text(path: str | os.PathLike) -> str:
@@ -88,9 +137,31 @@ def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(cells, dtype=object)
 
 
-def odd_names(names: Sequence[str], example: str) -> list[str]:
-    """What to remark about files whose names tell nothing; no line if there are none."""
-    if not names:
-        return []
-    some = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-    return [f"{len(names)} files are not named like {example}: skipped ({some})"]
+def rows(
+    dataset: str,
+    table: Sequence[dict] | pd.DataFrame,
+    notes: Sequence[str],
+    labels: Mapping[str, str] | None = None,
+    group: str = "speaker",
+) -> pd.DataFrame:
+    """The rows of a corpus, with what follows from what its files say.
+
+    Talkers get the dataset's name before their own, so that corpora can be put together.
+
+    Args:
+        dataset: Name of the corpus.
+        table: Its rows, with `utt_id` and `speaker`; `emo` too, if `labels` are given.
+        notes: Remarks for the report of a build, kept as ``attrs["notes"]``.
+        labels: The corpus's own label -> emotion; None where `table` has emotions.
+        group: The column that tells which rows must not cross a split, where `table` has no column
+            of that name; a row in which it is missing is in a group of its own.
+    """
+    df = pd.DataFrame(table)
+    talkers = [f"{dataset}-{name}" if isinstance(name, str) else None for name in df["speaker"]]
+    df["speaker"] = pd.Series(talkers, dtype=object, index=df.index)
+    if labels:
+        df["emotion"] = [labels.get(label) for label in df["emo"]]
+    if "group" not in df:
+        df["group"] = df[group].where(df[group].notna(), f"{dataset}-" + df["utt_id"])
+    df.attrs["notes"] = list(notes)
+    return df

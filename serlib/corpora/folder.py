@@ -14,7 +14,6 @@ What `columns` does not name is taken from a column of the manifest's own name, 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,8 +76,13 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         df["utt_id"] = _names(df)
     _label(df, source, content.get("labels") or {})
     _attributes(df, source, content.get("attr_scale"))
-    df.attrs["notes"] = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
-    _talkers(df, dataset, source)
+    notes = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
+    if "speaker" not in df:
+        df["speaker"] = None
+        notes.append(f"{source.name} names no speakers: nothing proves that they are kept apart")
+    known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
+    df["speaker"] = df["speaker"].where(known, None)
+    df = files.rows(dataset, df, notes)
     return df.assign(dataset=dataset, dataset_version=version or None)
 
 
@@ -132,13 +136,10 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
 def _index(root: Path) -> dict[str, list[str]]:
     """File name and stem -> paths from `root`."""
     places = defaultdict(list)
-    for folder, inner, every in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        before = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
-        for name in sorted(every):
-            if not name.startswith(".") and not name.lower().endswith(TABLES):
-                for key in {name, name.rsplit(".", 1)[0]}:
-                    places[key].append(before + name)
+    for path in files.walk(root):
+        if not path.name.lower().endswith(TABLES):
+            for key in {path.name, path.name.rsplit(".", 1)[0]}:
+                places[key].append(path.relative_to(root).as_posix())
     return places
 
 
@@ -183,17 +184,3 @@ def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
     for name in found:
         raw = pd.to_numeric(df[name].replace("Unknown", None), errors="coerce")
         df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
-
-
-def _talkers(df: pd.DataFrame, dataset: str, source: Path) -> None:
-    if "speaker" not in df:
-        df["speaker"] = None
-        df.attrs["notes"].append(
-            f"{source.name} names no speakers: nothing proves that they are kept apart"
-        )
-    known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
-    names = [f"{dataset}-{s}" if k else None for s, k in zip(df["speaker"], known, strict=True)]
-    df["speaker"] = pd.Series(names, dtype=object)
-    if "group" not in df:
-        own = f"{dataset}-" + df["utt_id"]
-        df["group"] = df["speaker"].where(df["speaker"].notna(), own)

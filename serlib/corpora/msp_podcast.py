@@ -20,14 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
-EMOTIONS = dict(
-    A="anger", S="sadness", H="happiness", U="surprise", F="fear", D="disgust", C="contempt",
-    N="neutral", O="other", X="no_agreement",
-)  # fmt: skip
+EMOTIONS = cards.labels(DATASET)
 RATED = dict(
     angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
     disgust="disgust", contempt="contempt", neutral="neutral", other="other",
@@ -60,7 +57,6 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     df = _rows(table, audio.name)
     df = pd.concat([df, _blind(blind, audio.name)], ignore_index=True)
     _names(df)
-    df["group"] = df["speaker"].where(df["speaker"].notna(), _podcast(df, "podcast"))
     df["text"] = _texts(root, df["utt_id"])
     df["text_source"] = np.where(df["text"].notna(), "human", None)
     votes, unknown = _votes(labels)
@@ -68,16 +64,18 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     df["emotion_dist"] = [votes.get(utt, (None, 0))[0] for utt in df["utt_id"]]
     if version:
         df["dataset_version"] = version
-    df.attrs["notes"] = _notes(df, wavs, blind, unknown)
+    df = files.rows(DATASET, df, _notes(df, wavs, blind, unknown), EMOTIONS)
+    podcast = "podcast-" + df["dialogue"].str.removeprefix(f"{DATASET}-")
+    df["group"] = df["speaker"].where(df["speaker"].notna(), podcast)
     return df
 
 
 def _consensus(folder: Path) -> pd.DataFrame:
     """One row per file: FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender, Split_Set."""
+    wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
     path = files.child(folder, "labels_consensus.csv", "labels_concensus.csv")
     if path is not None:
-        table = pd.read_csv(io.StringIO(files.text(path)), dtype=str, keep_default_na=False)
-        table.columns = table.columns.str.strip()
+        table = files.table(path, wanted).fillna("")
     else:
         path = files.need(
             folder, "labels_consensus.json", "labels_concensus.json",
@@ -89,9 +87,7 @@ def _consensus(folder: Path) -> pd.DataFrame:
             raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
         table = pd.DataFrame.from_dict(content, orient="index").astype(object)
         table = table.where(table.notna(), "").astype(str)
-        table["FileName"] = table.index
-        table = table.reset_index(drop=True)
-    wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
+        table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
     for name in wanted:
@@ -111,10 +107,9 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
         dict(
             utt_id=table["FileName"].str.replace(r"\.wav$", "", regex=True),
             wav=audio + "/" + table["FileName"],
-            emo=table["EmoClass"], emotion=table["EmoClass"].map(EMOTIONS),
-            emotion_source="majority", **raw, **{f"{k}_raw": x for k, x in raw.items()},
-            attr_scale=[[1, 7]] * len(table),
-            speaker=(f"{DATASET}-" + speaker).where(known, None),
+            emo=table["EmoClass"], emotion_source="majority", **raw,
+            **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[[1, 7]] * len(table),
+            speaker=speaker.where(known, None),
             gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
             split=table["Split_Set"].str.lower().map(SPLITS),
         )
@@ -141,10 +136,6 @@ def _names(df: pd.DataFrame) -> None:
     df["dialogue"] = f"{DATASET}-" + parts["podcast"]
     turn = df["utt_id"].str.extract(r"_(\d+)$")[0]
     df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
-
-
-def _podcast(df: pd.DataFrame, name: str) -> pd.Series:
-    return f"{name}-" + df["dialogue"].str.removeprefix(f"{DATASET}-")
 
 
 def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
