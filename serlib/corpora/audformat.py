@@ -20,9 +20,9 @@ import pandas as pd
 import yaml
 
 from serlib.corpora import files
+from serlib.data.manifest import ATTRIBUTES
 from serlib.data.tables import EMOTIONS, ManifestError
 
-ATTRIBUTES = ("valence", "arousal", "dominance")
 FACTS = ("speaker", "gender", "age", "text", *ATTRIBUTES)
 INDEX = ("file", "start", "end")
 SPLITS = ("train", "dev", "test")
@@ -139,24 +139,15 @@ def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
     for name in ATTRIBUTES:
         if name in df:
             _attribute(df, name, (header.get("schemes") or {}).get(name) or {})
-    if "speaker" in df:
-        names = [f"{dataset}-{s}" if isinstance(s, str) else None for s in df["speaker"]]
-        df["speaker"] = pd.Series(names, dtype=object)
-    else:
+    if "speaker" not in df:
         df["speaker"] = None
         notes.append("no speakers: nothing proves that they are kept apart")
-    df["group"] = df["speaker"].where(df["speaker"].notna(), f"{dataset}-" + df["utt_id"])
+    if "text" in df:
+        df["text_source"] = ["human" if isinstance(text, str) else None for text in df["text"]]
     languages = header.get("languages") or []
-    df = df.assign(
-        dataset=dataset,
-        license=header.get("license"),
-        language=languages[0] if len(languages) == 1 else None,
-        text_source=[
-            "human" if isinstance(text, str) else None for text in df.get("text", [None] * len(df))
-        ],
-    )
-    df.attrs["notes"] = notes
-    return df
+    language = languages[0] if len(languages) == 1 else None
+    df = df.assign(dataset=dataset, license=header.get("license"), language=language)
+    return files.rows(dataset, df.drop(columns="group", errors="ignore"), notes)
 
 
 def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
@@ -164,6 +155,4 @@ def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
     low, high = scheme.get("minimum"), scheme.get("maximum")
     if low is None or high is None or not low < high:
         raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
-    raw = pd.to_numeric(df[name])
-    df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
-    df["attr_scale"] = [[low, high] for _ in range(len(df))]
+    files.attribute(df, name, pd.to_numeric(df[name]), low, high)

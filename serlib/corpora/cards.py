@@ -145,11 +145,6 @@ def labels(name: str) -> dict[str, str]:
     return dict(read(name).labels)
 
 
-def labels(name: str) -> dict[str, str]:
-    """A corpus's own label -> emotion, as its card has them."""
-    return dict(read(name).labels)
-
-
 def names(folder: Path = FOLDER) -> list[str]:
     """The names of all cards, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))

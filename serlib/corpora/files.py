@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,6 +114,20 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
         return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
+def jsonl(path: str | os.PathLike) -> list[dict]:
+    """A file with one JSON object per line; `ManifestError` if a line is none."""
+    found = []
+    for number, line in enumerate(text(path).split("\n"), start=1):
+        if line and not line.isspace():
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise ManifestError(f"{path}: line {number} is not JSON ({error})") from error
+            if not isinstance(found[-1], dict):
+                raise ManifestError(f"{path}: line {number} is not one JSON object")
+    return found
+
+
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`.
 
@@ -165,3 +180,9 @@ def rows(
         df["group"] = df[group].where(df[group].notna(), f"{dataset}-" + df["utt_id"])
     df.attrs["notes"] = list(notes)
     return df
+
+
+def attribute(df: pd.DataFrame, name: str, raw: pd.Series, low: float, high: float) -> None:
+    """Put an attribute on 1..7, 1 + 6 (x - low) / (high - low), and what was rated beside it."""
+    df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
+    df["attr_scale"] = [[low, high] for _ in range(len(df))]

@@ -24,6 +24,7 @@ import yaml
 
 from serlib.corpora import files
 from serlib.corpora.emobox import emotion
+from serlib.data.manifest import ATTRIBUTES
 from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
 
 MAP = "corpus.yaml"
@@ -42,7 +43,6 @@ SPLITS = dict(
     validation="dev", test="test", testing="test", eval="test", test1="test1", test2="test2",
     test3="test3",
 )  # fmt: skip
-ATTRIBUTES = ("valence", "arousal", "dominance")
 KEYS = ("table", "dataset", "columns", "labels", "attr_scale", "cells")
 
 
@@ -173,14 +173,10 @@ def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> 
 
 
 def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
-    """From their own scale lo..hi to 1..7: 1 + 6 (x - lo) / (hi - lo)."""
     found = [name for name in ATTRIBUTES if name in df]
     if not found:
         return
     if not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
-    low, high = scale
-    df["attr_scale"] = [list(scale) for _ in range(len(df))]
     for name in found:
-        raw = pd.to_numeric(df[name].replace("Unknown", None), errors="coerce")
-        df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
+        files.attribute(df, name, pd.to_numeric(df[name], errors="coerce"), *scale)
