@@ -20,14 +20,15 @@ from serlib.data.tables import ManifestError
 
 ATTEMPTS = 5  # in one call
 PATIENCE = (10, 60)  # seconds to connect, and between two pieces
+BROKEN = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
 PIECE = 1 << 16  # bytes; as much is lost when a connection breaks
 
 
 def terms(card: Card) -> str:
     """What to know before fetching: the license and whom to cite."""
-    lines = [f"{card.title}", f"license: {card.license}"]
-    lines += [f"cite:    {card.citation}"] if card.citation else []
-    return "\n".join([*lines, "Whoever goes on accepts the license."])
+    cite = f"cite:    {card.citation}\n" if card.citation else ""
+    license = f"license: {card.license}\n"
+    return f"{card.title}\n{license}{cite}Whoever goes on accepts the license."
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
@@ -80,10 +81,7 @@ def resume(url: str, part: Path, *, progress: bool = True) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _transfer(url, part, progress)
-        except (requests.ConnectionError, requests.Timeout):
-            if attempt == ATTEMPTS:
-                raise
-        except requests.exceptions.ChunkedEncodingError:
+        except BROKEN:
             if attempt == ATTEMPTS:
                 raise
 

@@ -131,12 +131,12 @@ def jsonl(path: str | os.PathLike) -> list[dict]:
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV file as texts, empty cells missing; `ManifestError` if it lacks one of `columns`.
 
-    What separates the cells (a comma, semicolon or tab) is seen from the first line.
+    What separates the cells (a comma, semicolon, tab or bar) is seen from the first line.
     """
     try:
         content = text(path)
         first = content.split("\n", 1)[0]
-        separator = max(",;\t", key=first.count)
+        separator = max(",;\t|", key=first.count)
         df = pd.read_csv(
             io.StringIO(content), sep=separator, dtype=object, keep_default_na=False,
             skipinitialspace=True,

@@ -52,8 +52,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     audio = files.need(root, "Audios", "Audio", hint=_HINT)
     table = _consensus(labels)
     wavs = files.names(audio, ".wav")
-    blind = [wav for wav in wavs if "test3" in wav.lower()]
-    blind = sorted(set(blind) - set(table["FileName"]))
+    blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
     df = _rows(table, audio.name)
     df = pd.concat([df, _blind(blind, audio.name)], ignore_index=True)
     _names(df)
@@ -155,22 +154,16 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
 
     The second value counts first choices that are no known name; they count as other.
     """
-    rated, choices = (np.array(column, dtype=object) for column in _ratings(folder))
-    utt, utts = pd.factorize(rated)
-    choice, spelled = pd.factorize(choices)
-    named = [_label(text) for text in spelled]
-    unknown = int(np.isin(choice, [i for i, name in enumerate(named) if name == ""]).sum())
-    labels = sorted(set(RATED.values()))
-    number = np.array([-1 if n is None else labels.index(n or "other") for n in named], dtype=int)
-    label = number[choice]
-    cells = (utt * len(labels) + label)[label >= 0]
-    counts = np.bincount(cells, minlength=len(utts) * len(labels)).reshape(len(utts), len(labels))
+    rated, choices = _ratings(folder)
+    named = {spelled: _label(spelled) for spelled in set(choices)}
+    label = pd.Series([named[spelled] for spelled in choices], dtype=object)
+    # One row per utterance and one column per emotion, in the order of the alphabet.
+    table = pd.crosstab(np.array(rated, dtype=object), label.replace("", "other"))
     votes = {}
-    for name, row in zip(utts, counts.tolist(), strict=True):
-        if n := sum(row):
-            dist = {x: round(k / n, 4) for x, k in zip(labels, row, strict=True) if k}
-            votes[name.removesuffix(".wav")] = dist, n
-    return votes, unknown
+    for name, row in zip(table.index, table.to_numpy().tolist(), strict=True):
+        dist = {x: round(k / sum(row), 4) for x, k in zip(table, row, strict=True) if k}
+        votes[name.removesuffix(".wav")] = dist, sum(row)
+    return votes, int((label == "").sum())
 
 
 def _label(spelled: str) -> str | None:
@@ -212,15 +205,13 @@ def _blocks(text: str) -> tuple[list[str], list[str]]:
 
 
 def _notes(df: pd.DataFrame, wavs: list[str], blind: list[str], unknown: int) -> list[str]:
-    unlabeled = set(wavs) - set(df["wav"].str.rsplit("/", n=1).str[-1])
-    nobody = df[df["speaker"].isna() & (df["split"] != "test3")]
-    by_split = ", ".join(f"{s} {n:,}" for s, n in nobody["split"].value_counts().items())
-    found = {
-        f"{len(unlabeled):,} audio files have no labels: not in the manifest": unlabeled,
-        f"{len(blind):,} files of test3 have no labels: rows without emotion": blind,
-        f"{len(nobody):,} utterances of unknown speakers ({by_split}), grouped by podcast": len(
-            nobody
-        ),
-        f"{unknown:,} ratings have a first choice that is no known name: counted as other": unknown,
-    }
-    return [note for note, some in found.items() if some]
+    unlabeled = len(set(wavs) - set(df["wav"].str.rsplit("/", n=1).str[-1]))
+    nobody = df["split"][df["speaker"].isna() & (df["split"] != "test3")]
+    by_split = ", ".join(f"{s} {n:,}" for s, n in nobody.value_counts().items())
+    found = [
+        (unlabeled, "audio files have no labels: not in the manifest"),
+        (len(blind), "files of test3 have no labels: rows without emotion"),
+        (len(nobody), f"utterances of unknown speakers ({by_split}), grouped by podcast"),
+        (unknown, "ratings have a first choice that is no known name: counted as other"),
+    ]
+    return [f"{n:,} {what}" for n, what in found if n]
