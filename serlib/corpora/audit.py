@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
+from serlib.corpora.folder import SPLITS, USUAL
 from serlib.data import splits
 from serlib.data.splits import Leak
 from serlib.data.tables import ManifestError
@@ -31,10 +32,7 @@ NAMES = {
 PREFIX = r"(?:[a-z][\w-]*-)?"  # EmoBox puts the corpus before the name
 COUNTED = ("utterance", "group", "speaker", "dialogue", "session", "text", "sha256")
 LEAKS = ("utterance", "group", "speaker", "dialogue", "sha256")  # the rest is told, no more
-_FILE = ("wav", "audio", "path", "file", "filename", "file_name", "utt_id", "key", "name", "id")
-_SPEAKER = ("speaker", "spk", "spk_id", "spkrid", "speaker_id")
-_TEXT = ("text", "transcript", "transcription", "sentence", "utterance")
-_ROLES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
+_FILE = (*USUAL["wav"], "utt_id", "key", "name", "id")
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def prove(
         raise ManifestError(f"protocol {protocol!r} has no fold here: see the columns split, fold")
     for k in chosen:
         roles = splits.protocol(df, protocol, fold=k, seed=seed, allow_leaks=True)
-        part = {role: df[roles == role] for role in _ROLES}
+        part = {role: df[roles == role] for role in ("train", "dev", "test")}
         found = [
             f"{a} and {b}, {leak} of {b}"
             for a, b in (("train", "test"), ("dev", "test"), ("train", "dev"))
@@ -148,7 +146,7 @@ def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict
         if split not in table:
             raise ManifestError(f"{paths[0]} has no column {split!r}, only {', '.join(table)}")
         role = table[split].astype(str).str.lower()
-        sides = {r: table[role.isin(names)] for r, names in _ROLES.items() if r != "dev"}
+        sides = {name: table[role.map(SPLITS) == name] for name in ("train", "test")}
         if any(side.empty for side in sides.values()):
             raise ManifestError(
                 f"{split!r} holds {', '.join(sorted(set(role))[:5])}: no train/test"
@@ -192,9 +190,9 @@ def _described(table: pd.DataFrame, corpus: str, known: pd.DataFrame | None) -> 
     if known is not None:
         return _looked_up(rows, known)
     rows = pd.concat([rows, _parsed(rows["utterance"], corpus)], axis=1)
-    if (said := _column(table, _TEXT)) and "text" not in rows:
+    if (said := _column(table, USUAL["text"])) and "text" not in rows:
         rows["text"] = table[said].replace("", None).to_numpy()
-    if speaker := _column(table, _SPEAKER):
+    if speaker := _column(table, USUAL["speaker"]):
         rows["declared"] = table[speaker].astype(str).to_numpy()
         if "speaker" not in rows:
             rows["speaker"] = rows["declared"]

@@ -29,13 +29,13 @@ from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
 
 MAP = "corpus.yaml"
 TABLES = (".csv", ".tsv", ".txt")
-USUAL = dict(
-    wav=("file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
-    emo=("label", "emotion", "category", "emotion_label"),
-    speaker=("speaker_id", "spk", "spkrid", "actor", "talker"),
-    text=("transcript", "transcription", "sentence", "utterance"),
-    gender=("sex",), split=("split_set", "partition", "subset", "set"),
-    start=("start_time",), end=("end_time",),
+USUAL = dict(  # what the tables of corpora call a column of the manifest
+    wav=("wav", "file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
+    emo=("emo", "label", "emotion", "category", "emotion_label"),
+    speaker=("speaker", "speaker_id", "spk", "spk_id", "spkrid", "actor", "talker"),
+    text=("text", "transcript", "transcription", "sentence", "utterance"),
+    gender=("gender", "sex"), split=("split", "split_set", "partition", "subset", "set"),
+    start=("start", "start_time"), end=("end", "end_time"),
 )  # fmt: skip
 GENDERS = dict(f="female", female="female", w="female", m="male", male="male", other="other")
 SPLITS = dict(
@@ -105,10 +105,10 @@ def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dic
     lower = {column.lower(): column for column in reversed(list(table))}
     used = dict(given)
     for name in COLUMNS:
-        choices = [name, *USUAL.get(name, ())]
-        found = [lower[c] for c in choices if c in lower and lower[c] not in used.values()]
-        if name not in used and found and name not in ("emotion", "dataset", "dataset_version"):
-            used[name] = found[0]
+        found = [lower[c] for c in USUAL.get(name, (name,)) if c in lower]
+        free = [column for column in found if column not in used.values()]
+        if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
+            used[name] = free[0]
     for name in ("wav", "emo"):
         if name not in used:
             raise ManifestError(
@@ -122,7 +122,11 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
     """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
     if cells.isna().any():
         raise ManifestError(f"row {int(cells.isna().argmax()) + 1} names no file")
-    places = _index(root)
+    places = defaultdict(list)  # name or stem -> paths
+    for file in files.walk(root):
+        if file.suffix.lower() not in TABLES:
+            for name in {file.name, file.stem}:
+                places[name].append(file.relative_to(root).as_posix())
     found = []
     for cell in cells:
         path = cell.removeprefix("./")
@@ -131,16 +135,6 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
             raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
         found.append(path if path in where or not where else where[0])
     return found
-
-
-def _index(root: Path) -> dict[str, list[str]]:
-    """File name and stem -> paths from `root`."""
-    places = defaultdict(list)
-    for path in files.walk(root):
-        if not path.name.lower().endswith(TABLES):
-            for key in {path.name, path.name.rsplit(".", 1)[0]}:
-                places[key].append(path.relative_to(root).as_posix())
-    return places
 
 
 def _names(df: pd.DataFrame) -> list[str]:
@@ -164,19 +158,17 @@ def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> 
     df["emotion"] = [known.get(e) for e in df["emo"]]
     for name, words in (("gender", GENDERS), ("split", SPLITS)):
         if name in df:
-            given = df[name].map(lambda cell: cell.lower() if isinstance(cell, str) else None)
+            given = df[name].astype("string").str.lower()
             if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):
                 raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
-            df[name] = given.map(lambda cell, words=words: words.get(cell))
+            df[name] = given.map(words)
     if "text" in df and "text_source" not in df:
         df["text_source"] = ["human" if text else None for text in df["text"]]
 
 
 def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
     found = [name for name in ATTRIBUTES if name in df]
-    if not found:
-        return
-    if not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
+    if found and not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
     for name in found:
         files.attribute(df, name, pd.to_numeric(df[name], errors="coerce"), *scale)
