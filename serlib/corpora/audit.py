@@ -218,17 +218,16 @@ def _parsed(names: pd.Series, corpus: str) -> pd.DataFrame:
         raise ManifestError(
             f"no grammar of names for {corpus!r}: {', '.join(NAMES)}, or --manifest"
         )
-    for grammar in [NAMES[corpus]] if corpus else NAMES.values():
-        whole = re.compile(rf"{PREFIX}{grammar}")
-        if names.str.fullmatch(whole).all():
-            parts = names.str.extract(rf"^{PREFIX}{grammar}$")
+    for name in [corpus] if corpus else NAMES:
+        parts = names.str.extract(rf"^{PREFIX}{NAMES[name]}$")
+        odd = names[parts.isna().any(axis=1)]
+        if odd.empty:
             joined = [c for c in parts if c.startswith("speaker_")]
             if joined:
                 parts["speaker"] = parts[joined].sum(axis=1)
             return parts.drop(columns=joined)
     if corpus:
-        odd = names[~names.str.fullmatch(rf"{PREFIX}{NAMES[corpus]}")].iloc[0]
-        raise ManifestError(f"{odd!r} is no name of {corpus}")
+        raise ManifestError(f"{odd.iloc[0]!r} is no name of {corpus}")
     return pd.DataFrame(index=names.index)
 
 
