@@ -28,10 +28,6 @@ NO_FFMPEG = (
 )
 
 
-class ClipError(ManifestError):
-    """Clips whose sound cannot be had; the message names the fix."""
-
-
 def extract(
     root: str | os.PathLike,
     out: str | os.PathLike,
@@ -55,14 +51,14 @@ def extract(
         manifest's report will list them as missing.
 
     Raises:
-        ClipError: If there is no ffmpeg, no clip, or if `out` lies inside `root` or around it.
+        ManifestError: If there is no ffmpeg, no clip, or if `out` lies inside `root` or around it.
     """
     root, out = Path(root).expanduser().resolve(), Path(out).expanduser().resolve()
     if out == root or root in out.parents or out in root.parents:
-        raise ClipError(f"{out} and {root} lie in each other: name a folder beside the corpus")
+        raise ManifestError(f"{out} and {root} lie in each other: name a folder beside the corpus")
     program = shutil.which("ffmpeg")
     if program is None:
-        raise ClipError(NO_FFMPEG)
+        raise ManifestError(NO_FFMPEG)
     clips = []
     for path in files.walk(root):
         target = out / path.relative_to(root)
@@ -72,7 +68,7 @@ def extract(
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     if not clips:
-        raise ClipError(f"no video clip below {root}: give the folder of the corpus")
+        raise ManifestError(f"no video clip below {root}: give the folder of the corpus")
     missing = [clip for clip in clips if not clip[1].exists()]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         reasons = pool.map(lambda clip: _one(program, *clip), missing)

@@ -53,9 +53,11 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     table = _consensus(labels)
     wavs = files.names(audio, ".wav")
     blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
-    df = _rows(table, audio.name)
-    df = pd.concat([df, _blind(blind, audio.name)], ignore_index=True)
-    _names(df)
+    nothing = pd.DataFrame({"FileName": blind, "Split_Set": "test3"})
+    df = _rows(pd.concat([table, nothing], ignore_index=True).fillna(""), audio.name)
+    podcast = _podcasts(df["utt_id"])
+    df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
+    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
     df["text_source"] = np.where(df["text"].notna(), "human", None)
     votes, unknown = _votes(labels)
@@ -64,8 +66,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if version:
         df["dataset_version"] = version
     df = files.rows(DATASET, df, _notes(df, wavs, blind, unknown), EMOTIONS)
-    podcast = "podcast-" + df["dialogue"].str.removeprefix(f"{DATASET}-")
-    df["group"] = df["speaker"].where(df["speaker"].notna(), podcast)
+    df["group"] = df["speaker"].where(df["speaker"].notna(), "podcast-" + podcast)
     return df
 
 
@@ -89,52 +90,38 @@ def _consensus(folder: Path) -> pd.DataFrame:
         table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
-    for name in wanted:
-        table[name] = table[name].str.strip()
+    table = table[wanted].apply(lambda cells: cells.str.strip())
+    table["Split_Set"] = table["Split_Set"].str.lower()
+    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
+        if odd := sorted(set(table[column]) - set(known)):
+            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     return table
 
 
 def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
-    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
-        given = table[column].str.lower() if column == "Split_Set" else table[column]
-        if odd := sorted(set(given) - set(known)):
-            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
     known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
     raw = {k: pd.to_numeric(table[c], errors="coerce") for k, c in ATTRIBUTES.items()}
     return pd.DataFrame(
         dict(
-            utt_id=table["FileName"].str.replace(r"\.wav$", "", regex=True),
+            utt_id=table["FileName"].str.replace(r"(?i)\.wav$", "", regex=True),
             wav=audio + "/" + table["FileName"],
-            emo=table["EmoClass"], emotion_source="majority", **raw,
-            **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[[1, 7]] * len(table),
-            speaker=speaker.where(known, None),
+            emo=table["EmoClass"].replace("", None),
+            emotion_source=["majority" if code else "none" for code in table["EmoClass"]],
+            attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
+            **raw, **{f"{k}_raw": x for k, x in raw.items()}, speaker=speaker.where(known, None),
             gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
-            split=table["Split_Set"].str.lower().map(SPLITS),
+            split=table["Split_Set"].map(SPLITS),
         )
     )  # fmt: skip
 
 
-def _blind(wavs: list[str], audio: str) -> pd.DataFrame:
-    """Rows of Test3: the audio, and nothing else."""
-    return pd.DataFrame(
-        dict(
-            utt_id=[wav[: -len(".wav")] for wav in wavs],
-            wav=[f"{audio}/{wav}" for wav in wavs],
-            emotion_source="none",
-            split="test3",
-        )
-    )
-
-
-def _names(df: pd.DataFrame) -> None:
-    parts = df["utt_id"].str.extract(f"^{NAME}$")
-    if (odd := parts["podcast"].isna()).any():
-        name = df["utt_id"][odd].iloc[0]
+def _podcasts(utterances: pd.Series) -> pd.Series:
+    podcast = utterances.str.extract(rf"^{NAME}$")["podcast"]
+    if (odd := podcast.isna()).any():
+        name = utterances[odd].iloc[0]
         raise ManifestError(f"no podcast in {name!r}: names are like MSP-PODCAST_0001_0008.wav")
-    df["dialogue"] = f"{DATASET}-" + parts["podcast"]
-    turn = df["utt_id"].str.extract(r"_(\d+)$")[0]
-    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
+    return podcast
 
 
 def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
