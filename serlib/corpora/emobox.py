@@ -146,14 +146,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
         raise ManifestError(f"{path}: {error}") from error
 
 
-def write(
-    df: pd.DataFrame,
-    root: Path,
-    *,
-    protocol: str = "session",
-    folds: int | None = None,
-    allow_leaks: bool = False,
-) -> Path:
+def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
     """Write a manifest in EmoBox's layout, with the folds of a protocol.
 
     Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>``.
@@ -162,8 +155,6 @@ def write(
         df: A manifest of one dataset.
         root: The folder to write to, e.g. an EmoBox checkout.
         protocol: See `splits.protocol`.
-        folds: As there.
-        allow_leaks: As there.
 
     Returns:
         The corpus's folder.
@@ -179,8 +170,7 @@ def write(
     name = names[0]
     folder = Path(root) / "data" / name
     parts = [
-        splits.protocol(df, protocol, fold=number, folds=folds, allow_leaks=allow_leaks)
-        for number in splits.fold_numbers(df, protocol, folds)
+        splits.protocol(df, protocol, fold=number) for number in splits.fold_numbers(df, protocol)
     ]
     away = df.assign(wav=f"downloads/{name}/" + df["wav"])
     to_emobox(away, folder / f"{name}.jsonl")

@@ -161,17 +161,21 @@ def rows(
 ) -> pd.DataFrame:
     """The rows of a corpus, with what follows from what its files say.
 
-    Talkers get the dataset's name before their own, so that corpora can be put together.
+    Talkers get the dataset's name before their own, so that corpora can be put together. If there
+    are none, a note says so.
 
     Args:
         dataset: Name of the corpus.
-        table: Its rows, with `utt_id` and `speaker`; `emo` too, if `labels` are given.
+        table: Its rows, with `utt_id`, and `emo` if `labels` are given.
         notes: Remarks for the report of a build, kept as ``attrs["notes"]``.
         labels: The corpus's own label -> emotion; None where `table` has emotions.
         group: The column that tells which rows must not cross a split, where `table` has no column
             of that name; a row in which it is missing is in a group of its own.
     """
     df = pd.DataFrame(table)
+    if "speaker" not in df:
+        df["speaker"] = None
+        notes = [*notes, "no talkers are named: nothing proves that they are kept apart"]
     talkers = [f"{dataset}-{name}" if isinstance(name, str) else None for name in df["speaker"]]
     df["speaker"] = pd.Series(talkers, dtype=object, index=df.index)
     if labels:

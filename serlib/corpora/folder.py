@@ -77,11 +77,9 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     _label(df, source, content.get("labels") or {})
     _attributes(df, source, content.get("attr_scale"))
     notes = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
-    if "speaker" not in df:
-        df["speaker"] = None
-        notes.append(f"{source.name} names no speakers: nothing proves that they are kept apart")
-    known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
-    df["speaker"] = df["speaker"].where(known, None)
+    if "speaker" in df:
+        known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
+        df["speaker"] = df["speaker"].where(known, None)
     df = files.rows(dataset, df, notes)
     return df.assign(dataset=dataset, dataset_version=version or None)
 

@@ -48,7 +48,6 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     folder = files.child(top, "NoAnnotation")
     names = sorted(files.clips(folder).values())
     parts += [_row(root, folder, name, "unlabelled") for name in names]
-    notes.append("talkers are not known: nothing proves that they are kept apart")
     return files.rows(DATASET, parts, notes, EMOTIONS)
 
 
@@ -88,6 +87,6 @@ def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None,
     wav = (folder / name).relative_to(root).as_posix()
     return dict(
         utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav,
-        emo=emo, speaker=None, emotion_source="majority" if emo else "none", intent=intent,
+        emo=emo, emotion_source="majority" if emo else "none", intent=intent,
         text=text, text_source="human" if text else None, split=split,
     )  # fmt: skip
