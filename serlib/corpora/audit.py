@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
-from serlib.corpora.folder import SPLITS, USUAL
+from serlib.corpora.files import SPLITS, USUAL
 from serlib.data import splits
 from serlib.data.splits import Leak
 from serlib.data.tables import ManifestError
@@ -167,8 +167,8 @@ def read(path: Path) -> pd.DataFrame:
         if path.suffix not in (".jsonl", ".json"):
             return files.table(path).fillna("")
         text = files.text(path)
-        rows = json.loads(text) if text.lstrip().startswith("[") else files.jsonl(path)
-        return pd.DataFrame(rows, dtype=object)
+        listed = text.lstrip().startswith("[")
+        return pd.DataFrame(json.loads(text), dtype=object) if listed else files.jsonl(path)
     except ValueError as error:
         raise ManifestError(f"{path} is no list of files ({error})") from error
 

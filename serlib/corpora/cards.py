@@ -5,6 +5,7 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
     name: iemocap            title, license, citation, url, how_to_get, layout: texts
     dataset: iemocap         as in the manifest, if it is not the name
     labels: {ang: anger}     the corpus's own label -> a name in `tables.EMOTIONS`
+    texts: {a01: ...}        what is read, where names of files tell which
     protocols: {session: five folds, ...}
     known_defects: [...]
     expected:                each a set of counts with its source, checked by `corpora.counts`
@@ -71,6 +72,7 @@ class Card:
     url: str = ""
     layout: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
     known_defects: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
@@ -136,11 +138,6 @@ def read(name: str, folder: Path = FOLDER) -> Card:
         return _card(yaml.safe_load(path.read_text(encoding="utf-8")), name)
     except (yaml.YAMLError, TypeError, AttributeError, ManifestError) as error:
         raise ManifestError(f"{path}: {error}") from error
-
-
-def labels(name: str) -> dict[str, str]:
-    """A corpus's own label -> emotion, as its card has them."""
-    return dict(read(name).labels)
 
 
 def names(folder: Path = FOLDER) -> list[str]:

@@ -21,22 +21,9 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "cremad"
-EMOTIONS = cards.labels(DATASET)
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 HEARD = {code[0]: emotion for code, emotion in EMOTIONS.items()}
-TEXTS = dict(
-    IEO="It's eleven o'clock.",
-    TIE="That is exactly what happened.",
-    IOM="I'm on my way to the meeting.",
-    IWW="I wonder what this is about.",
-    TAI="The airplane is almost full.",
-    MTI="Maybe tomorrow it will be cold.",
-    IWL="I would like a new alarm clock.",
-    ITH="I think I have a doctor's appointment.",
-    DFA="Don't forget a jacket.",
-    ITS="I think I've seen this before.",
-    TSI="The surface is slick.",
-    WSI="We'll stop in a couple of minutes.",
-)
 # The level X is a slip for XX in older copies (1040_ITH_SAD_X).
 NAME = re.compile(rf"(1\d{{3}})_({'|'.join(TEXTS)})_({'|'.join(EMOTIONS)})_(XX|LO|MD|HI|X)")
 VERSIONS = ("acted", "perceived")

@@ -106,7 +106,7 @@ def _folds(df: pd.DataFrame, folder: Path) -> None:
         for split, word in ROLES.items():
             name = f"{folder.name}_{word}_fold_{number}.jsonl"
             path = files.child(folder / f"fold_{number}", name)
-            inside = df["key"].isin({row.get("key") for row in files.jsonl(path)} if path else ())
+            inside = df["key"].isin(files.jsonl(path).get("key", ()) if path else ())
             if len(numbers) == 1:
                 df.loc[inside, "split"] = split
             elif split == "test":
@@ -124,7 +124,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
         emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
             IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
     """
-    df = pd.DataFrame(files.jsonl(path), dtype=object)
+    df = files.jsonl(path)
     try:
         df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
         if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):

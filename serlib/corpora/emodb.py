@@ -17,24 +17,13 @@ import pandas as pd
 from serlib.corpora import cards, files
 
 DATASET = "emodb"
-EMOTIONS = cards.labels(DATASET)
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 SPEAKERS = {  # gender, age in years, fold: a woman and a man each (our choice)
     "03": ("male", 31, 1), "08": ("female", 34, 1), "09": ("female", 21, 2), "10": ("male", 32, 2),
     "11": ("male", 26, 3), "13": ("female", 32, 3), "12": ("male", 30, 4), "14": ("female", 35, 4),
     "15": ("male", 25, 5), "16": ("female", 31, 5),
 }  # fmt: skip
-TEXTS = {
-    "a01": "Der Lappen liegt auf dem Eisschrank.",
-    "a02": "Das will sie am Mittwoch abgeben.",
-    "a04": "Heute abend könnte ich es ihm sagen.",
-    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
-    "a07": "In sieben Stunden wird es soweit sein.",
-    "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
-    "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
-    "b03": "An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
-    "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
-    "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
-}
 NAME = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(TEXTS)})([{''.join(EMOTIONS)}])[a-z]")
 # "3  \t03a01Fa.wav\t90,00     \t75,00": padded with no-break spaces, decimal commas, Latin-1.
 _RATED = re.compile(r"^\d+\s*\t(\w+)\.wav\s*\t([\d,]+)\s*\t([\d,]+)", re.MULTILINE)

@@ -21,7 +21,7 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "emotiw2018"
-EMOTIONS = cards.labels(DATASET)
+EMOTIONS = cards.read(DATASET).labels
 SPLITS = {"Train": "train", "Val": "dev", "Test": "test"}
 _CLIP = re.compile(r"\d{9}")
 

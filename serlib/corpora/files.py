@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +16,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from serlib.data import tables
 from serlib.data.tables import ManifestError
 
+USUAL = dict(  # what the tables of corpora call a column of the manifest
+    wav=("wav", "file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
+    emo=("emo", "label", "emotion", "category", "emotion_label"),
+    speaker=("speaker", "speaker_id", "spk", "spk_id", "spkrid", "actor", "talker"),
+    text=("text", "transcript", "transcription", "sentence", "utterance"),
+    gender=("gender", "sex"), split=("split", "split_set", "partition", "subset", "set"),
+    start=("start", "start_time"), end=("end", "end_time"),
+)  # fmt: skip
+SPLITS = dict(
+    train="train", training="train", dev="dev", development="dev", val="dev", valid="dev",
+    validation="dev", test="test", testing="test", eval="test", test1="test1", test2="test2",
+    test3="test3",
+)  # fmt: skip
 VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
 
 
@@ -114,18 +127,12 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
         return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
-def jsonl(path: str | os.PathLike) -> list[dict]:
+def jsonl(path: str | os.PathLike) -> pd.DataFrame:
     """A file with one JSON object per line; `ManifestError` if a line is none."""
-    found = []
-    for number, line in enumerate(text(path).split("\n"), start=1):
-        if line and not line.isspace():
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise ManifestError(f"{path}: line {number} is not JSON ({error})") from error
-            if not isinstance(found[-1], dict):
-                raise ManifestError(f"{path}: line {number} is not one JSON object")
-    return found
+    try:
+        return tables.parse_jsonl(text(path))
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
 
 
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:

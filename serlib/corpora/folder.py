@@ -9,7 +9,7 @@
         cells: {language: deu, style: natural, license: CC-BY-4.0}    the same in every row
 
 What `columns` does not name is taken from a column of the manifest's own name, or of a usual one
-(`USUAL`).
+(`files.USUAL`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,7 @@ from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
 
 MAP = "corpus.yaml"
 TABLES = (".csv", ".tsv", ".txt")
-USUAL = dict(  # what the tables of corpora call a column of the manifest
-    wav=("wav", "file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
-    emo=("emo", "label", "emotion", "category", "emotion_label"),
-    speaker=("speaker", "speaker_id", "spk", "spk_id", "spkrid", "actor", "talker"),
-    text=("text", "transcript", "transcription", "sentence", "utterance"),
-    gender=("gender", "sex"), split=("split", "split_set", "partition", "subset", "set"),
-    start=("start", "start_time"), end=("end", "end_time"),
-)  # fmt: skip
 GENDERS = dict(f="female", female="female", w="female", m="male", male="male", other="other")
-SPLITS = dict(
-    train="train", training="train", dev="dev", development="dev", val="dev", valid="dev",
-    validation="dev", test="test", testing="test", eval="test", test1="test1", test2="test2",
-    test3="test3",
-)  # fmt: skip
 KEYS = ("table", "dataset", "columns", "labels", "attr_scale", "cells")
 
 
@@ -103,7 +90,7 @@ def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dic
     lower = {column.lower(): column for column in reversed(list(table))}
     used = dict(given)
     for name in COLUMNS:
-        found = [lower[c] for c in USUAL.get(name, (name,)) if c in lower]
+        found = [lower[c] for c in files.USUAL.get(name, (name,)) if c in lower]
         free = [column for column in found if column not in used.values()]
         if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
             used[name] = free[0]
@@ -154,7 +141,7 @@ def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> 
             f"{{{unknown[0]}: happiness}} (null leaves the row without an emotion)"
         )
     df["emotion"] = [known.get(e) for e in df["emo"]]
-    for name, words in (("gender", GENDERS), ("split", SPLITS)):
+    for name, words in (("gender", GENDERS), ("split", files.SPLITS)):
         if name in df:
             given = df[name].astype("string").str.lower()
             if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):

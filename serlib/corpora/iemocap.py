@@ -23,7 +23,7 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "iemocap"
-EMOTIONS = cards.labels(DATASET)
+EMOTIONS = cards.read(DATASET).labels
 RATED = dict(
     anger="anger", happiness="happiness", excited="excitement", sadness="sadness",
     neutral="neutral", frustration="frustration", surprise="surprise", fear="fear",

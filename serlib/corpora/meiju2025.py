@@ -21,7 +21,7 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "meiju2025"
-EMOTIONS = cards.labels(DATASET)
+EMOTIONS = cards.read(DATASET).labels
 INTENTS = "questioning agreeing acknowledging encouraging consoling suggesting wishing neutral"
 SPLITS = dict(Training="train", Validation="dev", Testing="test")
 

@@ -18,7 +18,7 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "meld"
-EMOTIONS = cards.labels(DATASET)
+EMOTIONS = cards.read(DATASET).labels
 FOLDERS = dict(  # final_videos_test* in the last one are no clips
     train="train_splits", dev="dev_splits_complete", test="output_repeated_splits_test"
 )

@@ -24,7 +24,7 @@ from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
-EMOTIONS = cards.labels(DATASET)
+EMOTIONS = cards.read(DATASET).labels
 RATED = dict(
     angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
     disgust="disgust", contempt="contempt", neutral="neutral", other="other",

@@ -20,8 +20,8 @@ DATASET = "ravdess"
 NAME = re.compile(
     r"(0[1-3]-0[12])-(0[1-8])-(0[12])-(0[12])-0[12]-(0[1-9]|1\d|2[0-4])"  # 24 actors
 )
-EMOTIONS = cards.labels(DATASET)
-TEXTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 FOLD = 4  # actors per fold, two women and two men (our choice; EmoBox too has six folds of four)
 
 

@@ -22,6 +22,7 @@ ROOTS = {p.__name__: Path(p.__file__).resolve().parent for p in (serlib, serbook
 DATA = {
     "serlib.models.encoders.checkpoints": (ROOTS["serlib"] / "corpora/demo/encoders", "*/*"),
     "serlib.corpora.demo.corpus": (serlib.DATA, "demo.csv"),
+    "serlib.corpora.demo.plan": (ROOTS["serlib"] / "corpora/demo", "words.yaml"),
     "serlib.corpora.cards": (serlib.DATA, "*.yaml", "published_counts.csv"),
     "serbook.claims.ledger": (BOOK, "claims.yaml"),
     "serbook.plan.machine": (ROOTS["serbook"] / "plan", "machines.jsonl"),

@@ -6,7 +6,10 @@ carry about as much, words somewhat more, and neither is enough alone.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import yaml
 
 from serlib.data.manifest import CLASSES_8
 
@@ -39,50 +42,9 @@ MEANS = STRENGTH * np.array([
 # otherwise from all lists alike. The lists were picked from longer ones such that averages over a
 # clip (of pitch, energy, MFCCs) are nearly alike for all classes and tell little of the words.
 OWN = 0.65
-INTERJECTIONS = dict(
-    anger=("come on", "enough", "no more", "hey listen", "I've had it"),
-    sadness=("if only", "too late", "ah well", "sadly", "what now"),
-    happiness=("bravo", "oh yes", "so glad", "yippee", "well done"),
-    surprise=("oh my", "good heavens", "gosh", "you don't say", "what"),
-    fear=("watch out", "oh no", "save us", "who's there", "be quiet"),
-    disgust=("ew gross", "oh ugh", "take it away", "how foul", "that smell"),
-    contempt=("so what", "yeah right", "who cares", "what a joke", "dream on"),
-    neutral=("well now", "okay", "so then", "you know", "in short"),
-)  # fmt: skip
-ADJECTIVES = dict(
-    anger=(
-        "maddening", "unacceptable", "rude", "unjust",
-        "infuriating", "hostile", "offensive", "hateful",
-    ),
-    sadness=(
-        "hopeless", "gloomy", "heartbreaking", "miserable",
-        "depressing", "forlorn", "desolate", "painful",
-    ),
-    happiness=(
-        "delightful", "glorious", "superb", "splendid",
-        "charming", "sunny", "excellent", "beautiful",
-    ),
-    surprise=(
-        "unexpected", "startling", "incredible", "sudden",
-        "curious", "strange", "peculiar", "dazzling",
-    ),
-    fear=(
-        "alarming", "haunted", "sinister", "frightening",
-        "perilous", "dreadful", "unsettling", "spooky",
-    ),
-    disgust=(
-        "slimy", "sickening", "dirty", "nauseating",
-        "putrid", "vulgar", "repellent", "infected",
-    ),
-    contempt=(
-        "pathetic", "laughable", "ridiculous", "silly",
-        "mediocre", "trivial", "absurd", "boring",
-    ),
-    neutral=(
-        "normal", "average", "standard", "plain",
-        "acceptable", "modest", "ordinary", "customary",
-    ),
-)  # fmt: skip
+_LISTS = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text(encoding="utf-8"))
+INTERJECTIONS = {c: tuple(_LISTS["interjections"][c]) for c in CLASSES}
+ADJECTIVES = {c: tuple(_LISTS["adjectives"][c]) for c in CLASSES}
 
 # Raters: five per utterance; each reports the intended class with probability ACCURACY, otherwise
 # neutral (half of the errors) or any class alike. Consensus is the plurality; a tie is no
