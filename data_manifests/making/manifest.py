@@ -98,7 +98,7 @@ def _manner(rng: np.random.Generator, voice: dict, c: int) -> dict:
 
 def _words(rng: np.random.Generator, c: int, topic: str) -> dict:
     chosen = {}
-    for slot, lists in (("interjection", plan.INTERJECTIONS), ("adjective", plan.ADJECTIVES)):
+    for slot, lists in oracle.SLOTS.items():
         vocabulary, likelihood = oracle.word_likelihood(lists)
         chosen[slot] = vocabulary[rng.choice(len(vocabulary), p=likelihood[c])]
     frame = FRAMES[rng.integers(len(FRAMES))]

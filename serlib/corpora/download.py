@@ -44,6 +44,8 @@ def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Pat
 
     Raises:
         ManifestError: If the corpus is not for everybody, or a file is not the published one.
+        requests.RequestException: If the server refuses, or the connection breaks `ATTEMPTS` times;
+            what came is kept for the next call.
     """
     if not card.downloads:
         raise ManifestError(f"{card.name} is not for everybody to fetch: {card.how_to_get}")
@@ -61,7 +63,13 @@ def _fetch(one: Download, to: Path, progress: bool) -> Path:
     part = to / f".{one.file}.part"
 
     def downloader(url: str, output_file: str, _: object) -> None:
-        resume(url, part, progress=progress)
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                _transfer(url, part, progress)
+                break
+            except BROKEN:
+                if not left:
+                    raise
         os.replace(part, output_file)
 
     try:
@@ -71,22 +79,8 @@ def _fetch(one: Download, to: Path, progress: bool) -> Path:
     return Path(path)
 
 
-def resume(url: str, part: Path, *, progress: bool = True) -> None:
-    """Fetch a file, going on where `part` ends; a server that cannot do that starts anew.
-
-    Raises:
-        requests.RequestException: If the server refuses, or the connection breaks `ATTEMPTS` times;
-            `part` keeps what came.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _transfer(url, part, progress)
-        except BROKEN:
-            if attempt == ATTEMPTS:
-                raise
-
-
 def _transfer(url: str, part: Path, progress: bool) -> None:
+    """Fetch a file, going on where `part` ends; a server that cannot do that starts anew."""
     done = part.stat().st_size if part.exists() else 0
     asked = {"Range": f"bytes={done}-"} if done else {}
     # Not compressed on the way: a range counts the bytes of the file.
