@@ -132,8 +132,6 @@ def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
     for name in ATTRIBUTES:
         if name in df:
             _attribute(df, name, (header.get("schemes") or {}).get(name) or {})
-    if "text" in df:
-        df["text_source"] = ["human" if isinstance(text, str) else None for text in df["text"]]
     languages = header.get("languages") or []
     language = languages[0] if len(languages) == 1 else None
     df = df.assign(dataset=dataset, license=header.get("license"), language=language)

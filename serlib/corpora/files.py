@@ -169,7 +169,7 @@ def rows(
     """The rows of a corpus, with what follows from what its files say.
 
     Talkers get the dataset's name before their own, so that corpora can be put together. If there
-    are none, a note says so.
+    are none, a note says so. Texts are by people, if the corpus does not say otherwise.
 
     Args:
         dataset: Name of the corpus.
@@ -187,6 +187,8 @@ def rows(
     df["speaker"] = pd.Series(talkers, dtype=object, index=df.index)
     if labels:
         df["emotion"] = [labels.get(label) for label in df["emo"]]
+    if "text" in df and "text_source" not in df:
+        df["text_source"] = ["human" if isinstance(said, str) else None for said in df["text"]]
     if "group" not in df:
         df["group"] = df[group].where(df[group].notna(), f"{dataset}-" + df["utt_id"])
     df.attrs["notes"] = list(notes)

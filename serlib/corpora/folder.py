@@ -147,8 +147,6 @@ def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> 
             if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):
                 raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
             df[name] = given.map(words)
-    if "text" in df and "text_source" not in df:
-        df["text_source"] = ["human" if text else None for text in df["text"]]
 
 
 def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:

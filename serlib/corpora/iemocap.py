@@ -116,13 +116,12 @@ def _turn(path: Path, header: re.Match, said: dict[str, str]) -> dict | None:
     session, scripted = f"Ses0{number}", "_script" in dialogue
     raw = dict(zip(("valence", "arousal", "dominance"), map(float, attributes), strict=True))
     return dict(
-        utt_id=utt,
-        wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav",
-        emo=code, emotion_source="majority", emotion_dist=None,
-        n_raters=None, **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
+        utt_id=utt, wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav", emo=code,
+        emotion_source="majority", emotion_dist=None, n_raters=None,
+        **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
         **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[1, 5],
         speaker=session + talker, gender={"F": "female", "M": "male"}[talker],
-        text=said.get(utt) or None, text_source="human" if said.get(utt) else None,
+        text=said.get(utt) or None,
         session=f"{DATASET}-{session}", dialogue=f"{DATASET}-{dialogue}", fold=int(number),
         style="acted" if scripted else "elicited",
         scenario="scripted" if scripted else "improvised", begin=float(begin),

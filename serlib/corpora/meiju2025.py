@@ -86,7 +86,6 @@ def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, st
 def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None, text=None) -> dict:
     wav = (folder / name).relative_to(root).as_posix()
     return dict(
-        utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav,
-        emo=emo, emotion_source="majority" if emo else "none", intent=intent,
-        text=text, text_source="human" if text else None, split=split,
+        utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav, emo=emo, intent=intent, text=text,
+        emotion_source="majority" if emo else "none", split=split,
     )  # fmt: skip

@@ -59,7 +59,6 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
     df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
-    df["text_source"] = np.where(df["text"].notna(), "human", None)
     votes, unknown = _votes(labels)
     df["n_raters"] = df["utt_id"].map({utt: n for utt, (_, n) in votes.items()})
     df["emotion_dist"] = [votes.get(utt, (None, 0))[0] for utt in df["utt_id"]]

@@ -85,15 +85,9 @@ def render(row: dict) -> tuple[np.ndarray, list[tuple[float, str]]]:
     voice = speech.Voice(
         row["accent"], *(int(row[k]) for k in ("formant", "pitch_hz", "range_hz", "rate_wpm"))
     )
-    return speech.render(
-        row["text"],
-        voice,
-        loudness_db=float(row["loudness_db"]),
-        tilt_db=float(row["tilt_db"]),
-        tremor_depth=float(row["tremor_depth"]),
-        noise_dbfs=float(row["noise_dbfs"]),
-        noise_seed=int(row["noise_seed"]),
-    )
+    effects = ("loudness_db", "tilt_db", "tremor_depth", "noise_dbfs")
+    levels = {name: float(row[name]) for name in effects}
+    return speech.render(row["text"], voice, **levels, noise_seed=int(row["noise_seed"]))
 
 
 def reworded(row: dict, emotion: str, rng: np.random.Generator | None = None) -> dict:
