@@ -65,9 +65,8 @@ def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
 def _row(root: Path, path: Path, stem: str, code: str | None, split: str, people: dict) -> dict:
     actor, gender, film = people.get(stem, (None, None, None))
     return dict(
-        utt_id=f"{split}_{stem}", wav=path.relative_to(root).as_posix(), emo=code,
-        emotion_source="majority" if code else "none", speaker=actor, gender=gender, split=split,
-        film=film,
+        utt_id=f"{split}_{stem}", wav=path.relative_to(root).as_posix(), emo=code, speaker=actor,
+        gender=gender, split=split, film=film,
     )  # fmt: skip
 
 

@@ -175,7 +175,8 @@ def rows(
         dataset: Name of the corpus.
         table: Its rows, with `utt_id`, and `emo` if `labels` are given.
         notes: Remarks for the report of a build, kept as ``attrs["notes"]``.
-        labels: The corpus's own label -> emotion; None where `table` has emotions.
+        labels: The corpus's own label -> emotion, which most raters agreed on if `table` has no
+            `emotion_source`; None where `table` has emotions.
         group: The column that tells which rows must not cross a split, where `table` has no column
             of that name; a row in which it is missing is in a group of its own.
     """
@@ -186,7 +187,9 @@ def rows(
     talkers = [f"{dataset}-{name}" if isinstance(name, str) else None for name in df["speaker"]]
     df["speaker"] = pd.Series(talkers, dtype=object, index=df.index)
     if labels:
-        df["emotion"] = [labels.get(label) for label in df["emo"]]
+        df["emotion"] = emotions = [labels.get(label) for label in df["emo"]]
+        if "emotion_source" not in df:
+            df["emotion_source"] = ["majority" if emotion else "none" for emotion in emotions]
     if "text" in df and "text_source" not in df:
         df["text_source"] = ["human" if isinstance(said, str) else None for said in df["text"]]
     if "group" not in df:

@@ -117,7 +117,7 @@ def _turn(path: Path, header: re.Match, said: dict[str, str]) -> dict | None:
     raw = dict(zip(("valence", "arousal", "dominance"), map(float, attributes), strict=True))
     return dict(
         utt_id=utt, wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav", emo=code,
-        emotion_source="majority", emotion_dist=None, n_raters=None,
+        emotion_dist=None, n_raters=None,
         **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
         **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[1, 5],
         speaker=session + talker, gender={"F": "female", "M": "male"}[talker],

@@ -87,5 +87,5 @@ def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None,
     wav = (folder / name).relative_to(root).as_posix()
     return dict(
         utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav, emo=emo, intent=intent, text=text,
-        emotion_source="majority" if emo else "none", split=split,
+        split=split,
     )  # fmt: skip

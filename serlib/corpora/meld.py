@@ -65,7 +65,6 @@ def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
             utt_id=f"{split}_" + clip,
             wav=_paths(root, split, clip),
             emo=table["Emotion"].str.lower(),
-            emotion_source="majority",
             speaker=[_talker(name) for name in table["Speaker"]],
             text=table["Utterance"],
             text_source="human",

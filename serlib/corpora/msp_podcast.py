@@ -106,7 +106,6 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
             utt_id=table["FileName"].str.replace(r"(?i)\.wav$", "", regex=True),
             wav=audio + "/" + table["FileName"],
             emo=table["EmoClass"].replace("", None),
-            emotion_source=["majority" if code else "none" for code in table["EmoClass"]],
             attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
             **raw, **{f"{k}_raw": x for k, x in raw.items()}, speaker=speaker.where(known, None),
             gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
