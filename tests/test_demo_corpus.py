@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_manifests.making import manifest as making
 from serlib.corpora.demo import corpus, oracle, plan, speech
 from serlib.data import acoustics, audio, manifest, splits
 from serlib.experiments import floors
@@ -74,7 +75,7 @@ def test_loudness_survives_normalization_as_distance_to_the_noise():
 
 
 def test_the_committed_manifest_is_what_its_composer_writes(table):
-    composed = corpus.compose()
+    composed = making.compose()
     assert composed["key"].tolist() == table["key"].tolist()
     for column in ("text", "emotion", "speaker", "pitch_hz", "noise_seed", "cue_rate", "valence"):
         assert composed[column].tolist() == table[column].tolist(), column
@@ -169,9 +170,9 @@ def test_word_likelihoods_by_hand():
 def test_no_word_is_planted_twice_or_hides_in_another():
     """A chapter exchanges words by replacing text, so each must be found once."""
     cues = [w for lists in (plan.INTERJECTIONS, plan.ADJECTIVES) for c in lists.values() for w in c]
-    assert len(cues) == len(set(cues)) and not set(cues) & set(plan.TOPICS)
+    assert len(cues) == len(set(cues)) and not set(cues) & set(making.TOPICS)
     adjectives = [w for c in plan.ADJECTIVES.values() for w in c]
-    rest = [*plan.FRAMES, *plan.TOPICS, *(w for c in plan.INTERJECTIONS.values() for w in c)]
+    rest = [*making.FRAMES, *making.TOPICS, *(w for c in plan.INTERJECTIONS.values() for w in c)]
     assert not [(a, text) for a in adjectives for text in rest if a in text]
 
 
@@ -215,7 +216,7 @@ def test_functionals_tell_little_of_the_words(monkeypatch):
     monkeypatch.setattr(plan, "MEANS", np.zeros_like(plan.MEANS))
     monkeypatch.setattr(plan, "PRIOR", np.full(8, 1 / 8))
     monkeypatch.setattr(plan, "OWN", 1.0)
-    spoken = corpus.compose()
+    spoken = making.compose()
     part = {}
     for split, n in (("train", 24), ("dev", 8), ("test", 24)):
         rows = spoken[spoken["split"] == split].groupby("intended").head(n)

@@ -36,9 +36,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _manifest(arguments: argparse.Namespace) -> None:
+    from data_manifests.making import manifest
     from serlib.corpora.demo import corpus
 
-    print(f"{len(corpus.build())} utterances in {corpus.MANIFEST}")
+    print(f"{len(manifest.build())} utterances in {corpus.MANIFEST}")
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

@@ -155,7 +155,7 @@ tags: [{tags}, synthetic]
 
 **Weights** are stored in float16 safetensors.
 
-**Probes** (`python -m data_manifests.making card {name}`), on the demo
+**Probes** (`python -m data_manifests.making card {name}`), on the demo \
 corpus: emotion is the UA of eight classes on
 {probes} Layer 0 is the input of the first
 layer.

@@ -20,10 +20,11 @@ import pandas as pd
 import yaml
 
 from serlib.corpora import files
+from serlib.data.manifest import ATTRIBUTES
 from serlib.data.tables import EMOTIONS, ManifestError
 
-ATTRIBUTES = ("valence", "arousal", "dominance")
 FACTS = ("speaker", "gender", "age", "text", *ATTRIBUTES)
+TEXT = {"transcription": "text", "transcript": "text"}
 INDEX = ("file", "start", "end")
 SPLITS = ("train", "dev", "test")
 
@@ -82,7 +83,8 @@ def _table(root: Path, name: str) -> pd.DataFrame:
             f"no db.{name}.csv in {root}: save the database with audformat as "
             'database.save(FOLDER, storage_format="csv")'
         )
-    return files.table(path)
+    df = files.table(path)
+    return df if "text" in df else df.rename(columns=TEXT)
 
 
 def _split(header: Mapping, name: str) -> str | None:
@@ -102,26 +104,17 @@ def _seconds(cells: pd.Series) -> pd.Series:
 def _look_up(df: pd.DataFrame, root: Path, header: Mapping, others: list[str]) -> None:
     """Fill the columns of `FACTS` that are missing."""
     for name in others:
-        columns = header["tables"][name].get("columns") or {}
-        wanted = {_plain(column): column for column in columns if _plain(column) in FACTS}
-        if set(wanted) - set(df) and header["tables"][name].get("type") == "filewise":
+        columns = [TEXT.get(c, c) for c in header["tables"][name].get("columns") or {}]
+        wanted = [fact for fact in FACTS if fact in columns and fact not in df]
+        if wanted and header["tables"][name].get("type") == "filewise":
             table = _table(root, name).set_index("file")
-            for fact, column in wanted.items():
-                if fact not in df:
-                    df[fact] = df["file"].map(table[column])
-    for column in list(df):
-        if _plain(column) not in df:
-            df[_plain(column)] = df[column]
-    for name in header.get("misc_tables") or {}:
-        if name == "speaker" and "speaker" in df:
-            table = _table(root, name)
-            table = table.set_index(table.columns[0])
-            for fact in set(FACTS) & set(table) - set(df):
-                df[fact] = df["speaker"].map(table[fact])
-
-
-def _plain(column: str) -> str:
-    return {"transcription": "text", "transcript": "text"}.get(column, column)
+            for fact in wanted:
+                df[fact] = df["file"].map(table[fact])
+    if "speaker" in (header.get("misc_tables") or {}) and "speaker" in df:
+        table = _table(root, "speaker")
+        table = table.set_index(table.columns[0])
+        for fact in [fact for fact in FACTS if fact in table and fact not in df]:
+            df[fact] = df["speaker"].map(table[fact])
 
 
 def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
@@ -139,24 +132,10 @@ def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
     for name in ATTRIBUTES:
         if name in df:
             _attribute(df, name, (header.get("schemes") or {}).get(name) or {})
-    if "speaker" in df:
-        names = [f"{dataset}-{s}" if isinstance(s, str) else None for s in df["speaker"]]
-        df["speaker"] = pd.Series(names, dtype=object)
-    else:
-        df["speaker"] = None
-        notes.append("no speakers: nothing proves that they are kept apart")
-    df["group"] = df["speaker"].where(df["speaker"].notna(), f"{dataset}-" + df["utt_id"])
     languages = header.get("languages") or []
-    df = df.assign(
-        dataset=dataset,
-        license=header.get("license"),
-        language=languages[0] if len(languages) == 1 else None,
-        text_source=[
-            "human" if isinstance(text, str) else None for text in df.get("text", [None] * len(df))
-        ],
-    )
-    df.attrs["notes"] = notes
-    return df
+    language = languages[0] if len(languages) == 1 else None
+    df = df.assign(dataset=dataset, license=header.get("license"), language=language)
+    return files.rows(dataset, df.drop(columns="group", errors="ignore"), notes)
 
 
 def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
@@ -164,6 +143,4 @@ def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
     low, high = scheme.get("minimum"), scheme.get("maximum")
     if low is None or high is None or not low < high:
         raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
-    raw = pd.to_numeric(df[name])
-    df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
-    df["attr_scale"] = [[low, high] for _ in range(len(df))]
+    files.attribute(df, name, pd.to_numeric(df[name]), low, high)

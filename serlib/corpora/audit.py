@@ -6,7 +6,6 @@ read from the names; for others (and for transcripts and audio) from a manifest.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from serlib.corpora import files
+from serlib.corpora.files import SPLITS, USUAL
 from serlib.data import splits
 from serlib.data.splits import Leak
 from serlib.data.tables import ManifestError
@@ -32,29 +32,18 @@ NAMES = {
 PREFIX = r"(?:[a-z][\w-]*-)?"  # EmoBox puts the corpus before the name
 COUNTED = ("utterance", "group", "speaker", "dialogue", "session", "text", "sha256")
 LEAKS = ("utterance", "group", "speaker", "dialogue", "sha256")  # the rest is told, no more
-_FILE = ("wav", "audio", "path", "file", "filename", "file_name", "utt_id", "key", "name", "id")
-_SPEAKER = ("speaker", "spk", "spk_id", "spkrid", "speaker_id")
-_TEXT = ("text", "transcript", "transcription", "sentence", "utterance")
-_ROLES = {"train": ("train",), "dev": ("dev", "valid", "val", "validation"), "test": ("test",)}
+_FILE = (*USUAL["wav"], "utt_id", "key", "name", "id")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One split, and what its sides share.
-
-    Attributes:
-        name: The split.
-        fold: Its fold, from 1.
-        sizes: Role -> utterances.
-        leaks: What must not be shared and is, with the two sides.
-        told: What is shared too, but need not be a fault, and what could not be compared.
-    """
+    """One split, and what its sides share."""
 
     name: str
-    fold: int
-    sizes: dict[str, int]
-    leaks: tuple[str, ...]
-    told: tuple[str, ...]
+    fold: int  # from 1
+    sizes: dict[str, int]  # role -> utterances
+    leaks: tuple[str, ...]  # what must not be shared and is, with the two sides
+    told: tuple[str, ...]  # what is shared but need not be a fault; what could not be compared
 
     def __str__(self) -> str:
         """The proof for a terminal."""
@@ -65,12 +54,7 @@ class Proof:
 
 
 def prove(
-    df: pd.DataFrame,
-    protocol: str,
-    *,
-    fold: int | None = None,
-    folds: int | None = None,
-    seed: int = 0,
+    df: pd.DataFrame, protocol: str, *, fold: int | None = None, seed: int = 0
 ) -> Iterator[Proof]:
     """Compare the sides of a protocol's folds: groups, speakers and files must be on one only.
 
@@ -78,27 +62,26 @@ def prove(
         df: A manifest.
         protocol: One of `splits.PROTOCOLS`, a leaky one too.
         fold: Only this one; None: all of them.
-        folds: As in `splits.protocol`.
         seed: As in `splits.protocol`.
     """
     if protocol == "usual":
         protocol = splits.usual(df)
-    chosen = [fold] if fold else splits.fold_numbers(df, protocol, folds)
+    chosen = [fold] if fold else splits.fold_numbers(df, protocol)
     if not chosen:
         raise ManifestError(f"protocol {protocol!r} has no fold here: see the columns split, fold")
     for k in chosen:
-        roles = splits.protocol(df, protocol, fold=k, folds=folds, seed=seed, allow_leaks=True)
-        part = {role: df[roles == role] for role in _ROLES}
-        found, told = [], []
-        for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
-            shared = splits.leaks(part[a], part[b], ("group", "speaker", "sha256"))
-            found += [f"{a} and {b}, {leak} of {b}" for leak in shared]
+        roles = splits.protocol(df, protocol, fold=k, seed=seed, allow_leaks=True)
+        part = {role: df[roles == role] for role in ("train", "dev", "test")}
+        found = [
+            f"{a} and {b}, {leak} of {b}"
+            for a, b in (("train", "test"), ("dev", "test"), ("train", "dev"))
+            for leak in splits.leaks(part[a], part[b], ("group", "speaker", "sha256"))
+        ]
         for side, rows in part.items():
             if missing := int(rows["group"].isna().sum()):
                 found.append(f"{side} has {missing} rows without a group: nothing can be proved")
         shared = splits.leaks(part["train"], part["test"], ("dialogue", "session", "text"))
-        told += [f"train and test also share {leak} of test" for leak in shared]
-        told += _unknown(part["train"], part["test"])
+        told = [_same(leak) for leak in shared] + _unknown(part["train"], part["test"])
         sizes = {role: len(rows) for role, rows in part.items()}
         yield Proof(f"{protocol}, fold {k}", k, sizes, tuple(found), tuple(told))
 
@@ -139,9 +122,8 @@ def audit(
         shared = splits.leaks(rows["train"], rows["test"], columns)
         leaks = [f"{leak} of test" for leak in shared if leak.column in LEAKS]
         told = [_same(leak) for leak in shared if leak.column not in LEAKS]
-        every = pd.concat(rows.values(), ignore_index=True)
+        told += _doubts(pd.concat(rows.values(), ignore_index=True))
         sizes = {role: len(table) for role, table in rows.items()}
-        told += _doubts(every)
         found.append(Proof(name, k, sizes, tuple(leaks), tuple(told)))
     return found
 
@@ -164,7 +146,7 @@ def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict
         if split not in table:
             raise ManifestError(f"{paths[0]} has no column {split!r}, only {', '.join(table)}")
         role = table[split].astype(str).str.lower()
-        sides = {r: table[role.isin(names)] for r, names in _ROLES.items() if r != "dev"}
+        sides = {name: table[role.map(SPLITS) == name] for name in ("train", "test")}
         if any(side.empty for side in sides.values()):
             raise ManifestError(
                 f"{split!r} holds {', '.join(sorted(set(role))[:5])}: no train/test"
@@ -178,18 +160,15 @@ def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict
 
 def read(path: Path) -> pd.DataFrame:
     """A split file as a table: .jsonl, .json (a list), .csv, .tsv, or .txt with one file a line."""
-    text = files.text(path)
     try:
-        if path.suffix in (".jsonl", ".json"):
-            whole = json.loads(text) if text.lstrip().startswith("[") else None
-            lines = whole or [json.loads(line) for line in text.split("\n") if line.strip()]
-            return pd.DataFrame(lines).astype(object)
         if path.suffix == ".txt":
-            names = [line.split()[0] for line in text.split("\n") if line.strip()]
-            return pd.DataFrame({"file": names})
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t|", key=header.count)
-        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=delimiter)
+            lines = files.text(path).split("\n")
+            return pd.DataFrame({"file": [line.split()[0] for line in lines if line.strip()]})
+        if path.suffix not in (".jsonl", ".json"):
+            return files.table(path).fillna("")
+        text = files.text(path)
+        listed = text.lstrip().startswith("[")
+        return pd.DataFrame(json.loads(text), dtype=object) if listed else files.jsonl(path)
     except ValueError as error:
         raise ManifestError(f"{path} is no list of files ({error})") from error
 
@@ -211,9 +190,9 @@ def _described(table: pd.DataFrame, corpus: str, known: pd.DataFrame | None) -> 
     if known is not None:
         return _looked_up(rows, known)
     rows = pd.concat([rows, _parsed(rows["utterance"], corpus)], axis=1)
-    if (said := _column(table, _TEXT)) and "text" not in rows:
+    if (said := _column(table, USUAL["text"])) and "text" not in rows:
         rows["text"] = table[said].replace("", None).to_numpy()
-    if speaker := _column(table, _SPEAKER):
+    if speaker := _column(table, USUAL["speaker"]):
         rows["declared"] = table[speaker].astype(str).to_numpy()
         if "speaker" not in rows:
             rows["speaker"] = rows["declared"]
@@ -239,26 +218,26 @@ def _parsed(names: pd.Series, corpus: str) -> pd.DataFrame:
         raise ManifestError(
             f"no grammar of names for {corpus!r}: {', '.join(NAMES)}, or --manifest"
         )
-    for grammar in [NAMES[corpus]] if corpus else NAMES.values():
-        whole = re.compile(rf"{PREFIX}{grammar}")
-        if names.str.fullmatch(whole).all():
-            parts = names.str.extract(rf"^{PREFIX}{grammar}$")
+    for name in [corpus] if corpus else NAMES:
+        parts = names.str.extract(rf"^{PREFIX}{NAMES[name]}$")
+        odd = names[parts.isna().any(axis=1)]
+        if odd.empty:
             joined = [c for c in parts if c.startswith("speaker_")]
             if joined:
                 parts["speaker"] = parts[joined].sum(axis=1)
             return parts.drop(columns=joined)
     if corpus:
-        odd = names[~names.str.fullmatch(rf"{PREFIX}{NAMES[corpus]}")].iloc[0]
-        raise ManifestError(f"{odd!r} is no name of {corpus}")
+        raise ManifestError(f"{odd.iloc[0]!r} is no name of {corpus}")
     return pd.DataFrame(index=names.index)
 
 
 def _doubts(rows: pd.DataFrame) -> list[str]:
     """What could not be compared, and whether a column of speakers names the talkers."""
-    found = []
-    for column in ("speaker", "dialogue", "text", "sha256"):
-        if column not in rows or rows[column].isna().all():
-            found.append(f"{column} is not known here, so it was not compared (try --manifest)")
+    found = [
+        f"{column} is not known here, so it was not compared (try --manifest)"
+        for column in ("speaker", "dialogue", "text", "sha256")
+        if column not in rows or rows[column].isna().all()
+    ]
     if "absent" in rows and (n := int(rows["absent"].sum())):
         found.append(f"{n} utterances are not in the manifest")
     if "declared" in rows and "speaker" in rows:

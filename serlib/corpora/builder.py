@@ -51,11 +51,9 @@ def utterances(name: str, root: str | os.PathLike, *, version: str = "") -> pd.D
             df[column] = value
     if "key" not in df:
         df["key"] = df["dataset"] + "-" + df["utt_id"]
-    if "flags" not in df:
-        df["flags"] = [[] for _ in range(len(df))]
     df["length"] = None
     df = typed(df)
-    df.attrs["notes"] = list(notes)
+    df.attrs["notes"] = notes
     return df
 
 
@@ -85,29 +83,10 @@ def build(
     Raises:
         ManifestError: If `root` is not such a tree, or none of its files can be used.
     """
-    df = utterances(name, root, version=version)
-    notes, card = df.attrs.pop("notes"), cards.read(name)
-    return finish(
-        df, Path(root).expanduser(), card, notes,
-        verify=verify, workers=workers, progress=progress,
-    )  # fmt: skip
-
-
-def finish(
-    df: pd.DataFrame, root: Path, card: cards.Card, notes: list[str], **how
-) -> tuple[pd.DataFrame, Report]:
-    """Add what the audio tells to rows that know everything else, and check all of it.
-
-    Args:
-        df: Rows as `utterances` gives them.
-        root: The corpus folder.
-        card: What to compare with.
-        notes: Remarks for the report.
-        **how: Of `measure.measure`.
-    """
-    df = typed(df.assign(length=df["length"] if "length" in df else None))
-    facts = measure.measure(Path(os.path.realpath(root)), df["wav"].tolist(), **how)
-    facts = facts.loc[df["wav"]]
+    df, card = utterances(name, root, version=version), cards.read(name)
+    notes, root = df.attrs.pop("notes"), Path(os.path.realpath(Path(root).expanduser()))
+    wavs, how = df["wav"].tolist(), dict(verify=verify, workers=workers, progress=progress)
+    facts = measure.measure(root, wavs, **how).loc[wavs]
     bad = facts["error"].notna().to_numpy()
     excluded = dict(zip(df["wav"][bad], facts["error"][bad], strict=True))
     if bad.all():

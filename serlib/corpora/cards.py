@@ -5,6 +5,7 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
     name: iemocap            title, license, citation, url, how_to_get, layout: texts
     dataset: iemocap         as in the manifest, if it is not the name
     labels: {ang: anger}     the corpus's own label -> a name in `tables.EMOTIONS`
+    texts: {a01: ...}        what is read, where names of files tell which
     protocols: {session: five folds, ...}
     known_defects: [...]
     expected:                each a set of counts with its source, checked by `corpora.counts`
@@ -24,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -72,11 +72,11 @@ class Card:
     url: str = ""
     layout: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
     known_defects: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     downloads: tuple[Download, ...] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)  # what else the file says
 
     def __str__(self) -> str:
         """The card for a terminal."""
@@ -146,7 +146,7 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def _card(content: dict, name: str) -> Card:
-    known = {f.name for f in fields(Card)} - {"more"}
+    known = {f.name for f in fields(Card)}
     given = {key: value for key, value in content.items() if key in known}
     if absent := {"name", "title", "license", "how_to_get"} - set(given):
         raise ManifestError(f"{', '.join(sorted(absent))} missing: a card needs them")
@@ -155,13 +155,8 @@ def _card(content: dict, name: str) -> Card:
     if unknown := set(given.get("labels", {}).values()) - {*EMOTIONS, None}:
         raise ManifestError(f"no emotion {sorted(unknown)[0]!r}: use {', '.join(EMOTIONS)}")
     given["known_defects"] = tuple(given.get("known_defects", ()))
-    given["expected"] = tuple(Expected(**_texts(e)) for e in given.get("expected", ()))
+    # YAML reads 1.12 as a number; a version is a text.
+    sets = [e | {"version": str(e.get("version", ""))} for e in given.get("expected", ())]
+    given["expected"] = tuple(Expected(**e) for e in sets)
     given["downloads"] = tuple(Download(**d) for d in given.get("downloads", ()))
-    given.setdefault("dataset", name)
-    more = {key: value for key, value in content.items() if key not in known}
-    return Card(**given, more=more)
-
-
-def _texts(expected: dict) -> dict:
-    """YAML reads 1.12 as a number; a version is a text."""
-    return expected | {"version": str(expected.get("version", ""))}
+    return Card(**{"dataset": name} | given)

@@ -12,25 +12,20 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from serlib.corpora import files
 from serlib.data.tables import ManifestError
 
 RATE = "16000"  # of `audio.SAMPLE_RATE`; importing it would load torch
-VIDEO = frozenset(".avi .mp4 .mkv .mov .mpg .flv .wmv .webm .m4v".split())
 LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
 NO_FFMPEG = (
     "there is no ffmpeg on this machine, which is needed to pull the sound out of video clips: "
     "install it (conda install -c conda-forge ffmpeg, apt install ffmpeg, brew install ffmpeg)"
 )
-
-
-class ClipError(ManifestError):
-    """Clips whose sound cannot be had; the message names the fix."""
 
 
 def extract(
@@ -56,37 +51,30 @@ def extract(
         manifest's report will list them as missing.
 
     Raises:
-        ClipError: If there is no ffmpeg, no clip, or if `out` lies inside `root` or around it.
+        ManifestError: If there is no ffmpeg, no clip, or if `out` lies inside `root` or around it.
     """
     root, out = Path(root).expanduser().resolve(), Path(out).expanduser().resolve()
     if out == root or root in out.parents or out in root.parents:
-        raise ClipError(f"{out} and {root} lie in each other: name a folder beside the corpus")
+        raise ManifestError(f"{out} and {root} lie in each other: name a folder beside the corpus")
     program = shutil.which("ffmpeg")
     if program is None:
-        raise ClipError(NO_FFMPEG)
+        raise ManifestError(NO_FFMPEG)
     clips = []
-    for path in _files(root):
+    for path in files.walk(root):
         target = out / path.relative_to(root)
-        if path.suffix.lower() in VIDEO:
+        if path.suffix.lower() in files.VIDEO:
             clips.append((path, target.with_suffix(".wav")))
         elif path.suffix.lower() in LABELS:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     if not clips:
-        raise ClipError(f"no video clip below {root}: give the folder of the corpus")
+        raise ManifestError(f"no video clip below {root}: give the folder of the corpus")
     missing = [clip for clip in clips if not clip[1].exists()]
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         reasons = pool.map(lambda clip: _one(program, *clip), missing)
         bar = tqdm(reasons, "sound", len(missing), unit="clip", disable=not progress)
         pairs = list(zip(missing, bar, strict=True))
     return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """All files, in order, but for hidden ones and twins that macOS left."""
-    for folder, inner, names in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _one(program: str, clip: Path, target: Path) -> str | None:

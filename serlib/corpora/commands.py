@@ -20,8 +20,6 @@ def parsers(commands, add) -> None:
     build.add_argument("--strict", action="store_true",
                        help="write nothing if a file is missing or a count is off")  # fmt: skip
     build.add_argument("--no-verify", action="store_true", help="read only the files' headers")
-    build.add_argument("--workers", type=int, metavar="N", help="threads; default: all cores")
-    build.add_argument("--quiet", action="store_true", help="no progress bar")
 
     check = add("check", _check, "List what is wrong with a manifest, or prove a split.", actions)
     check.add_argument("file", type=Path)
@@ -44,13 +42,15 @@ def parsers(commands, add) -> None:
     extract.add_argument("--root", type=Path, required=True, help="the corpus folder, only read")
     extract.add_argument("--to", type=Path, required=True, metavar="DIR",
                          help="the folder of sounds, to build the manifest from")  # fmt: skip
-    extract.add_argument("--workers", type=int, metavar="N", help="clips at a time")
-    extract.add_argument("--quiet", action="store_true", help="no progress bar")
 
     get = add("get", _get, "Fetch a corpus that anybody may fetch.", actions)
     get.add_argument("corpus")
     get.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
-    get.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    for command in (build, extract):
+        command.add_argument("--workers", type=int, metavar="N", help="default: all cores")
+    for command in (build, extract, get):
+        command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _build(arguments: argparse.Namespace) -> int:
@@ -121,11 +121,9 @@ def _audit(arguments: argparse.Namespace) -> int:
     from serlib.data import tables
 
     known = tables.read(arguments.manifest) if arguments.manifest else None
-    found = audit.audit(
-        arguments.paths, corpus=arguments.corpus, known=known, split=arguments.split
-    )
-    for one in found:
-        print(one)
+    how = dict(corpus=arguments.corpus, known=known, split=arguments.split)
+    found = audit.audit(arguments.paths, **how)
+    print(*found, sep="\n")
     return 1 if any(one.leaks for one in found) else 0
 
 

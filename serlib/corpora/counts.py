@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import pandas as pd
@@ -32,35 +32,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
-    """What a build found out.
-
-    Attributes:
-        corpus: Name of the corpus.
-        version: The release, as given or recognized; "" if neither.
-        utterances: Rows of the manifest.
-        hours: Of audio.
-        excluded: Path -> why it is not in the manifest.
-        notes: Remarks on the tree.
-        duplicates: Keys that have the same audio, and whether their emotions differ.
-        problems: What `manifest.check` says.
-        countable: Whether the card has counts of any release.
-        checked: Names of the sets of counts that were compared.
-        differences: What is not as on the card.
-        classes: Utterances by emotion, split and gender.
-    """
+    """What a build found out."""
 
     corpus: str
-    version: str
+    version: str  # the release, as given or recognized; "" if neither
     utterances: int
     hours: float
-    excluded: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    duplicates: tuple[tuple[tuple[str, ...], bool], ...] = ()
-    problems: tuple[str, ...] = ()
-    countable: bool = True
-    checked: tuple[str, ...] = ()
-    differences: tuple[Difference, ...] = ()
-    classes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    excluded: Mapping[str, str]  # path -> why it is not in the manifest
+    notes: tuple[str, ...]  # remarks on the tree
+    duplicates: tuple[tuple[tuple[str, ...], bool], ...]  # see `duplicates`
+    problems: tuple[str, ...]  # what `manifest.check` says
+    countable: bool  # whether the card has counts of any release
+    checked: tuple[str, ...]  # names of the sets of counts that were compared
+    differences: tuple[Difference, ...]
+    classes: pd.DataFrame  # utterances by emotion, split and gender
 
     @property
     def exact(self) -> bool:
@@ -80,13 +65,11 @@ class Report:
         yield ""
         yield from _some("note", self.notes)
         reasons = Counter(self.excluded.values())
-        kinds = (f"{n:,} files: {why}" for why, n in reasons.most_common())
-        yield from _some("excluded", kinds)
-        yield from _some("excluded", (f"{w}: {why}" for w, why in self.excluded.items()))
-        for differ in (True, False):
-            groups = [", ".join(keys) for keys, d in self.duplicates if d is differ]
-            kind = "different" if differ else "equal"
-            yield from _some(f"same audio, {kind} emotions", groups)
+        yield from _some("excluded", [f"{n:,} files: {why}" for why, n in reasons.most_common()])
+        yield from _some("excluded", [f"{wav}: {why}" for wav, why in self.excluded.items()])
+        for kind in ("different", "equal"):
+            alike = [", ".join(k) for k, differ in self.duplicates if differ == (kind != "equal")]
+            yield from _some(f"same audio, {kind} emotions", alike)
         yield from _some("problem", self.problems)
         yield from _differences(self.differences)
         if not self.checked:
@@ -95,8 +78,7 @@ class Report:
             yield f"counts: as on the card ({', '.join(self.checked)})"
 
 
-def _some(label: str, lines) -> Iterator[str]:
-    lines = list(map(str, lines))
+def _some(label: str, lines: Sequence[str]) -> Iterator[str]:
     yield from (f"{label}: {line}" for line in lines[:SHOWN])
     if len(lines) > SHOWN:
         yield f"{label}: and {len(lines) - SHOWN:,} more"
@@ -126,21 +108,19 @@ def compare(df: pd.DataFrame, card: Card, version: str = "") -> tuple[list[str],
             continue
         checked.append(expected.name)
         rows = df[_mask(df, expected, card.dataset)]
-        if expected.total is not None and len(rows) != expected.total:
-            found.append(_difference(expected, "total", (), expected.total, len(rows)))
+        total, n = expected.total, len(rows)
+        if total is not None and n != total:
+            found.append(Difference(expected.name, "total", "", total, n, expected.status))
         for columns, nested in expected.counts.items():
             by = columns.split()
-            counted = _counted(rows, by, card.dataset) if {*by} <= {*rows} else {}
+            counted = _counted(rows, by, card.dataset)
             wanted = dict(_flat(nested))
             for value in [*wanted, *sorted(counted.keys() - wanted.keys())]:
                 n, m = wanted.get(value, 0), counted.get(value, 0)
                 if n != m:
-                    found.append(_difference(expected, columns, value, n, m))
+                    of = Difference(expected.name, columns, " ".join(value), n, m, expected.status)
+                    found.append(of)
     return checked, found
-
-
-def _difference(expected: Expected, by: str, value: tuple, n: int, m: int) -> Difference:
-    return Difference(expected.name, by, " ".join(value), n, m, expected.status)
 
 
 def _mask(df: pd.DataFrame, expected: Expected, dataset: str) -> pd.Series:
@@ -157,9 +137,11 @@ def _bare(cells: pd.Series, dataset: str) -> pd.Series:
 
 
 def _counted(rows: pd.DataFrame, by: list[str], dataset: str) -> dict[tuple, int]:
+    """Rows by the values of some columns; none where there is no such column."""
+    if not {*by} <= {*rows}:
+        return {}
     bare = pd.DataFrame({c: _bare(rows[c], dataset) for c in by}).dropna()
-    sizes = bare.value_counts()
-    return {tuple(k): int(n) for k, n in sizes.items()}
+    return {tuple(k): int(n) for k, n in bare.value_counts().items()}
 
 
 def _flat(nested: Mapping, before: tuple = ()) -> Iterator[tuple[tuple, int]]:
@@ -180,7 +162,7 @@ def recognize(df: pd.DataFrame, card: Card) -> str:
     for expected in card.expected:
         if expected.version:
             rows = df[_mask(df, expected, card.dataset)]
-            sizes = _counted(rows, ["split"], card.dataset) if "split" in rows else {}
+            sizes = _counted(rows, ["split"], card.dataset)
             wanted = _flat(expected.counts.get("split", {}))
             exact[expected.version] += len(rows) == expected.total
             exact[expected.version] += sum(sizes.get(split) == n for split, n in wanted)

@@ -17,30 +17,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "cremad"
-# The level X is a slip for XX in older copies (1040_ITH_SAD_X).
-NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(XX|LO|MD|HI|X)")
-EMOTIONS = dict(
-    ANG="anger", DIS="disgust", FEA="fear", HAP="happiness", NEU="neutral", SAD="sadness"
-)
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 HEARD = {code[0]: emotion for code, emotion in EMOTIONS.items()}
-TEXTS = dict(
-    IEO="It's eleven o'clock.",
-    TIE="That is exactly what happened.",
-    IOM="I'm on my way to the meeting.",
-    IWW="I wonder what this is about.",
-    TAI="The airplane is almost full.",
-    MTI="Maybe tomorrow it will be cold.",
-    IWL="I would like a new alarm clock.",
-    ITH="I think I have a doctor's appointment.",
-    DFA="Don't forget a jacket.",
-    ITS="I think I've seen this before.",
-    TSI="The surface is slick.",
-    WSI="We'll stop in a couple of minutes.",
-)
+# The level X is a slip for XX in older copies (1040_ITH_SAD_X).
+NAME = re.compile(rf"(1\d{{3}})_({'|'.join(TEXTS)})_({'|'.join(EMOTIONS)})_(XX|LO|MD|HI|X)")
 VERSIONS = ("acted", "perceived")
 FOLDS = 5
 
@@ -60,22 +45,12 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if version and version not in VERSIONS:
         raise ManifestError(f"no labels {version!r}: use version {' or '.join(VERSIONS)}")
     folder = files.child(root, "AudioWAV") or root
-    before = f"{folder.relative_to(root).as_posix()}/" if folder != root else ""
     people, notes = _people(root)
-    rows, odd = [], []
-    for name in files.names(folder, ".wav"):
-        match = NAME.fullmatch(name[:-4])
-        if match is None or match[2] not in TEXTS:
-            odd.append(name)
-        else:
-            rows.append(_row(match, before + name, people))
-    if not rows:
-        raise ManifestError(
-            f"no recording like AudioWAV/1001_IEO_ANG_HI.wav in {root}: give CREMA-D's folder"
-        )
-    df = pd.DataFrame(rows)
-    notes += files.odd_names(odd, "1001_IEO_ANG_HI.wav")
-    df.attrs["notes"] = notes + _hear(df, root, version)
+    found, odd = files.recordings(root, [folder], NAME, "AudioWAV/1001_IEO_ANG_HI.wav")
+    rows = [_row(match, wav, people) for match, wav in found]
+    df = files.rows(DATASET, rows, notes + odd, EMOTIONS)
+    df["acted"] = df["emotion"]
+    df.attrs["notes"] += _hear(df, root, version)
     return df
 
 
@@ -92,12 +67,10 @@ def _people(root: Path) -> tuple[dict[str, tuple], list[str]]:
 def _row(match: re.Match, wav: str, people: dict[str, tuple]) -> dict:
     actor, sentence, code, level = match.groups()
     gender, age = people.get(actor, (None, None))
-    speaker = f"{DATASET}-{actor}"
     return dict(
-        utt_id=match[0], wav=wav, emo=code, emotion=EMOTIONS[code], emotion_source="acted",
-        intensity=level, speaker=speaker, gender=gender, age=age, text=TEXTS[sentence],
-        text_source="prompt", group=speaker, fold=(int(actor) - 1001) % FOLDS + 1,
-        acted=EMOTIONS[code],
+        utt_id=match[0], wav=wav, emo=code, emotion_source="acted", intensity=level, speaker=actor,
+        gender=gender, age=age, text=TEXTS[sentence], text_source="prompt",
+        fold=(int(actor) - 1001) % FOLDS + 1,
     )  # fmt: skip
 
 

@@ -20,14 +20,15 @@ from serlib.data.tables import ManifestError
 
 ATTEMPTS = 5  # in one call
 PATIENCE = (10, 60)  # seconds to connect, and between two pieces
+BROKEN = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
 PIECE = 1 << 16  # bytes; as much is lost when a connection breaks
 
 
 def terms(card: Card) -> str:
     """What to know before fetching: the license and whom to cite."""
-    lines = [f"{card.title}", f"license: {card.license}"]
-    lines += [f"cite:    {card.citation}"] if card.citation else []
-    return "\n".join([*lines, "Whoever goes on accepts the license."])
+    cite = f"cite:    {card.citation}\n" if card.citation else ""
+    license = f"license: {card.license}\n"
+    return f"{card.title}\n{license}{cite}Whoever goes on accepts the license."
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
@@ -43,6 +44,8 @@ def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Pat
 
     Raises:
         ManifestError: If the corpus is not for everybody, or a file is not the published one.
+        requests.RequestException: If the server refuses, or the connection breaks `ATTEMPTS` times;
+            what came is kept for the next call.
     """
     if not card.downloads:
         raise ManifestError(f"{card.name} is not for everybody to fetch: {card.how_to_get}")
@@ -60,7 +63,13 @@ def _fetch(one: Download, to: Path, progress: bool) -> Path:
     part = to / f".{one.file}.part"
 
     def downloader(url: str, output_file: str, _: object) -> None:
-        resume(url, part, progress=progress)
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                _transfer(url, part, progress)
+                break
+            except BROKEN:
+                if not left:
+                    raise
         os.replace(part, output_file)
 
     try:
@@ -70,25 +79,8 @@ def _fetch(one: Download, to: Path, progress: bool) -> Path:
     return Path(path)
 
 
-def resume(url: str, part: Path, *, progress: bool = True) -> None:
-    """Fetch a file, going on where `part` ends; a server that cannot do that starts anew.
-
-    Raises:
-        requests.RequestException: If the server refuses, or the connection breaks `ATTEMPTS` times;
-            `part` keeps what came.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return _transfer(url, part, progress)
-        except (requests.ConnectionError, requests.Timeout):
-            if attempt == ATTEMPTS:
-                raise
-        except requests.exceptions.ChunkedEncodingError:
-            if attempt == ATTEMPTS:
-                raise
-
-
 def _transfer(url: str, part: Path, progress: bool) -> None:
+    """Fetch a file, going on where `part` ends; a server that cannot do that starts anew."""
     done = part.stat().st_size if part.exists() else 0
     asked = {"Range": f"bytes={done}-"} if done else {}
     # Not compressed on the way: a range counts the bytes of the file.

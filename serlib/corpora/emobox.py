@@ -20,13 +20,31 @@ from pathlib import Path
 
 import pandas as pd
 
+from serlib import records
 from serlib.corpora import files
 from serlib.data import splits, tables
-from serlib.data.tables import EMOTIONS, ManifestError, _parse_jsonl, _replace, _utf8, rows, typed
+from serlib.data.tables import EMOTIONS, ManifestError
 
 ROLES = dict(train="train", dev="valid", test="test")  # manifest's word -> EmoBox's
+FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
+WORDS = {name: name for name in EMOTIONS} | dict(
+    ang="anger", angry="anger", hap="happiness", happy="happiness", exc="excitement",
+    excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
+    sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
+    disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
+    joy="happiness",
+)  # fmt: skip
 _TALKER = re.compile(r"spk=([^,>\s]+)")
 _IEMOCAP = re.compile(r"(Ses0\d)[FM]_\w+_([FM])\d{3}")
+
+
+def emotion(word: str) -> str | None:
+    """The emotion that a usual English word or a code of IEMOCAP names, or None.
+
+    >>> emotion("Angry"), emotion("exc"), emotion("W")
+    ('anger', 'excitement', None)
+    """
+    return WORDS.get(word.strip().lower())
 
 
 def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
@@ -50,18 +68,17 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
     df = from_emobox(path, _emotions(folder))
     talkers, notes = _talkers(folder), []
-    keys = zip(df["key"], df["utt_id"], strict=True)
-    speaker = [_talker(version, key, utt, talkers) for key, utt in keys]
-    df["speaker"] = pd.Series(speaker, dtype=object)
+    df["speaker"] = [
+        "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt)) else talkers.get(key)
+        for key, utt in zip(df["key"], df["utt_id"], strict=True)
+    ]
     without = int(df["speaker"].isna().sum())
     notes += [f"{without} utterances name no talker: nothing proves them apart"] * bool(without)
-    df["group"] = df["speaker"].where(df["speaker"].notna(), df["key"])
     unlabeled = sorted(set(df["emo"][df["emotion"].isna()].dropna()))
     notes += [f"labels without an emotion: {', '.join(unlabeled)}"] * bool(unlabeled)
     _folds(df, folder)
     df["dataset_version"] = "emobox"
-    df.attrs["notes"] = notes
-    return df
+    return files.rows(version, df.drop(columns="group"), notes)
 
 
 def _emotions(folder: Path) -> dict[str, str | None] | None:
@@ -82,43 +99,54 @@ def _talkers(folder: Path) -> dict[str, str]:
     return found
 
 
-def _talker(corpus: str, key: str, utt: str, talkers: dict[str, str]) -> str | None:
-    if match := _IEMOCAP.fullmatch(utt):
-        return f"{corpus}-{match[1]}{match[2]}"
-    return f"{corpus}-{talkers[key]}" if key in talkers else None
-
-
 def _folds(df: pd.DataFrame, folder: Path) -> None:
-    numbers = sorted(
-        int(name.removeprefix("fold_"))
-        for name in files.names(folder)
-        if re.fullmatch(r"fold_\d+", name)
-    )
+    found = (re.fullmatch(r"fold_(\d+)", name) for name in files.names(folder))
+    numbers = sorted(int(match[1]) for match in found if match)
     for number in numbers:
-        part = folder / f"fold_{number}"
         for split, word in ROLES.items():
-            keys = _keys(part, f"{folder.name}_{word}_fold_{number}")
-            inside = df["key"].isin(keys)
+            name = f"{folder.name}_{word}_fold_{number}.jsonl"
+            path = files.child(folder / f"fold_{number}", name)
+            inside = df["key"].isin(files.jsonl(path).get("key", ()) if path else ())
             if len(numbers) == 1:
                 df.loc[inside, "split"] = split
             elif split == "test":
                 df.loc[inside, "fold"] = number
 
 
-def _keys(folder: Path, stem: str) -> set[str]:
-    path = files.child(folder, f"{stem}.jsonl")
-    lines = files.text(path).split("\n") if path else []
-    return {json.loads(line).get("key") for line in lines if line.strip()}
+def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
+
+    EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
+    (it is often a float beside the whole number); other fields travel along.
+
+    Args:
+        path: The file.
+        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
+            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
+    """
+    df = files.jsonl(path)
+    try:
+        df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
+        if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):
+            raise ManifestError(f"no EmoBox file: {', '.join(sorted(absent))} missing")
+        if "length" not in df:
+            df["length"] = df["num_frame"] / df["sample_rate"]
+        if emotions is None:
+            emotions = {e: emotion(str(e)) for e in df["emo"]}
+        return tables.typed(
+            df.assign(
+                num_frame=df["num_frame"].astype(float).round(),
+                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
+                emotion=[emotions.get(e) for e in df["emo"]],
+                speaker=None,
+                group=None,
+            )
+        )
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
 
 
-def write(
-    df: pd.DataFrame,
-    root: Path,
-    *,
-    protocol: str = "session",
-    folds: int | None = None,
-    allow_leaks: bool = False,
-) -> Path:
+def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
     """Write a manifest in EmoBox's layout, with the folds of a protocol.
 
     Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>``.
@@ -127,8 +155,6 @@ def write(
         df: A manifest of one dataset.
         root: The folder to write to, e.g. an EmoBox checkout.
         protocol: See `splits.protocol`.
-        folds: As there.
-        allow_leaks: As there.
 
     Returns:
         The corpus's folder.
@@ -144,8 +170,7 @@ def write(
     name = names[0]
     folder = Path(root) / "data" / name
     parts = [
-        splits.protocol(df, protocol, fold=number, folds=folds, allow_leaks=allow_leaks)
-        for number in splits.fold_numbers(df, protocol, folds)
+        splits.protocol(df, protocol, fold=number) for number in splits.fold_numbers(df, protocol)
     ]
     away = df.assign(wav=f"downloads/{name}/" + df["wav"])
     to_emobox(away, folder / f"{name}.jsonl")
@@ -168,73 +193,21 @@ def write(
     return folder
 
 
-_EMOBOX_FIELDS = tuple("key dataset wav type sample_rate num_frame task length emo channel".split())
-_EMOBOX = {name: name for name in EMOTIONS} | dict(
-    ang="anger", angry="anger", hap="happiness", happy="happiness", exc="excitement",
-    excited="excitement", neu="neutral", sad="sadness", fru="frustration", frustrated="frustration",
-    sur="surprise", surprised="surprise", fea="fear", fearful="fear", dis="disgust",
-    disgusted="disgust", bored="boredom", boredem="boredom", oth="other", xxx="no_agreement",
-    joy="happiness",
-)  # fmt: skip
-
-
-def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
-
-    EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
-    (it is often a float beside the whole number); other fields travel along.
-
-    Args:
-        path: The file.
-        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
-            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
-    """
-    try:
-        df = _parse_jsonl(_utf8(path))
-        df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
-        if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):
-            raise ManifestError(f"no EmoBox file: {', '.join(sorted(absent))} missing")
-        if "length" not in df:
-            df["length"] = df["num_frame"] / df["sample_rate"]
-        if emotions is None:
-            emotions = {e: emotion(str(e)) for e in df["emo"]}
-        return typed(
-            df.assign(
-                num_frame=df["num_frame"].astype(float).round(),
-                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
-                emotion=[emotions.get(e) for e in df["emo"]],
-                speaker=None,
-                group=None,
-            )
-        )
-    except ManifestError as error:
-        raise ManifestError(f"{path}: {error}") from error
-
-
 def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Write the rows as EmoBox JSONL, atomically.
+    """Write the rows as EmoBox JSONL.
 
     Raises:
         ManifestError: If a row lacks what EmoBox needs, or leaves open which of its channels to
             use.
     """
     lines = []
-    for row in rows(typed(df)):
+    for row in tables.rows(tables.typed(df)):
         if row["channel"] is None and row["channels"] in (None, 1):
             row["channel"] = 1
         row = {"type": "raw", "task": "category"} | {k: v for k, v in row.items() if v is not None}
-        if absent := [name for name in _EMOBOX_FIELDS if name not in row]:
+        if absent := [name for name in FIELDS if name not in row]:
             raise ManifestError(f"{row['key']} has no {absent[0]}, which EmoBox needs: add it")
-        line = {name: row[name] for name in _EMOBOX_FIELDS} | {"num_frame": float(row["num_frame"])}
+        line = {name: row[name] for name in FIELDS} | {"num_frame": float(row["num_frame"])}
         line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    _replace(path, "".join(lines))
-
-
-def emotion(word: str) -> str | None:
-    """The emotion that a usual English word or a code of IEMOCAP names, or None.
-
-    >>> emotion("Angry"), emotion("exc"), emotion("W")
-    ('anger', 'excitement', None)
-    """
-    return _EMOBOX.get(word.strip().lower())
+    records.atomic_write(path, "".join(lines))

@@ -14,31 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
-from serlib.data.tables import ManifestError
+from serlib.corpora import cards, files
 
 DATASET = "emodb"
-NAME = re.compile(r"(\d\d)([ab]\d\d)([WLEAFTN])([a-z])")
-EMOTIONS = dict(
-    W="anger", L="boredom", E="disgust", A="fear", F="happiness", T="sadness", N="neutral"
-)
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 SPEAKERS = {  # gender, age in years, fold: a woman and a man each (our choice)
     "03": ("male", 31, 1), "08": ("female", 34, 1), "09": ("female", 21, 2), "10": ("male", 32, 2),
     "11": ("male", 26, 3), "13": ("female", 32, 3), "12": ("male", 30, 4), "14": ("female", 35, 4),
     "15": ("male", 25, 5), "16": ("female", 31, 5),
 }  # fmt: skip
-TEXTS = {
-    "a01": "Der Lappen liegt auf dem Eisschrank.",
-    "a02": "Das will sie am Mittwoch abgeben.",
-    "a04": "Heute abend könnte ich es ihm sagen.",
-    "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
-    "a07": "In sieben Stunden wird es soweit sein.",
-    "b01": "Was sind denn das für Tüten, die da unter dem Tisch stehen?",
-    "b02": "Sie haben es gerade hochgetragen und jetzt gehen sie wieder runter.",
-    "b03": "An den Wochenenden bin ich jetzt immer nach Hause gefahren und habe Agnes besucht.",
-    "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
-    "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
-}
+NAME = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(TEXTS)})([{''.join(EMOTIONS)}])[a-z]")
 # "3  \t03a01Fa.wav\t90,00     \t75,00": padded with no-break spaces, decimal commas, Latin-1.
 _RATED = re.compile(r"^\d+\s*\t(\w+)\.wav\s*\t([\d,]+)\s*\t([\d,]+)", re.MULTILINE)
 
@@ -52,33 +38,23 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         ManifestError: If there is no recording.
     """
     folder = files.child(root, "wav") or root
-    before = f"{folder.relative_to(root).as_posix()}/" if folder != root else ""
-    rows, odd = [], []
-    for name in files.names(folder, ".wav"):
-        match = NAME.fullmatch(name[:-4])
-        if match is None or match[1] not in SPEAKERS or match[2] not in TEXTS:
-            odd.append(name)
-            continue
-        speaker, text, code, _ = match.groups()
-        gender, age, fold = SPEAKERS[speaker]
-        rows.append(
-            dict(
-                utt_id=name[:-4], wav=before + name, emo=code, emotion=EMOTIONS[code],
-                emotion_source="acted", speaker=f"{DATASET}-{speaker}", gender=gender, age=age,
-                text=TEXTS[text], text_source="prompt", group=f"{DATASET}-{speaker}", fold=fold,
-            )
-        )  # fmt: skip
-    if not rows:
-        raise ManifestError(f"no recording like wav/03a01Fa.wav in {root}: give EmoDB's folder")
-    df = pd.DataFrame(rows)
-    notes = files.odd_names(odd, "03a01Fa.wav")
+    found, notes = files.recordings(root, [folder], NAME, "wav/03a01Fa.wav")
+    df = files.rows(DATASET, [_row(match, wav) for match, wav in found], notes, EMOTIONS)
     table = files.child(root, "erkennung.txt")
     if table is None:
-        notes.append("no erkennung.txt: shares of the listening test are missing")
+        df.attrs["notes"].append("no erkennung.txt: shares of the listening test are missing")
     else:
         number = lambda cell: float(cell.replace(",", ".")) / 100  # noqa: E731
         found = {m[1]: (number(m[2]), number(m[3])) for m in _RATED.finditer(files.text(table))}
         shares = [found.get(utt, (None, None)) for utt in df["utt_id"]]
         df[["recognized", "natural"]] = pd.DataFrame(shares, dtype="float64", index=df.index)
-    df.attrs["notes"] = notes
     return df
+
+
+def _row(match: re.Match, wav: str) -> dict:
+    speaker, text, code = match.groups()
+    gender, age, fold = SPEAKERS[speaker]
+    return dict(
+        utt_id=match[0], wav=wav, emo=code, emotion_source="acted", speaker=speaker, gender=gender,
+        age=age, text=TEXTS[text], text_source="prompt", fold=fold,
+    )  # fmt: skip

@@ -17,16 +17,12 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "emotiw2018"
-EMOTIONS = dict(
-    Angry="anger", Disgust="disgust", Fear="fear", Happy="happiness", Neutral="neutral",
-    Sad="sadness", Surprise="surprise",
-)  # fmt: skip
+EMOTIONS = cards.read(DATASET).labels
 SPLITS = {"Train": "train", "Val": "dev", "Test": "test"}
-SUFFIXES = (".wav", ".avi", ".mp4")
 _CLIP = re.compile(r"\d{9}")
 
 
@@ -42,15 +38,14 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     for word, split in SPLITS.items():
         people = _people(files.child(root, f"{word}_6.xml"), notes, word)
         for folder, code in _folders(root, word):
-            rows += [_row(root, folder, name, code, split, people) for name in _clips(folder)]
+            clips = files.clips(folder).items()
+            rows += [_row(root, folder / name, stem, code, split, people) for stem, name in clips]
     if not rows:
         raise ManifestError(f"no clip like Train_AFEW/Angry/000046280.avi in {root}")
-    df = pd.DataFrame(rows).sort_values(["split", "utt_id"], ignore_index=True)
-    without = int(df["speaker"].isna().sum())
-    if without:
+    if without := sum(row["speaker"] is None for row in rows):
         notes.append(f"{without} clips name no actor: nothing proves that talkers are kept apart")
-    df.attrs["notes"] = notes
-    return df
+    rows = sorted(rows, key=lambda row: (row["split"], row["utt_id"]))
+    return files.rows(DATASET, rows, notes, EMOTIONS)
 
 
 def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
@@ -61,30 +56,17 @@ def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
     if word == "Test":
         return [(files.child(top, "Test_vid_Distribute") or top, None)]
     inner = [(top / name, name) for name in files.names(top) if (top / name).is_dir()]
-    unknown = [n for path, n in inner if n not in EMOTIONS and _clips(path)]
+    unknown = [n for path, n in inner if n not in EMOTIONS and files.clips(path)]
     if unknown:
         raise ManifestError(f"{top / unknown[0]}: no emotion; use {', '.join(EMOTIONS)}")
     return [(path, name) for path, name in inner if name in EMOTIONS]
 
 
-def _clips(folder: Path) -> list[str]:
-    """Names of clips, one each: the sound that was pulled out rather than the video."""
-    best: dict[str, str] = {}
-    for suffix in SUFFIXES:
-        for name in files.names(folder, suffix):
-            best.setdefault(name[: -len(suffix)], name)
-    return [best[stem] for stem in sorted(best)]
-
-
-def _row(root: Path, folder: Path, name: str, code: str | None, split: str, people: dict) -> dict:
-    stem = name.rsplit(".", 1)[0]
+def _row(root: Path, path: Path, stem: str, code: str | None, split: str, people: dict) -> dict:
     actor, gender, film = people.get(stem, (None, None, None))
-    speaker = f"{DATASET}-{actor}" if actor else None
     return dict(
-        utt_id=f"{split}_{stem}", wav=(folder / name).relative_to(root).as_posix(), emo=code,
-        emotion=EMOTIONS.get(code), emotion_source="majority" if code else "none",
-        speaker=speaker, gender=gender, group=speaker or f"{DATASET}-{split}_{stem}", split=split,
-        film=film,
+        utt_id=f"{split}_{stem}", wav=path.relative_to(root).as_posix(), emo=code, speaker=actor,
+        gender=gender, split=split, film=film,
     )  # fmt: skip
 
 

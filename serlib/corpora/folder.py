@@ -9,12 +9,11 @@
         cells: {language: deu, style: natural, license: CC-BY-4.0}    the same in every row
 
 What `columns` does not name is taken from a column of the manifest's own name, or of a usual one
-(`USUAL`).
+(`files.USUAL`).
 """
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,25 +24,12 @@ import yaml
 
 from serlib.corpora import files
 from serlib.corpora.emobox import emotion
+from serlib.data.manifest import ATTRIBUTES
 from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
 
 MAP = "corpus.yaml"
 TABLES = (".csv", ".tsv", ".txt")
-USUAL = dict(
-    wav=("file", "path", "filename", "file_name", "audio", "audio_path", "filepath"),
-    emo=("label", "emotion", "category", "emotion_label"),
-    speaker=("speaker_id", "spk", "spkrid", "actor", "talker"),
-    text=("transcript", "transcription", "sentence", "utterance"),
-    gender=("sex",), split=("split_set", "partition", "subset", "set"),
-    start=("start_time",), end=("end_time",),
-)  # fmt: skip
 GENDERS = dict(f="female", female="female", w="female", m="male", male="male", other="other")
-SPLITS = dict(
-    train="train", training="train", dev="dev", development="dev", val="dev", valid="dev",
-    validation="dev", test="test", testing="test", eval="test", test1="test1", test2="test2",
-    test3="test3",
-)  # fmt: skip
-ATTRIBUTES = ("valence", "arousal", "dominance")
 KEYS = ("table", "dataset", "columns", "labels", "attr_scale", "cells")
 
 
@@ -77,8 +63,11 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         df["utt_id"] = _names(df)
     _label(df, source, content.get("labels") or {})
     _attributes(df, source, content.get("attr_scale"))
-    df.attrs["notes"] = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
-    _talkers(df, dataset, source)
+    notes = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
+    if "speaker" in df:
+        known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
+        df["speaker"] = df["speaker"].where(known, None)
+    df = files.rows(dataset, df, notes)
     return df.assign(dataset=dataset, dataset_version=version or None)
 
 
@@ -101,10 +90,10 @@ def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dic
     lower = {column.lower(): column for column in reversed(list(table))}
     used = dict(given)
     for name in COLUMNS:
-        choices = [name, *USUAL.get(name, ())]
-        found = [lower[c] for c in choices if c in lower and lower[c] not in used.values()]
-        if name not in used and found and name not in ("emotion", "dataset", "dataset_version"):
-            used[name] = found[0]
+        found = [lower[c] for c in files.USUAL.get(name, (name,)) if c in lower]
+        free = [column for column in found if column not in used.values()]
+        if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
+            used[name] = free[0]
     for name in ("wav", "emo"):
         if name not in used:
             raise ManifestError(
@@ -118,7 +107,11 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
     """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
     if cells.isna().any():
         raise ManifestError(f"row {int(cells.isna().argmax()) + 1} names no file")
-    places = _index(root)
+    places = defaultdict(list)  # name or stem -> paths
+    for file in files.walk(root):
+        if file.suffix.lower() not in TABLES:
+            for name in {file.name, file.stem}:
+                places[name].append(file.relative_to(root).as_posix())
     found = []
     for cell in cells:
         path = cell.removeprefix("./")
@@ -127,19 +120,6 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
             raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
         found.append(path if path in where or not where else where[0])
     return found
-
-
-def _index(root: Path) -> dict[str, list[str]]:
-    """File name and stem -> paths from `root`."""
-    places = defaultdict(list)
-    for folder, inner, every in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        before = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
-        for name in sorted(every):
-            if not name.startswith(".") and not name.lower().endswith(TABLES):
-                for key in {name, name.rsplit(".", 1)[0]}:
-                    places[key].append(before + name)
-    return places
 
 
 def _names(df: pd.DataFrame) -> list[str]:
@@ -161,39 +141,17 @@ def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> 
             f"{{{unknown[0]}: happiness}} (null leaves the row without an emotion)"
         )
     df["emotion"] = [known.get(e) for e in df["emo"]]
-    for name, words in (("gender", GENDERS), ("split", SPLITS)):
+    for name, words in (("gender", GENDERS), ("split", files.SPLITS)):
         if name in df:
-            given = df[name].map(lambda cell: cell.lower() if isinstance(cell, str) else None)
+            given = df[name].astype("string").str.lower()
             if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):
                 raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
-            df[name] = given.map(lambda cell, words=words: words.get(cell))
-    if "text" in df and "text_source" not in df:
-        df["text_source"] = ["human" if text else None for text in df["text"]]
+            df[name] = given.map(words)
 
 
 def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
-    """From their own scale lo..hi to 1..7: 1 + 6 (x - lo) / (hi - lo)."""
     found = [name for name in ATTRIBUTES if name in df]
-    if not found:
-        return
-    if not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
+    if found and not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
-    low, high = scale
-    df["attr_scale"] = [list(scale) for _ in range(len(df))]
     for name in found:
-        raw = pd.to_numeric(df[name].replace("Unknown", None), errors="coerce")
-        df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)
-
-
-def _talkers(df: pd.DataFrame, dataset: str, source: Path) -> None:
-    if "speaker" not in df:
-        df["speaker"] = None
-        df.attrs["notes"].append(
-            f"{source.name} names no speakers: nothing proves that they are kept apart"
-        )
-    known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
-    names = [f"{dataset}-{s}" if k else None for s, k in zip(df["speaker"], known, strict=True)]
-    df["speaker"] = pd.Series(names, dtype=object)
-    if "group" not in df:
-        own = f"{dataset}-" + df["utt_id"]
-        df["group"] = df["speaker"].where(df["speaker"].notna(), own)
+        files.attribute(df, name, pd.to_numeric(df[name], errors="coerce"), *scale)

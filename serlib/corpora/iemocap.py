@@ -19,14 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "iemocap"
-EMOTIONS = dict(
-    ang="anger", hap="happiness", exc="excitement", sad="sadness", neu="neutral", fru="frustration",
-    sur="surprise", fea="fear", dis="disgust", oth="other", xxx="no_agreement",
-)  # fmt: skip
+EMOTIONS = cards.read(DATASET).labels
 RATED = dict(
     anger="anger", happiness="happiness", excited="excitement", sadness="sadness",
     neutral="neutral", frustration="frustration", surprise="surprise", fear="fear",
@@ -52,24 +49,22 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     Raises:
         ManifestError: If there is no session with labels, or a label line is not of this grammar.
     """
-    rows, notes, skipped = [], [], Counter()
+    rows, skipped = [], Counter()
     for session in _sessions(root):
         folder = files.child(session / "dialog", "EmoEvaluation")
         known = [n for n in files.names(folder, ".txt") if DIALOGUE.fullmatch(n[:-4])]
         odd = len(files.names(folder, ".txt")) - len(known)
         skipped["files in EmoEvaluation that are not of a dialogue"] += odd
         for name in known:
-            said = _transcript(session, name)
-            rows += _dialogue(root, folder / name, said, skipped)
+            rows += _dialogue(folder / name, _transcript(session, name), skipped)
     if not rows:
         raise ManifestError(f"no labels in {root}: Session*/dialog/EmoEvaluation/Ses*.txt is empty")
     df = pd.DataFrame(rows).sort_values(["dialogue", "begin", "utt_id"], ignore_index=True)
     df["turn"] = df.groupby("dialogue").cumcount() + 1
     df["dataset_version"] = version or "full_release"
-    notes += [f"{n} {what}: skipped" for what, n in skipped.items() if n]
+    notes = [f"{n} {what}: skipped" for what, n in skipped.items() if n]
     df = df.drop(columns="begin")
-    df.attrs["notes"] = notes
-    return df
+    return files.rows(DATASET, df, notes, EMOTIONS, group="session")
 
 
 def _sessions(root: Path) -> list[Path]:
@@ -91,13 +86,13 @@ def _transcript(session: Path, name: str) -> dict[str, str]:
     return {line[1]: line[2] for line in lines if line}
 
 
-def _dialogue(root: Path, path: Path, said: dict[str, str], skipped: Counter) -> list[dict]:
+def _dialogue(path: Path, said: dict[str, str], skipped: Counter) -> list[dict]:
     rows = []
     for line in files.text(path).split("\n"):
         if line.startswith("["):
             if (header := _HEADER.match(line)) is None:
                 raise ManifestError(f"{path}: {line!r} is no label line: compare with the original")
-            row = _turn(root, path, header, said)
+            row = _turn(path, header, said)
             rows += [row] if row else []
             skipped["turns of unclear talkers (XX)"] += row is None
             votes: list[dict[str, float]] = []
@@ -108,7 +103,7 @@ def _dialogue(root: Path, path: Path, said: dict[str, str], skipped: Counter) ->
     return rows
 
 
-def _turn(root: Path, path: Path, header: re.Match, said: dict[str, str]) -> dict | None:
+def _turn(path: Path, header: re.Match, said: dict[str, str]) -> dict | None:
     begin, _, utt, code, *attributes = header.groups()
     if "XX" in utt:
         return None
@@ -118,17 +113,16 @@ def _turn(root: Path, path: Path, header: re.Match, said: dict[str, str]) -> dic
     if code not in EMOTIONS:
         raise ManifestError(f"{path}: no label {code!r}: use {', '.join(EMOTIONS)}")
     dialogue, number, _, talker, _ = name.groups()
-    session, scripted = f"{DATASET}-Ses0{number}", "_script" in dialogue
+    session, scripted = f"Ses0{number}", "_script" in dialogue
     raw = dict(zip(("valence", "arousal", "dominance"), map(float, attributes), strict=True))
     return dict(
-        utt_id=utt,
-        wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav",
-        emo=code, emotion=EMOTIONS[code], emotion_source="majority", emotion_dist=None,
-        n_raters=None, **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
+        utt_id=utt, wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav", emo=code,
+        emotion_dist=None, n_raters=None,
+        **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
         **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[1, 5],
         speaker=session + talker, gender={"F": "female", "M": "male"}[talker],
-        text=said.get(utt) or None, text_source="human" if said.get(utt) else None,
-        session=session, dialogue=f"{DATASET}-{dialogue}", group=session, fold=int(number),
+        text=said.get(utt) or None,
+        session=f"{DATASET}-{session}", dialogue=f"{DATASET}-{dialogue}", fold=int(number),
         style="acted" if scripted else "elicited",
         scenario="scripted" if scripted else "improvised", begin=float(begin),
     )  # fmt: skip

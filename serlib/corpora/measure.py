@@ -93,52 +93,39 @@ def measure(
         peak in 0..1 of full scale; `error` says why a file cannot be used, else it is None.
     """
     wavs = list(dict.fromkeys(wavs))
-    memory = _Memory(root, verify)
+    name = hashlib.sha256(f"{root}\n{verify}".encode()).hexdigest()[:16]
+    memory = records.home() / "measured" / f"{name}.json"
+    known = _remembered(memory)
+    rows, fresh, saved = [], {}, time.monotonic()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = pool.map(functools.partial(_one, root, memory, verify), wavs)
+        found = pool.map(functools.partial(_one, root, known, verify), wavs)
         bar = tqdm(found, "measure", len(wavs), unit="file", disable=not progress)
         try:
-            rows = [memory.keep(wav, facts) for wav, facts in zip(wavs, bar, strict=True)]
+            for wav, (stamp, row) in zip(wavs, bar, strict=True):
+                rows.append(row)
+                if stamp and known.get(wav) != [*stamp, *row]:
+                    fresh[wav] = [*stamp, *row]
+                if fresh and time.monotonic() - saved > SAVE_EVERY:
+                    records.atomic_write(memory, json.dumps(known | fresh))
+                    saved = time.monotonic()
         except BaseException:  # Ctrl-C: do not measure the rest first
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
-            memory.save()
+            if fresh:
+                records.atomic_write(memory, json.dumps(known | fresh))
     return pd.DataFrame(rows, columns=list(FACTS), index=pd.Index(wavs, name="wav"), dtype=object)
 
 
-class _Memory:
-    """What was measured before, by path, size and time of change."""
-
-    def __init__(self, root: Path, verify: bool) -> None:
-        name = hashlib.sha256(f"{root}\n{verify}".encode()).hexdigest()[:16]
-        self.path = records.home() / "measured" / f"{name}.json"
-        try:
-            self.known = records.read_json(self.path) if self.path.exists() else {}
-        except records.RecordError:  # it only saves time
-            self.known = {}
-        self.fresh, self.saved = {}, time.monotonic()
-
-    def find(self, wav: str, stamp: list) -> list | None:
-        entry = self.known.get(wav)
-        return entry[2:] if entry and entry[:2] == stamp else None
-
-    def keep(self, wav: str, facts: tuple[list | None, list]) -> list:
-        stamp, row = facts
-        if stamp is not None:
-            self.fresh[wav] = stamp + row
-        if time.monotonic() - self.saved > SAVE_EVERY:
-            self.save()
-        return row
-
-    def save(self) -> None:
-        if any(self.known.get(wav) != entry for wav, entry in self.fresh.items()):
-            self.known |= self.fresh
-            records.atomic_write(self.path, json.dumps(self.known))
-        self.saved = time.monotonic()
+def _remembered(memory: Path) -> dict[str, list]:
+    """What was measured before: wav -> size, time of change in ns, and `FACTS`."""
+    try:
+        return records.read_json(memory) if memory.exists() else {}
+    except records.RecordError:  # it only saves time
+        return {}
 
 
-def _one(root: Path, memory: _Memory, verify: bool, wav: str) -> tuple[list | None, list]:
+def _one(root: Path, known: dict, verify: bool, wav: str) -> tuple[list | None, list]:
     """The stamp and the facts of one file; without a stamp nothing is remembered."""
     try:
         path = manifest.resolve(root, wav)
@@ -148,8 +135,8 @@ def _one(root: Path, memory: _Memory, verify: bool, wav: str) -> tuple[list | No
     except OSError:
         return None, _failed("there is no such file")
     stamp = [stat.st_size, stat.st_mtime_ns]
-    if known := memory.find(wav, stamp):
-        return stamp, known
+    if wav in known and known[wav][:2] == stamp:
+        return stamp, known[wav][2:]
     try:
         return stamp, _facts(path, verify)
     except OSError as error:  # a disk that fails today may work tomorrow

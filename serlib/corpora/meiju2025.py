@@ -17,16 +17,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "meiju2025"
-EMOTIONS = dict(
-    happy="happiness", surprise="surprise", sad="sadness", disgust="disgust", anger="anger",
-    fear="fear", neutral="neutral",
-)  # fmt: skip
+EMOTIONS = cards.read(DATASET).labels
 INTENTS = "questioning agreeing acknowledging encouraging consoling suggesting wishing neutral"
-NO_CLIPS = ("txt", "csv", "json", "zip")
 SPLITS = dict(Training="train", Validation="dev", Testing="test")
 
 
@@ -50,12 +46,9 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if not parts:
         raise ManifestError(f"no Training_files.txt in {labels}: give the folder Track1/English")
     folder = files.child(top, "NoAnnotation")
-    names = [] if folder is None else sorted(_sounds(folder).values())
+    names = sorted(files.clips(folder).values())
     parts += [_row(root, folder, name, "unlabelled") for name in names]
-    notes.append("talkers are not known: nothing proves that they are kept apart")
-    df = pd.DataFrame(parts)
-    df.attrs["notes"] = notes
-    return df
+    return files.rows(DATASET, parts, notes, EMOTIONS)
 
 
 def _top(root: Path) -> Path:
@@ -63,16 +56,6 @@ def _top(root: Path) -> Path:
         if files.child(root / inner, "Annotation"):
             return root / inner
     return root
-
-
-def _sounds(folder: Path) -> dict[str, str]:
-    """Stem -> name; a .wav that was pulled out replaces its video."""
-    found: dict[str, str] = {}
-    for name in files.names(folder):
-        stem, _, suffix = name.rpartition(".")
-        if stem and suffix not in NO_CLIPS and (stem not in found or suffix == "wav"):
-            found[stem] = name
-    return found
 
 
 def _said(path: Path | None) -> dict[str, str]:
@@ -84,7 +67,7 @@ def _said(path: Path | None) -> dict[str, str]:
 
 
 def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, str]) -> list[dict]:
-    there, rows = _sounds(folder), []
+    there, rows = files.clips(folder), []
     for number, line in enumerate(files.text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -101,9 +84,8 @@ def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, st
 
 
 def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None, text=None) -> dict:
-    utt = f"{split}_{name.rsplit('.', 1)[0]}"
+    wav = (folder / name).relative_to(root).as_posix()
     return dict(
-        utt_id=utt, wav=(folder / name).relative_to(root).as_posix(), emo=emo, speaker=None,
-        emotion=EMOTIONS.get(emo), emotion_source="majority" if emo else "none", intent=intent,
-        text=text, text_source="human" if text else None, group=f"{DATASET}-{utt}", split=split,
+        utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav, emo=emo, intent=intent, text=text,
+        split=split,
     )  # fmt: skip

@@ -14,18 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "meld"
-EMOTIONS = dict(
-    neutral="neutral", joy="happiness", surprise="surprise", anger="anger", sadness="sadness",
-    disgust="disgust", fear="fear",
-)  # fmt: skip
+EMOTIONS = cards.read(DATASET).labels
 FOLDERS = dict(  # final_videos_test* in the last one are no clips
     train="train_splits", dev="dev_splits_complete", test="output_repeated_splits_test"
 )
-SUFFIXES = (".wav", ".mp4")  # sound that was pulled out comes first
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 MANY = {"all", "both", "everybody", "everyone"}  # who answer in chorus
 
@@ -51,9 +47,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     df = pd.concat(parts, ignore_index=True)
     if unknown := set(df["emo"].dropna()) - set(EMOTIONS):
         raise ManifestError(f"{root}: no emotion {sorted(unknown)[0]!r} is known in MELD")
-    df["emotion"] = df["emo"].map(EMOTIONS)
-    df.attrs["notes"] = notes
-    return df
+    return files.rows(DATASET, df, notes, EMOTIONS, group="dialogue")
 
 
 def _find(root: Path, split: str, name: str) -> Path | None:
@@ -66,19 +60,16 @@ def _find(root: Path, split: str, name: str) -> Path | None:
 
 def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
     clip = "dia" + table["Dialogue_ID"] + "_utt" + table["Utterance_ID"]
-    dialogue = f"{DATASET}-{split}_dia" + table["Dialogue_ID"]
     df = pd.DataFrame(
         dict(
             utt_id=f"{split}_" + clip,
             wav=_paths(root, split, clip),
             emo=table["Emotion"].str.lower(),
-            emotion_source="majority",
             speaker=[_talker(name) for name in table["Speaker"]],
             text=table["Utterance"],
             text_source="human",
-            dialogue=dialogue,
+            dialogue=f"{DATASET}-{split}_dia" + table["Dialogue_ID"],
             turn=table["Utterance_ID"].astype(int) + 1,
-            group=dialogue,
             split=split,
         )
     )
@@ -92,15 +83,12 @@ def _talker(name: str | None) -> str | None:
     """A talker's name in the manifest, None for several at once."""
     if name is None or name.lower() in MANY or any(x in name for x in (" and ", ",", "/", "&")):
         return None
-    return f"{DATASET}-{name}"
+    return name
 
 
 def _paths(root: Path, split: str, clips: pd.Series) -> list[str]:
     """Where the clips lie; one that is nowhere is named as it should lie, and so reported."""
     folder = _find(root, split, FOLDERS[split])
-    there = set(files.names(folder))
+    there = files.clips(folder)
     before = (folder.relative_to(root) if folder else Path(FOLDERS[split])).as_posix()
-    suffix = {
-        clip: next((s for s in SUFFIXES if clip + s in there), SUFFIXES[-1]) for clip in clips
-    }
-    return [f"{before}/{clip}{suffix[clip]}" for clip in clips]
+    return [f"{before}/{there.get(clip, f'{clip}.mp4')}" for clip in clips]

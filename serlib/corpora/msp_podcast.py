@@ -20,14 +20,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serlib.corpora import files
+from serlib.corpora import cards, files
 from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
-EMOTIONS = dict(
-    A="anger", S="sadness", H="happiness", U="surprise", F="fear", D="disgust", C="contempt",
-    N="neutral", O="other", X="no_agreement",
-)  # fmt: skip
+EMOTIONS = cards.read(DATASET).labels
 RATED = dict(
     angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
     disgust="disgust", contempt="contempt", neutral="neutral", other="other",
@@ -55,29 +52,29 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     audio = files.need(root, "Audios", "Audio", hint=_HINT)
     table = _consensus(labels)
     wavs = files.names(audio, ".wav")
-    blind = [wav for wav in wavs if "test3" in wav.lower()]
-    blind = sorted(set(blind) - set(table["FileName"]))
-    df = _rows(table, audio.name)
-    df = pd.concat([df, _blind(blind, audio.name)], ignore_index=True)
-    _names(df)
-    df["group"] = df["speaker"].where(df["speaker"].notna(), _podcast(df, "podcast"))
+    blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
+    nothing = pd.DataFrame({"FileName": blind, "Split_Set": "test3"})
+    df = _rows(pd.concat([table, nothing], ignore_index=True).fillna(""), audio.name)
+    podcast = _podcasts(df["utt_id"])
+    df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
+    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
-    df["text_source"] = np.where(df["text"].notna(), "human", None)
     votes, unknown = _votes(labels)
     df["n_raters"] = df["utt_id"].map({utt: n for utt, (_, n) in votes.items()})
     df["emotion_dist"] = [votes.get(utt, (None, 0))[0] for utt in df["utt_id"]]
     if version:
         df["dataset_version"] = version
-    df.attrs["notes"] = _notes(df, wavs, blind, unknown)
+    df = files.rows(DATASET, df, _notes(df, wavs, blind, unknown), EMOTIONS)
+    df["group"] = df["speaker"].where(df["speaker"].notna(), "podcast-" + podcast)
     return df
 
 
 def _consensus(folder: Path) -> pd.DataFrame:
     """One row per file: FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender, Split_Set."""
+    wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
     path = files.child(folder, "labels_consensus.csv", "labels_concensus.csv")
     if path is not None:
-        table = pd.read_csv(io.StringIO(files.text(path)), dtype=str, keep_default_na=False)
-        table.columns = table.columns.str.strip()
+        table = files.table(path, wanted).fillna("")
     else:
         path = files.need(
             folder, "labels_consensus.json", "labels_concensus.json",
@@ -89,62 +86,40 @@ def _consensus(folder: Path) -> pd.DataFrame:
             raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
         table = pd.DataFrame.from_dict(content, orient="index").astype(object)
         table = table.where(table.notna(), "").astype(str)
-        table["FileName"] = table.index
-        table = table.reset_index(drop=True)
-    wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
+        table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
         raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
-    for name in wanted:
-        table[name] = table[name].str.strip()
+    table = table[wanted].apply(lambda cells: cells.str.strip())
+    table["Split_Set"] = table["Split_Set"].str.lower()
+    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
+        if odd := sorted(set(table[column]) - set(known)):
+            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     return table
 
 
 def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
-    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
-        given = table[column].str.lower() if column == "Split_Set" else table[column]
-        if odd := sorted(set(given) - set(known)):
-            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
     known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
     raw = {k: pd.to_numeric(table[c], errors="coerce") for k, c in ATTRIBUTES.items()}
     return pd.DataFrame(
         dict(
-            utt_id=table["FileName"].str.replace(r"\.wav$", "", regex=True),
+            utt_id=table["FileName"].str.replace(r"(?i)\.wav$", "", regex=True),
             wav=audio + "/" + table["FileName"],
-            emo=table["EmoClass"], emotion=table["EmoClass"].map(EMOTIONS),
-            emotion_source="majority", **raw, **{f"{k}_raw": x for k, x in raw.items()},
-            attr_scale=[[1, 7]] * len(table),
-            speaker=(f"{DATASET}-" + speaker).where(known, None),
+            emo=table["EmoClass"].replace("", None),
+            attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
+            **raw, **{f"{k}_raw": x for k, x in raw.items()}, speaker=speaker.where(known, None),
             gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
-            split=table["Split_Set"].str.lower().map(SPLITS),
+            split=table["Split_Set"].map(SPLITS),
         )
     )  # fmt: skip
 
 
-def _blind(wavs: list[str], audio: str) -> pd.DataFrame:
-    """Rows of Test3: the audio, and nothing else."""
-    return pd.DataFrame(
-        dict(
-            utt_id=[wav[: -len(".wav")] for wav in wavs],
-            wav=[f"{audio}/{wav}" for wav in wavs],
-            emotion_source="none",
-            split="test3",
-        )
-    )
-
-
-def _names(df: pd.DataFrame) -> None:
-    parts = df["utt_id"].str.extract(f"^{NAME}$")
-    if (odd := parts["podcast"].isna()).any():
-        name = df["utt_id"][odd].iloc[0]
+def _podcasts(utterances: pd.Series) -> pd.Series:
+    podcast = utterances.str.extract(rf"^{NAME}$")["podcast"]
+    if (odd := podcast.isna()).any():
+        name = utterances[odd].iloc[0]
         raise ManifestError(f"no podcast in {name!r}: names are like MSP-PODCAST_0001_0008.wav")
-    df["dialogue"] = f"{DATASET}-" + parts["podcast"]
-    turn = df["utt_id"].str.extract(r"_(\d+)$")[0]
-    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
-
-
-def _podcast(df: pd.DataFrame, name: str) -> pd.Series:
-    return f"{name}-" + df["dialogue"].str.removeprefix(f"{DATASET}-")
+    return podcast
 
 
 def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
@@ -164,22 +139,16 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
 
     The second value counts first choices that are no known name; they count as other.
     """
-    rated, choices = (np.array(column, dtype=object) for column in _ratings(folder))
-    utt, utts = pd.factorize(rated)
-    choice, spelled = pd.factorize(choices)
-    named = [_label(text) for text in spelled]
-    unknown = int(np.isin(choice, [i for i, name in enumerate(named) if name == ""]).sum())
-    labels = sorted(set(RATED.values()))
-    number = np.array([-1 if n is None else labels.index(n or "other") for n in named], dtype=int)
-    label = number[choice]
-    cells = (utt * len(labels) + label)[label >= 0]
-    counts = np.bincount(cells, minlength=len(utts) * len(labels)).reshape(len(utts), len(labels))
+    rated, choices = _ratings(folder)
+    named = {spelled: _label(spelled) for spelled in set(choices)}
+    label = pd.Series([named[spelled] for spelled in choices], dtype=object)
+    # One row per utterance and one column per emotion, in the order of the alphabet.
+    table = pd.crosstab(np.array(rated, dtype=object), label.replace("", "other"))
     votes = {}
-    for name, row in zip(utts, counts.tolist(), strict=True):
-        if n := sum(row):
-            dist = {x: round(k / n, 4) for x, k in zip(labels, row, strict=True) if k}
-            votes[name.removesuffix(".wav")] = dist, n
-    return votes, unknown
+    for name, row in zip(table.index, table.to_numpy().tolist(), strict=True):
+        dist = {x: round(k / sum(row), 4) for x, k in zip(table, row, strict=True) if k}
+        votes[name.removesuffix(".wav")] = dist, sum(row)
+    return votes, int((label == "").sum())
 
 
 def _label(spelled: str) -> str | None:
@@ -221,15 +190,13 @@ def _blocks(text: str) -> tuple[list[str], list[str]]:
 
 
 def _notes(df: pd.DataFrame, wavs: list[str], blind: list[str], unknown: int) -> list[str]:
-    unlabeled = set(wavs) - set(df["wav"].str.rsplit("/", n=1).str[-1])
-    nobody = df[df["speaker"].isna() & (df["split"] != "test3")]
-    by_split = ", ".join(f"{s} {n:,}" for s, n in nobody["split"].value_counts().items())
-    found = {
-        f"{len(unlabeled):,} audio files have no labels: not in the manifest": unlabeled,
-        f"{len(blind):,} files of test3 have no labels: rows without emotion": blind,
-        f"{len(nobody):,} utterances of unknown speakers ({by_split}), grouped by podcast": len(
-            nobody
-        ),
-        f"{unknown:,} ratings have a first choice that is no known name: counted as other": unknown,
-    }
-    return [note for note, some in found.items() if some]
+    unlabeled = len(set(wavs) - set(df["wav"].str.rsplit("/", n=1).str[-1]))
+    nobody = df["split"][df["speaker"].isna() & (df["split"] != "test3")]
+    by_split = ", ".join(f"{s} {n:,}" for s, n in nobody.value_counts().items())
+    found = [
+        (unlabeled, "audio files have no labels: not in the manifest"),
+        (len(blind), "files of test3 have no labels: rows without emotion"),
+        (len(nobody), f"utterances of unknown speakers ({by_split}), grouped by podcast"),
+        (unknown, "ratings have a first choice that is no known name: counted as other"),
+    ]
+    return [f"{n:,} {what}" for n, what in found if n]

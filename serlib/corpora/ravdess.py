@@ -14,17 +14,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files
-from serlib.data.tables import ManifestError
+from serlib.corpora import cards, files
 
 DATASET = "ravdess"
-NAME = re.compile(r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(\d\d)")
-EMOTIONS = {
-    "01": "neutral", "02": "calm", "03": "happiness", "04": "sadness", "05": "anger", "06": "fear",
-    "07": "disgust", "08": "surprise",
-}  # fmt: skip
-TEXTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}
-ACTORS = range(1, 25)
+NAME = re.compile(
+    r"(0[1-3]-0[12])-(0[1-8])-(0[12])-(0[12])-0[12]-(0[1-9]|1\d|2[0-4])"  # 24 actors
+)
+CARD = cards.read(DATASET)
+EMOTIONS, TEXTS = CARD.labels, CARD.texts
 FOLD = 4  # actors per fold, two women and two men (our choice; EmoBox too has six folds of four)
 
 
@@ -37,30 +34,14 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     Raises:
         ManifestError: If there is no recording.
     """
-    rows, odd, other, again = {}, [], 0, 0
-    for folder in _folders(root):
-        for name in files.names(folder, ".wav"):
-            match = NAME.fullmatch(name[:-4])
-            if match is None or int(match[7]) not in ACTORS:
-                odd.append(name)
-            elif match[1] != "03" or match[2] != "01":
-                other += 1
-            elif match[0] in rows:
-                again += 1
-            else:
-                wav = (folder / name).relative_to(root).as_posix()
-                rows[match[0]] = _row(match, wav)
-    if not rows:
-        raise ManifestError(
-            f"no recording like Actor_01/03-01-01-01-01-01-01.wav in {root}: give the folder that "
-            "Audio_Speech_Actors_01-24.zip was unpacked to"
-        )
-    df = pd.DataFrame(rows.values()).sort_values("wav", ignore_index=True)
-    notes = files.odd_names(odd, "03-01-01-01-01-01-01.wav")
+    found, notes = files.recordings(root, _folders(root), NAME, "Actor_01/03-01-01-01-01-01-01.wav")
+    spoken = [(match, wav) for match, wav in found if match[1] == "03-01"]
+    first = {match[0]: _row(match, wav) for match, wav in reversed(spoken)}
+    other, again = len(found) - len(spoken), len(spoken) - len(first)
     notes += [f"{other} recordings are songs or videos: skipped"] * bool(other)
     notes += [f"{again} recordings lie in the copy twice: skipped there"] * bool(again)
-    df.attrs["notes"] = notes
-    return df
+    rows = sorted(first.values(), key=lambda row: row["wav"])
+    return files.rows(DATASET, rows, notes, EMOTIONS)
 
 
 def _folders(root: Path) -> list[Path]:
@@ -71,11 +52,9 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _row(match: re.Match, wav: str) -> dict:
-    _, _, code, intensity, statement, _, actor = match.groups()
-    speaker = f"{DATASET}-{actor}"
+    _, code, intensity, statement, actor = match.groups()
     return dict(
-        utt_id=match[0], wav=wav, emo=code, emotion=EMOTIONS[code], emotion_source="acted",
-        intensity=intensity, speaker=speaker, gender="male" if int(actor) % 2 else "female",
-        text=TEXTS[statement], text_source="prompt", group=speaker,
-        fold=(int(actor) - 1) // FOLD + 1,
+        utt_id=match[0], wav=wav, emo=code, emotion_source="acted", intensity=intensity,
+        speaker=actor, gender="male" if int(actor) % 2 else "female", text=TEXTS[statement],
+        text_source="prompt", fold=(int(actor) - 1) // FOLD + 1,
     )  # fmt: skip

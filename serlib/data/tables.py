@@ -62,7 +62,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
         ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
             is not there; if a cell does not parse, or a key is missing or repeated.
     """
-    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}[suffix(path)]
+    parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
     try:
         return typed(parse(_utf8(path)))
     except ManifestError as error:
@@ -171,7 +171,8 @@ def _cells(text: str, header: list[str]) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
 
 
-def _parse_jsonl(text: str) -> pd.DataFrame:
+def parse_jsonl(text: str) -> pd.DataFrame:
+    """One row per line, a JSON object; cells as they are, not yet `typed`."""
     found = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line and not line.isspace():

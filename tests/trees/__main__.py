@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tests.trees import trees
+from tests.trees import treekit, trees
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -16,9 +16,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--utterances", type=int, default=48, metavar="N", help="default: 48")
     parser.add_argument("--version", default="", help="the release, of msp-podcast")
     given = parser.parse_args(argv)
-    answers = trees.write(
-        given.layout, given.to, utterances=given.utterances, version=given.version
-    )
+    how = dict(utterances=given.utterances, version=given.version)
+    try:
+        answers = trees.write(given.layout, given.to, **how)
+    except treekit.TreeError as error:
+        parser.error(str(error))
     print(f"{len(answers)} utterances as in {given.layout}, flaws of real copies included")
     print(f"next: serlib manifest build {given.layout} --root {given.to} --out FILE.csv")
 

@@ -24,6 +24,7 @@ ROOTS = {p.__name__: Path(p.__file__).resolve().parent for p in (serlib, serbook
 DATA = {
     "serlib.models.encoders.checkpoints": (ROOTS["serlib"] / "corpora/demo/encoders", "*/*"),
     "serlib.corpora.demo.corpus": (serlib.DATA, "demo.csv"),
+    "serlib.corpora.demo.plan": (ROOTS["serlib"] / "corpora/demo", "words.yaml"),
     "serlib.corpora.cards": (serlib.DATA, "*.yaml", "published_counts.csv"),
     # All that names runs: a slice of the ledger leaves out those that have older names.
     "serlib.experiments.experiment": (ROOTS["serlib"], *(f"{d}/**/*.py" for d in records.DECIDING)),

@@ -24,6 +24,7 @@ HEARD = {
     "prosody and voice quality": plan.CUES,
     "everything": (*plan.CUES, "words"),
 }
+SLOTS = {"interjection": plan.INTERJECTIONS, "adjective": plan.ADJECTIVES}
 
 
 def word_likelihood(lists: dict[str, tuple[str, ...]]) -> tuple[list[str], np.ndarray]:
@@ -73,7 +74,7 @@ def log_likelihood(rows: pd.DataFrame, heard: Iterable[str]) -> np.ndarray:
         if cue in heard:
             total -= 0.5 * (rows[f"cue_{cue}"].to_numpy(float)[:, None] - plan.MEANS[:, k]) ** 2
     if "words" in heard:
-        for column, lists in (("interjection", plan.INTERJECTIONS), ("adjective", plan.ADJECTIVES)):
+        for column, lists in SLOTS.items():
             words, likelihood = word_likelihood(lists)
             position = {w: i for i, w in enumerate(words)}
             total += np.log(likelihood[:, [position[w] for w in rows[column]]]).T
@@ -85,9 +86,14 @@ def posterior(rows: pd.DataFrame, heard: Iterable[str] = HEARD["everything"]) ->
 
     sum_e P(e | heard) P(label | e), with P(e | heard) by Bayes from `plan.PRIOR`.
     """
-    score = log_likelihood(rows, heard) + np.log(plan.PRIOR)
+    return _classes(rows, heard, plan.PRIOR) @ consensus_confusion()
+
+
+def _classes(rows: pd.DataFrame, heard: Iterable[str], prior: np.ndarray) -> np.ndarray:
+    """P(intended class | what is heard) by Bayes, shape (U, C), for weights of the classes (C,)."""
+    score = log_likelihood(rows, heard) + np.log(prior)
     score = np.exp(score - score.max(1, keepdims=True))
-    return score / score.sum(1, keepdims=True) @ consensus_confusion()
+    return score / score.sum(1, keepdims=True)
 
 
 def draw(n: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
@@ -103,7 +109,7 @@ def draw(n: int, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
     cues = plan.MEANS[intended] + rng.standard_normal((n, len(plan.CUES)))
     rows = pd.DataFrame(cues, columns=[f"cue_{c}" for c in plan.CUES])
     rows["intended"] = intended
-    for column, lists in (("interjection", plan.INTERJECTIONS), ("adjective", plan.ADJECTIVES)):
+    for column, lists in SLOTS.items():
         words, likelihood = word_likelihood(lists)
         rows[column] = np.array(words)[_categorical(likelihood[intended], rng)]
     consensus = consensus_confusion()[intended]
@@ -177,13 +183,11 @@ def attribute_ceilings(n: int = 200_000, seed: int = 0) -> pd.DataFrame:
     means = np.array([plan.ATTRIBUTES[c] for c in plan.CLASSES])[rows["intended"]]
     means = means + plan.ATTRIBUTE_SCATTER * rng.standard_normal(means.shape)
     ratings = means + plan.RATER_SCATTER * rng.standard_normal((plan.RATERS, *means.shape))
-    truth = np.clip(np.round(ratings), 1, 7).mean(0)  # (U, 3), as `corpus` rates an utterance
+    truth = np.clip(np.round(ratings), 1, 7).mean(0)  # (U, 3), as utterances are rated
     of_class = pd.DataFrame(truth).groupby(rows["intended"].to_numpy()).mean().to_numpy()  # (C, 3)
     agreement, table = consensus_confusion().sum(1), {}
     for name, heard in HEARD.items():
-        score = log_likelihood(rows, heard) + np.log(plan.PRIOR * agreement)
-        score = np.exp(score - score.max(1, keepdims=True))
-        expected = score / score.sum(1, keepdims=True) @ of_class  # m
+        expected = _classes(rows, heard, plan.PRIOR * agreement) @ of_class  # m
         ratio = expected.std(0) / truth.std(0)
         table[name] = dict(zip(ATTRIBUTES, ratio, strict=True)) | {
             "ccc": ratio.mean(), "ccc of the mean": np.mean(2 * ratio**2 / (1 + ratio**2))

@@ -1,4 +1,4 @@
-"""What is planted in the demo corpus: every strength, every word, every error rate.
+"""What is planted in the demo corpus: every strength, every cue word, every error rate.
 
 The numbers below are our choice. They are set so that prosody with voice quality, and words, each
 carry about as much, words somewhat more, and neither is enough alone.
@@ -6,7 +6,10 @@ carry about as much, words somewhat more, and neither is enough alone.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import yaml
 
 from serlib.data.manifest import CLASSES_8
 
@@ -34,73 +37,14 @@ MEANS = STRENGTH * np.array([
     [-0.9, -0.8, -0.3, -0.3, +0.9, -0.6],  # contempt
     [+0.0, +0.0, +0.0, +0.0, +0.0, +0.0],  # neutral
 ])  # fmt: skip
-# One standard deviation in physical units: semitones, octaves of range, log rate, dB, dB, and
-# depth of tremor on a logit scale around `TREMOR_REST`.
-UNITS = dict(pitch=1.6, range=0.4, rate=0.10, loudness=3.0, tilt=3.0, tremor=0.8)
-TREMOR_REST = 0.15
 
 # Words: an interjection and an adjective, each from the class's own list with probability OWN,
 # otherwise from all lists alike. The lists were picked from longer ones such that averages over a
 # clip (of pitch, energy, MFCCs) are nearly alike for all classes and tell little of the words.
 OWN = 0.65
-INTERJECTIONS = dict(
-    anger=("come on", "enough", "no more", "hey listen", "I've had it"),
-    sadness=("if only", "too late", "ah well", "sadly", "what now"),
-    happiness=("bravo", "oh yes", "so glad", "yippee", "well done"),
-    surprise=("oh my", "good heavens", "gosh", "you don't say", "what"),
-    fear=("watch out", "oh no", "save us", "who's there", "be quiet"),
-    disgust=("ew gross", "oh ugh", "take it away", "how foul", "that smell"),
-    contempt=("so what", "yeah right", "who cares", "what a joke", "dream on"),
-    neutral=("well now", "okay", "so then", "you know", "in short"),
-)  # fmt: skip
-ADJECTIVES = dict(
-    anger=(
-        "maddening", "unacceptable", "rude", "unjust",
-        "infuriating", "hostile", "offensive", "hateful",
-    ),
-    sadness=(
-        "hopeless", "gloomy", "heartbreaking", "miserable",
-        "depressing", "forlorn", "desolate", "painful",
-    ),
-    happiness=(
-        "delightful", "glorious", "superb", "splendid",
-        "charming", "sunny", "excellent", "beautiful",
-    ),
-    surprise=(
-        "unexpected", "startling", "incredible", "sudden",
-        "curious", "strange", "peculiar", "dazzling",
-    ),
-    fear=(
-        "alarming", "haunted", "sinister", "frightening",
-        "perilous", "dreadful", "unsettling", "spooky",
-    ),
-    disgust=(
-        "slimy", "sickening", "dirty", "nauseating",
-        "putrid", "vulgar", "repellent", "infected",
-    ),
-    contempt=(
-        "pathetic", "laughable", "ridiculous", "silly",
-        "mediocre", "trivial", "absurd", "boring",
-    ),
-    neutral=(
-        "normal", "average", "standard", "plain",
-        "acceptable", "modest", "ordinary", "customary",
-    ),
-)  # fmt: skip
-FRAMES = (
-    "{i}, the {t} was {a}", "{i}, I think the {t} is {a}", "{i}, you said the {t} was {a}",
-    "{i}, this {t} looks {a} to me", "{i}, we found the {t} rather {a}",
-    "{i}, they call the {t} {a}", "{i}, her {t} seems {a} today", "{i}, my {t} has been {a}",
-)  # fmt: skip
-TOPICS = (
-    "garden", "kitchen", "ticket", "letter", "bridge", "window", "market", "teacher", "village",
-    "concert", "morning", "station", "picture", "journey", "doctor", "dinner", "jacket", "river",
-    "office", "movie", "party", "lesson", "contract", "hotel", "island", "camera", "museum",
-    "paper", "village hall", "shower", "cottage", "engine", "football", "harbor", "airport",
-    "library", "mirror", "number", "pencil", "project", "question", "reason", "school", "song",
-    "story", "table", "theater", "towel", "tractor", "valley", "voyage", "wallet", "weather",
-    "wedding", "basement", "bicycle", "carpet", "cinema", "decision", "elevator",
-)  # fmt: skip
+_LISTS = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text(encoding="utf-8"))
+INTERJECTIONS = {c: tuple(_LISTS["interjections"][c]) for c in CLASSES}
+ADJECTIVES = {c: tuple(_LISTS["adjectives"][c]) for c in CLASSES}
 
 # Raters: five per utterance; each reports the intended class with probability ACCURACY, otherwise
 # neutral (half of the errors) or any class alike. Consensus is the plurality; a tie is no
