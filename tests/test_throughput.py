@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import records
 from serlib.data.batching import Batch, Item, collate
 from serlib.models.recognizer import SER
 from serlib.recipes import papers
@@ -244,6 +243,5 @@ def test_shares_over_several_processes():
     assert math.isnan(gauge.row(math.nan, list)["peak_share"])
 
 
-def test_speed_decides_no_run():
-    assert {"throughput", "trackers"} <= records.BYSTANDERS
+def test_a_cpu_is_not_slowed_by_bf16():
     assert not autocast("cpu", "auto")._enabled

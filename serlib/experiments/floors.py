@@ -39,11 +39,12 @@ def fit(
     if recipe.system in GUESSERS:
         scores = guess(recipe.system, label[part["train"]], len(judged), c, seed=recipe.seed)
     else:
-        svm = recipe.system == "svm"
-        x = functionals(data, progress) if svm else embeddings(recipe, data, progress)
-        fit = svm if svm else linear_probe
+        if recipe.system == "svm":
+            x, classifier = functionals(data, progress), svm
+        else:
+            x, classifier = embeddings(recipe, data, progress), linear_probe
         train, dev = ((x[part[role]], label[part[role]]) for role in ("train", "dev"))
-        scores, facts["penalty"] = fit(train, dev, x[judged], c, select=recipe.train.select)
+        scores, facts["penalty"] = classifier(train, dev, x[judged], c, select=recipe.train.select)
     table = pd.DataFrame(scores, columns=[f"p_{i}" for i in range(c)])
     table.insert(0, "prediction", scores.argmax(1))
     table.insert(0, "truth", label[judged])
