@@ -101,7 +101,7 @@ def test_amounts_of_audio_by_hand():
     meter.add_norm(torch.tensor(0.5))
     meter.add(toy_batch(0, 4, seconds=3.0), torch.tensor(4.0))  # 12 s, no padding
     meter.add_norm(torch.tensor(1.5))
-    row = meter.row(lambda part: part * 2)  # two processes with the same numbers
+    row = meter.row(lambda part: [part] * 2)  # two processes with the same numbers
     assert row["epoch"] == 3 and row["steps"] == 2 and row["clips"] == 12
     assert row["loss"] == pytest.approx((2 * 1.0 + 4 * 4.0) / 6)
     assert row["gradient_norm"] == 1.0

@@ -68,7 +68,7 @@ def step_once(batches: list[Batch], accumulate: int) -> tuple[dict, dict]:
         wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(groups, lr=1.0))
         steps, meter = loop.epoch_steps(1, batches, wrapped, config, accelerator), Meter(1)
         loop.train_epoch(wrapped, steps, cross_entropy, optimizer, config, meter)
-        row = meter.row(list)
+        row = meter.row()
     return row, copy_weights(model)
 
 

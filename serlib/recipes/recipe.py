@@ -132,6 +132,11 @@ class Recipe:
             new["start"] = self.start.change(**same)
         return replace(self, **new)
 
+    def nameless(self) -> Recipe:
+        """Without names, its own and those of what it builds on: recipes equal then are one run."""
+        parts = {k: r.nameless() for k in ("start", "recognizer") if (r := getattr(self, k))}
+        return replace(self, name=None, **parts)
+
     def vary(self, **grid: Sequence) -> list[Recipe]:
         """One recipe per combination, the last name varying fastest.
 

@@ -27,15 +27,13 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     GradientAccumulationPlugin,
-    broadcast_object_list,
-    gather_object,
     set_seed,
 )
 from torch import Tensor, nn
 
 from serlib import records
 from serlib.data.batching import Batch
-from serlib.training import trackers
+from serlib.training import processes, trackers
 from serlib.training.checkpoint import Checkpoint, random_state, whole
 from serlib.training.meter import Meter, Report
 from serlib.training.precision import PRECISIONS, autocast, to_float32
@@ -184,12 +182,12 @@ def fit(
             batches, meter = train_batches(epoch), Meter(epoch, gauge)
             steps = report.over(epoch_steps(epoch, batches, wrapped, config, accelerator))
             train_epoch(wrapped, steps, loss, optimizer, config, meter)
-            row = meter.row(gather_object)
+            row = meter.row()
             row |= {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
             row |= dev_scores(evaluate, model)
             row["best"] = improves(rows, row, config.select)
             rows.append(row | {"seconds": time.perf_counter() - started})
-            draws = gather_object([random_state(device)])
+            draws = processes.gather(random_state(device))
             checkpoint.save(model, optimizer, rows, best_epoch(rows), draws)
             report.epoch(rows[-1], config.select)
             track(rows[-1])
@@ -219,7 +217,7 @@ def epoch_windows(batches: Iterable[Batch], size: int) -> tuple[Iterator[list[Ba
     ([[1, 2], [3, 4], [5]], 3)
     """
     batches = batches if hasattr(batches, "__len__") else list(batches)
-    counts = gather_object([len(batches)])
+    counts = processes.gather(len(batches))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(f"batches per process {counts}: expected one number, and at least 1.")
     iterator = iter(batches)
@@ -334,4 +332,4 @@ def dev_scores(evaluate: Evaluate, model: nn.Module) -> dict[str, float]:
     """The main process's scores, on every process, so that all select and stop alike."""
     model.eval()
     scores = {f"dev_{name}": float(value) for name, value in evaluate(model).items()}
-    return broadcast_object_list([scores])[0]
+    return processes.say(scores)

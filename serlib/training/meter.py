@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from serlib.data.batching import Batch
+from serlib.training import processes
 from serlib.training.speed import Gauge
 
 X = TypeVar("X")
@@ -91,11 +92,8 @@ class Meter:
             self.values[what].append(value)
         self.unread.clear()
 
-    def row(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """The epoch in numbers, over all processes.
-
-        Args:
-            gather: A list with this process's item to the list of all processes' items.
+    def row(self, gather: Callable = processes.gather) -> dict[str, float]:
+        """The epoch in numbers, over all processes, whose items `gather` lists.
 
         Returns:
             ``epoch``; ``loss``, mean over clips; ``gradient_norm``, mean over steps, before
@@ -106,7 +104,7 @@ class Meter:
         if self.unread:
             self.read()
         total = math.fsum(n * x for n, x in zip(self.clips, self.values["loss"], strict=True))
-        parts = gather([(total, sum(self.clips), self.real, self.padded, self.flops)])
+        parts = gather((total, sum(self.clips), self.real, self.padded, self.flops))
         sums = (math.fsum(column) for column in zip(*parts, strict=True))
         total, clips, real, padded, flops = sums
         seconds = time.perf_counter() - self.started
