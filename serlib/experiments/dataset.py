@@ -141,11 +141,9 @@ def load(recipe: Recipe) -> Data:
     recipe = taught(recipe)
     df, root = locate(recipe)
     table = assign(recipe, df)
-    store = _store(recipe, table, root)
-    counts = np.bincount(
-        table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
-    )
-    return Data(table, store, counts)
+    learned = table.loc[table["role"] == "train", "label"]
+    counts = np.bincount(learned, minlength=len(recipe.classes))
+    return Data(table, _store(recipe, table, root), counts)
 
 
 _STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs

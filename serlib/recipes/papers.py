@@ -1,4 +1,4 @@
-"""One frozen dataclass per experiment, with the papers' recipes as functions.
+"""The papers' recipes as functions, each of a `Recipe`.
 
 Every value says where it comes from: the paper, its released code, or "our choice" where both are
 silent. A profile changes the data, the encoder and the scale, never the method:

@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from serlib.data.batching import Batch
 from serlib.training import processes
 from serlib.training.speed import Gauge
 
-X = TypeVar("X")
 READ_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the GPU
 
 
@@ -145,10 +143,10 @@ class Report:
             form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
             self.bar = tqdm(total=epochs, initial=done, desc="training", bar_format=form)
 
-    def over(self, steps: Iterable[tuple[float, X]]) -> Iterator[tuple[float, X]]:
-        """Steps as they are, (share of the training that is done, ...); the bar follows them."""
-        for done, step in steps:
-            yield done, step
+    def over(self, steps: Iterable[tuple]) -> Iterator[tuple]:
+        """Steps of an epoch (see `loop.Steps`), and the bar follows them."""
+        for done, batches in steps:
+            yield done, batches
             if self.bar is not None:
                 self.bar.update(done * self.epochs - self.bar.n)
 
