@@ -71,7 +71,7 @@ from serlib.corpora.demo import oracle
 from serlib.data import audio, text
 from serlib.data.batching import DurationBatchSampler
 from serlib.experiments import dataset, experiment, inference
-from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import Runs, sweep
 from serlib.losses.ctc import ctc_loss
 from serlib.metrics import intervals, measures, recognition
@@ -880,7 +880,7 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 base = cai(0.1, seed=seeds[0])
 raw = SER(base.model, seed=seeds[0])
 targets, _ = task_targets(data.table, base.model.tasks)
-clips, quantum = encoder_inputs(base, data, raw.encoder, targets, progress=False)
+clips, quantum = inputs(base, data, raw.encoder, targets)
 train = data.rows("train")
 ours = DurationBatchSampler(
     data.store.durations[train], budget_seconds=base.train.budget_seconds, seed=0

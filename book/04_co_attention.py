@@ -66,7 +66,7 @@ from serlib.corpora.demo import corpus as corpus_of_demo
 from serlib.data import manifest, splits, text
 from serlib.data.stores import WaveStore
 from serlib.experiments import dataset, experiment, inference
-from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models.coattention import CoAttention
@@ -90,7 +90,7 @@ def model_of(recipe: Recipe) -> SER:
 
 def told(model: SER, recipe: Recipe, some: dataset.Data, rows, *names: str) -> dict:
     """Outputs of a model by name; what is frozen is computed once for all systems."""
-    clips, quantum = encoder_inputs(recipe, some, model.encoder, progress=False)
+    clips, quantum = inputs(recipe, some, model.encoder)
     plan = np.array_split(rows, -(-len(rows) // 16))
     return inference.collect(model, clips.batches(plan, quantum), names)
 

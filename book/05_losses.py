@@ -62,7 +62,7 @@ from serbook.lesson import cells
 from serlib.corpora.demo import plan
 from serlib.data import batching, manifest
 from serlib.experiments import dataset, experiment, inference
-from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import sweep
 from serlib.losses import contrastive, regression
 from serlib.metrics import intervals, measures
@@ -464,7 +464,7 @@ def vectors(recipe: Recipe, output: str = "features") -> dict[str, np.ndarray]:
     """An output of a trained model for train and test, (U, H) each."""
     model, found = experiment.trained(recipe), {}
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
+    clips, quantum = inputs(recipe, data, model.encoder)
     for part in ("train", "test"):
         rows = data.rows(part)
         batches = clips.batches(np.array_split(rows, -(-len(rows) // 64)), quantum)

@@ -66,7 +66,7 @@ from serbook.lesson import cells
 from serlib.corpora.demo import oracle, plan
 from serlib.data import manifest
 from serlib.experiments import dataset, experiment
-from serlib.experiments.inputs import store_frames, stream_inputs, transcripts
+from serlib.experiments.inputs import inputs, store_frames, transcripts
 from serlib.experiments.sweep import Runs, sweep
 from serlib.metrics import intervals
 from serlib.models import fusion
@@ -174,7 +174,7 @@ with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
     wavlm = joblib.delayed(store_frames)(base, names[1])
     others = [joblib.delayed(experiment.run)(r, progress=False) for r in deaf]
     joblib.Parallel()([wavlm, *others])  # WavLM takes long; meanwhile, fusions that do without it
-clips, quantum = stream_inputs(experts, data, transcripts(base, data), progress=False)
+clips, quantum = inputs(base, data, experts)
 (batch,) = clips.batches([data.rows("dev")[:16]], quantum)
 rows = {}
 for kind in ("lstm", "concat", "attention"):
@@ -882,7 +882,7 @@ at = data.rows("test")
 donor = rng.permutation(at)
 for i, j in zip(at, donor, strict=True):
     borrowed[i] = data.table["text"].iloc[j]
-swapped, steps_of = stream_inputs(experts, data, borrowed, roles=("test",), progress=False)
+swapped, steps_of = inputs(base, data, experts, texts=borrowed, roles=("test",))
 trusting = experiment.trained(base.change(seed=seeds[0]))
 decided = evaluation.predict(trusting, swapped.batches(plan_of_test, steps_of))[
     "prediction"

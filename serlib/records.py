@@ -291,16 +291,15 @@ class Run:
 
     def log(self, **row: Any) -> None:
         """Append a row to metrics.jsonl and see it to the disk, over a half-written last line."""
-        line = json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
         with open(self.path / "metrics.jsonl", "ab") as file:
             file.truncate(sum(len(kept) + 1 for kept in self._lines()))
-            file.write(line)
+            file.write(_line(row))
             file.flush()
             os.fsync(file.fileno())
 
-    def rewind(self, rows: int) -> None:
-        """Keep the first `rows` logged rows: those before the checkpoint that is continued."""
-        atomic_write(self.path / "metrics.jsonl", b"".join(x + b"\n" for x in self._lines()[:rows]))
+    def relog(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Let metrics.jsonl hold these rows: those up to the checkpoint that is continued."""
+        atomic_write(self.path / "metrics.jsonl", b"".join(map(_line, rows)))
 
     def history(self) -> pd.DataFrame:
         """The rows that were logged, in order; numbers that were not finite are NaN."""
@@ -331,6 +330,10 @@ class Run:
         as_read = {name: "str" if kind == "float64" else kind for name, kind in kinds.items()}
         df = pd.read_csv(path, dtype={"key": "str", **as_read}, keep_default_na=False)
         return df.set_index("key").astype(kinds)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(plain(row), ensure_ascii=False).encode() + b"\n"
 
 
 def _kind(name: str, cells: pd.Series | pd.Index) -> str:

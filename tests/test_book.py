@@ -262,7 +262,7 @@ def test_each_system_gets_its_data_from_a_readers_tree(layout, trees):
     for make, classes in wanted.items():
         recipe = make(**at)
         assert recipe.classes == classes and recipe.model.n_classes == len(classes)
-        data = dataset.load(recipe, progress=False)
+        data = dataset.load(recipe)
         assert len(data.store) == len(data.table) and set(data.table["role"]) == {
             "train", "dev", "test"
         }  # fmt: skip

@@ -92,16 +92,16 @@ def test_a_generator_trains_like_a_list():
 
 
 def test_amounts_of_audio_by_hand():
-    gauge = Meter(3)
+    meter = Meter(3)
     short = Batch(
         inputs=torch.zeros(2, 4, 3), lengths=torch.tensor([4, 2]), emotion=torch.tensor([0, 1]),
         keys=["a", "b"], index=torch.tensor([0, 1]), seconds=6.0,
     )  # fmt: skip
-    gauge.add(0, short, torch.tensor(1.0))  # 6 s in 8 s of input
-    gauge.add(1, toy_batch(0, 4, seconds=3.0), torch.tensor(4.0))  # 12 s, no padding
-    gauge.add_norm(0, [short], torch.tensor(0.5))
-    gauge.add_norm(1, [short], torch.tensor(1.5))
-    row = gauge.row(lambda part: part * 2)  # two processes with the same numbers
+    meter.add(short, torch.tensor(1.0))  # 6 s in 8 s of input
+    meter.add_norm(torch.tensor(0.5))
+    meter.add(toy_batch(0, 4, seconds=3.0), torch.tensor(4.0))  # 12 s, no padding
+    meter.add_norm(torch.tensor(1.5))
+    row = meter.row(lambda part: [part] * 2)  # two processes with the same numbers
     assert row["epoch"] == 3 and row["steps"] == 2 and row["clips"] == 12
     assert row["loss"] == pytest.approx((2 * 1.0 + 4 * 4.0) / 6)
     assert row["gradient_norm"] == 1.0

@@ -89,9 +89,9 @@ def works(text: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_fails_keeps_the_others(own_home, two_workers):
-    jobs = {"bad": (fails, "no such luck"), "good": (works, "good.txt")}
+    jobs = {"bad": ("BAD", fails, "no such luck"), "good": ("GOOD", works, "good.txt")}
     with pytest.raises(cluster.ClusterError, match=r"1 of 2 runs failed.*\n.*BAD: .*no such luck"):
-        cluster.run(jobs, two_workers, names={"bad": "BAD", "good": "GOOD"}, progress=False)
+        cluster.run(jobs, two_workers)
     assert (own_home / "good.txt").read_text() == "done"
 
 

@@ -335,7 +335,7 @@ def test_experiments_load_a_built_manifest(tmp_path, fresh, name):
         dataset.load(papers.cai2021("full", name, str(tree)))
     assert cli.main(command) == 0
     recipe = papers.cai2021 if name == "iemocap" else papers.wang2025_baseline
-    data = dataset.load(recipe("full", "", str(tree)), progress=False)
+    data = dataset.load(recipe("full", "", str(tree)))
     if name == "iemocap":
         assert data.counts.tolist() == [12, 24, 12, 12] and len(data.rows("test")) == 20
     else:

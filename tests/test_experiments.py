@@ -11,7 +11,6 @@ from serlib import records
 from serlib.corpora.demo import corpus
 from serlib.data import manifest, tables, text
 from serlib.experiments import dataset, experiment, inference, inputs
-from serlib.experiments.inputs import encoder_inputs
 from serlib.experiments.sweep import Runs, sweep
 from serlib.losses.classification import IGNORE
 from serlib.metrics import recognition
@@ -185,7 +184,7 @@ def test_a_finished_run_is_restored_from_its_folder_alone(multitask, tmp_path):
     data = dataset.load(recipe)
     targets, names = task_targets(data.table, recipe.model.tasks)
     assert model.n_speakers == len(names)
-    clips, quantum = encoder_inputs(recipe, data, model.encoder, targets, progress=False)
+    clips, quantum = inputs.inputs(recipe, data, model.encoder, targets)
     rows = data.rows("test")
     batches = clips.batches(np.array_split(rows, 8), quantum)
     found = evaluation.predict(model, batches)
@@ -239,7 +238,7 @@ def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(own_home, monkeypat
     predicted = []
     for limit, ndim in ((4, 4), (0, 2)):
         monkeypatch.setattr(inputs, "STORE_GB", limit)
-        clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
+        clips, quantum = inputs.inputs(recipe, data, model.encoder)
         batches = list(clips.batches(np.array_split(rows, 3), quantum))
         assert batches[0].inputs.ndim == ndim and batches[0].inputs.shape[1] % quantum == 0
         predicted.append(evaluation.predict(model, batches))
@@ -249,7 +248,7 @@ def test_a_frozen_encoder_on_stored_layers_agrees_with_waves(own_home, monkeypat
     assert (predicted[0]["prediction"] == predicted[1]["prediction"]).mean() > 0.9
     seen = recipe.change(masked_encoder=False)  # padding must be seen, so nothing is stored
     monkeypatch.setattr(inputs, "STORE_GB", 4)
-    clips, _ = encoder_inputs(seen, data, model.encoder, progress=False)
+    clips, _ = inputs.inputs(seen, data, model.encoder)
     assert clips.inputs is data.store
 
 
@@ -270,7 +269,7 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(own_home, tmp_path):
     for freeze, ndim in (("cnn", 2), ("all", 4)):
         chosen = recipe.change(freeze=freeze)
         model = SER(chosen.model)
-        clips, quantum = encoder_inputs(chosen, data, model.encoder, progress=False)
+        clips, quantum = inputs.inputs(chosen, data, model.encoder)
         batches = list(clips.batches([rows[:4], rows[4:]], quantum))
         assert batches[0].inputs.ndim == ndim
         predicted.append(evaluation.predict(model, batches))
@@ -279,7 +278,7 @@ def test_whisper_is_fine_tuned_on_waves_or_on_stored_layers(own_home, tmp_path):
     make_roberta(tmp_path / "roberta")
     reader = load_encoder(tmp_path / "roberta")
     with pytest.raises(ValueError, match="reads texts"):
-        encoder_inputs(recipe, data, reader, progress=False)
+        inputs.inputs(recipe, data, reader)
 
 
 def test_sweep_compares_in_pairs(own_home):
@@ -347,7 +346,7 @@ def test_kept_dev_predictions_are_those_of_the_stored_model(own_home):
     recipe = papers.cai2021("smoke").change(epochs=2)
     run = experiment.run(recipe, progress=False)
     data, model = dataset.load(recipe), experiment.restore(run)
-    clips, quantum = encoder_inputs(recipe, data, model.encoder, progress=False)
+    clips, quantum = inputs.inputs(recipe, data, model.encoder)
     plan = [data.rows("dev")]
     again = evaluation.predict(model, clips.batches(plan, quantum))
     stored = run.predictions("dev").loc[again.index]

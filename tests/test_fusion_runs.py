@@ -16,7 +16,7 @@ from model_toys import tiny_folders, tone
 from serlib import __main__ as cli
 from serlib.data import audio, manifest, tables
 from serlib.experiments import dataset, experiment, inference
-from serlib.experiments.inputs import QUANTUM, stream_inputs, transcripts
+from serlib.experiments.inputs import QUANTUM, inputs, transcripts
 from serlib.experiments.sweep import sweep
 from serlib.models import fusion
 from serlib.recipes import papers
@@ -138,9 +138,9 @@ def test_a_restored_fusion_answers_as_the_run_did(home, base, tmp_path):
     moved = shutil.copytree(run.path, tmp_path / "moved")
     shutil.rmtree(run.path)
     model = experiment.restore(type(run)(moved))
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     experts = fusion.load(base.model)
-    clips, quantum = stream_inputs(experts, data, transcripts(base, data), progress=False)
+    clips, quantum = inputs(base, data, experts)
     rows = data.rows("test")
     again = evaluation.predict(model, clips.batches([rows[::-1]], quantum))
     stored = type(run)(moved).predictions("test").loc[again.index]
@@ -181,9 +181,9 @@ def test_other_transcripts_at_test_time_need_no_training(home, base, monkeypatch
     assert a["valence_truth"].equals(b["valence_truth"])
 
     # the same in another way: every text is empty, in the manifest itself
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     experts, model = fusion.load(base.model), experiment.trained(base)
-    clips, quantum = stream_inputs(experts, data, [""] * len(data.table), progress=False)
+    clips, quantum = inputs(base, data, experts, texts=[""] * len(data.table))
     again = evaluation.predict(model, clips.batches([data.rows("test")], quantum))
     np.testing.assert_allclose(again["p_0"], b["p_0"], atol=1e-6)
 
@@ -202,7 +202,7 @@ def test_recognized_transcripts_come_from_another_run(home, base, folders, corpu
     assert [r.name for r in experiment.needs(recipe)] == [listener.name, base.name]
     run = experiment.run(recipe, progress=False)
     heard = experiment.run(listener).predictions("test")["hypothesis"]
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     texts = transcripts(recipe, data, heard.to_dict() | dict.fromkeys(
         data.table["key"][data.rows("dev")], "x"))  # fmt: skip
     rows = data.rows("test")
@@ -214,7 +214,7 @@ def test_recognized_transcripts_come_from_another_run(home, base, folders, corpu
 
 
 def test_training_reads_the_manifest_whatever_dev_and_test_read(base):
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     train, judged = data.rows("train"), np.r_[data.rows("dev"), data.rows("test")]
     said = transcripts(base, data)
     at = data.table["key"].tolist().index("k09")
@@ -240,11 +240,11 @@ def test_training_reads_the_manifest_whatever_dev_and_test_read(base):
 
 
 def test_each_text_is_encoded_once_and_others_are_refused(home, base):
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     name = base.model.experts[2]
     experts = {name: fusion.load(base.model)[name]}
     texts = transcripts(base, data)
-    clips, quantum = stream_inputs(experts, data, texts, roles=("test",), progress=False)
+    clips, quantum = inputs(base, data, experts, texts=texts, roles=("test",))
     store = clips.inputs[name]
     assert len(store) == len(data.table) and len(store.store) <= len(WORDS) + 1
     inside, outside = data.rows("test")[0], data.rows("train")[0]
@@ -306,7 +306,7 @@ def test_a_sweep_runs_first_what_others_start_from(home, folders, corpus):
 def test_a_recognizer_of_a_fusion_hears_and_reads(home, base, corpus, capsys):
     run = experiment.run(base, progress=False)
     recognizer, test = inference.Recognizer(run), run.predictions("test")
-    data = dataset.load(base, progress=False)
+    data = dataset.load(base)
     for i in data.rows("test")[:3]:
         row = test.loc[data.table["key"][i]]
         answer = recognizer(data.store[i], data.table["text"][i])

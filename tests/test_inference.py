@@ -37,7 +37,7 @@ def run(four):
 
 @pytest.fixture(scope="module")
 def waves(four):
-    data = dataset.load(four, progress=False)
+    data = dataset.load(four)
     return {data.table["key"][i]: data.store[int(i)] for i in data.rows("test")[:6]}
 
 
@@ -158,16 +158,6 @@ def test_responses_are_cut_and_do_not_depend_on_the_batch(model, waves):
     assert not model.training
 
 
-def test_outputs_of_rows_of_the_corpus(four, model, waves):
-    df, _ = dataset.locate(four)
-    table = df.set_index("key", drop=False).loc[list(waves)[:2]]
-    found = inference.outputs(four, table, ["emotion"])["emotion"]
-    wanted = inference.respond(model, list(waves.values())[:2], ["emotion"])["emotion"]
-    np.testing.assert_allclose(found, wanted, atol=1e-4)
-    cut = inference.outputs(four.change(max_seconds=None), table, ["asr"])["asr"]
-    assert len(cut[0]) == int(model.encoder.frame_lengths(len(waves[table["key"].iloc[0]])))
-
-
 # ----------------------------------------------------------------------------------------- align
 
 
@@ -175,7 +165,8 @@ def hearing(monkeypatch, probabilities: np.ndarray):
     """A model whose speech head says these probabilities (T, V), at 25 frames a second."""
     logits = torch.tensor(probabilities, dtype=torch.float32).log()[None]
     out = {"asr": logits, "asr_lengths": torch.tensor([logits.shape[1]])}
-    monkeypatch.setattr(inference, "_forward", lambda model, waves: out)
+    monkeypatch.setattr(inference, "_batch", lambda model, waves: waves)
+    monkeypatch.setattr(inference, "_outputs", lambda model, batch: out)
     return SimpleNamespace(encoder=SimpleNamespace(stride=640))
 
 

@@ -323,14 +323,15 @@ def test_logger_killed_at_any_time_leaves_readable_rows(tmp_path):
     assert run.history()["n"].tolist() == list(range(len(run.history()))) and len(run.history()) > 7
 
 
-def test_rewind_keeps_the_first_rows(tmp_path):
+def test_a_log_is_made_to_hold_what_a_checkpoint_knows(tmp_path):
     run = new(tmp_path, a=1)
     for epoch in range(4):
         run.log(epoch=epoch)
-    run.rewind(2)
+    run.relog([{"epoch": 0}, {"epoch": 1}])
     assert run.history()["epoch"].tolist() == [0, 1]
     run.log(epoch=9)
-    run.rewind(5)  # more than there are: nothing to drop
     assert run.history()["epoch"].tolist() == [0, 1, 9]
-    run.rewind(0)
+    run.relog([{"epoch": 0}, {"epoch": 1}, {"epoch": 9}, {"epoch": 10}])  # more than there are
+    assert run.history()["epoch"].tolist() == [0, 1, 9, 10]
+    run.relog([])
     assert run.history().empty

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from serlib import records
-from serlib.experiments import cluster, experiment
+from serlib.experiments import cluster, dataset, experiment, screen
 from serlib.experiments import sweep as sweeps
 from serlib.experiments.sweep import Runs, sweep
 from serlib.recipes import papers
@@ -56,13 +56,13 @@ def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
     asked = papers.cai2021("smoke").vary(seed=[0, 1])
     handed = []
 
-    def train(missing, scheduler, *, progress):
-        handed.append(([r.seed for r in missing], scheduler, progress))
+    def train(missing, scheduler):
+        handed.append(([r.seed for r in missing], scheduler, screen.bars()))
         for recipe in missing:
             experiment.record(recipe).finish({})
 
     monkeypatch.setattr(cluster, "train", train)
-    monkeypatch.setattr(experiment, "locate", lambda recipe: None)
+    monkeypatch.setattr(dataset, "locate", lambda recipe: None)
     experiment.record(asked[0]).finish({})
     runs = sweep(asked, "tcp://x", progress=False)
     assert handed == [([1], "tcp://x", False)] and all(run.done for run in runs.runs)

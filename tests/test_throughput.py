@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from serlib import records
 from serlib.data.batching import Batch, Item, collate
 from serlib.models.recognizer import SER
 from serlib.recipes import papers
@@ -239,11 +238,10 @@ def test_a_summary_by_hand():
 def test_shares_over_several_processes():
     gauge = speed.Gauge(Toy(), toy_batch(0, 4), CPU, "fp32")
     gauge.peak = 2.0
-    row = gauge.row(1.0, lambda part: [*part, (6.0, 1e6)])
+    row = gauge.row(1.0, lambda part: [part, (6.0, 1e6)])
     assert row == {"peak_share": 1 / 8, "peak_memory_gb": 1e6}
-    assert math.isnan(gauge.row(math.nan, list)["peak_share"])
+    assert math.isnan(gauge.row(math.nan)["peak_share"])
 
 
-def test_speed_decides_no_run():
-    assert {"throughput", "trackers"} <= records.BYSTANDERS
+def test_a_cpu_is_not_slowed_by_bf16():
     assert not autocast("cpu", "auto")._enabled

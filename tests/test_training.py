@@ -18,7 +18,7 @@ from serlib.data.batching import Batch
 from serlib.training import evaluation, loop
 from serlib.training.checkpoint import copy_weights
 from serlib.training.loop import fit
-from serlib.training.meter import Report
+from serlib.training.meter import Meter
 from training_toys import (
     Toy,
     assert_same_weights,
@@ -66,10 +66,9 @@ def step_once(batches: list[Batch], accumulate: int) -> tuple[dict, dict]:
     config = settings(epochs=1, accumulate=accumulate, clip=None, schedule="constant", warmup=0.0)
     with loop.isolated_accelerator() as accelerator:
         wrapped, optimizer = accelerator.prepare(model, torch.optim.SGD(groups, lr=1.0))
-        report = Report(1, shown=False)
-        row = loop.train_epoch(
-            1, wrapped, optimizer, cross_entropy, batches, config, accelerator, report
-        )
+        steps, meter = loop.epoch_steps(1, batches, wrapped, config, accelerator), Meter(1)
+        loop.train_epoch(wrapped, steps, cross_entropy, optimizer, config, meter)
+        row = meter.row()
     return row, copy_weights(model)
 
 

@@ -8,7 +8,7 @@ the next. `sweep.sweep(..., scheduler)` is the way in; `book/cluster.md` shows h
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from serlib import records
 from serlib.experiments import experiment
 from serlib.experiments.inputs import store_frames
+from serlib.experiments.screen import bars, quiet
 from serlib.recipes.recipe import Recipe
 
 RETRIES = 2  # of a run that fails; one whose worker dies is moved on by the scheduler in any case
@@ -26,34 +27,34 @@ class ClusterError(RuntimeError):
     """A cluster that cannot run what it is asked to; the message names the fix."""
 
 
-def train(asked: Sequence[Recipe], scheduler: Any, *, progress: bool = True) -> None:
+def train(asked: Sequence[Recipe], scheduler: Any) -> None:
     """Train recipes, which need no other run first, and come back when all are done.
 
     Args:
         asked: What to run.
         scheduler: Address of a scheduler ("tcp://host:8786"), a cluster, or a `Client`.
-        progress: A bar over the runs.
 
     Raises:
         ClusterError: The workers do not share $SERLIB_HOME, have other source, take several runs at
             a time, or some runs failed (the others are kept).
     """
-    jobs = {experiment.record(r).path.name: (_train, r) for r in asked}
-    run(jobs, scheduler, names={key: r.name for key, (_, r) in jobs.items()}, progress=progress)
+    run({experiment.record(r).path.name: (r.name, experiment.run, r) for r in asked}, scheduler)
     if left := [r.name for r in asked if not experiment.record(r).done]:
         raise ClusterError(f"{len(left)} runs ended without a result, such as {left[0]!r}")
 
 
 def encode(pairs: Sequence[tuple[Recipe, str]], scheduler: Any) -> None:
     """Store the frames of frozen experts: `inputs.store_frames` of each recipe and name."""
-    jobs = {f"{pair[1]}-{i}": (_encode, pair) for i, pair in enumerate(pairs)}
-    run(jobs, scheduler, names={key: key for key in jobs}, progress=False)
+    with quiet():
+        run({f"{p[1]}-{i}": (p[1], store_frames, *p) for i, p in enumerate(pairs)}, scheduler)
 
 
-def run(
-    jobs: dict[str, tuple[Callable, Any]], scheduler: Any, *, names: dict[str, str], progress: bool
-) -> None:
-    """Do jobs, (function, argument) by key, on workers that pass `check`; see `train`."""
+def run(jobs: Mapping[str, tuple], scheduler: Any) -> None:
+    """Do jobs, (name, function, arguments) by key, on workers that pass `check`; see `train`.
+
+    Not by joblib's dask backend: it would send what is parallel inside a run to other workers, has
+    no retries, no unordered results to count, and no names of tasks.
+    """
     from distributed import Client, as_completed
 
     mine = not isinstance(scheduler, Client)
@@ -65,22 +66,20 @@ def run(
         workers = client.scheduler_info(n_workers=-1)["workers"]
         check(client.run(report, place), {a: w["nthreads"] for a, w in workers.items()})
         gpu = any(GPU in worker["resources"] for worker in workers.values())
-        futures = {}
-        for key, (function, argument) in jobs.items():
+        futures, failed = {}, {}
+        for key, (name, *job) in jobs.items():
             future = client.submit(
-                _here, function, argument, place, records.source_digest(),
+                _here, place, records.source_digest(), *job,
                 key=f"serlib-{key}-{marker.name}", retries=RETRIES, pure=False,
                 resources={GPU: 1} if gpu else None,
             )  # fmt: skip
-            futures[future] = names[key]
-        bar = tqdm(total=len(futures), desc="train", unit="run", disable=not progress)
-        failed = {}
-        for future in as_completed(futures, loop=client.loop):
-            if future.status != "finished":
-                failed[futures[future]] = future.exception() or future.status
-            bar.set_postfix_str(f"{len(client.ncores())} workers, {len(failed)} failed")
-            bar.update()
-        bar.close()
+            futures[future] = name
+        with tqdm(total=len(futures), desc="train", unit="run", disable=not bars()) as bar:
+            for future in as_completed(futures, loop=client.loop):
+                if future.status != "finished":
+                    failed[futures[future]] = future.exception() or future.status
+                bar.set_postfix_str(f"{len(client.ncores())} workers, {len(failed)} failed")
+                bar.update()
     finally:
         marker.unlink(missing_ok=True)
         if mine:
@@ -97,14 +96,14 @@ def report(place: str) -> dict[str, Any]:
     return {"home": str(home), "sees": (home / place).exists(), "source": records.source_digest()}
 
 
-def check(reports: dict[str, dict], threads: dict[str, int]) -> None:
+def check(reports: dict[str, dict], threads: dict[str, int], source: str | None = None) -> None:
     """Refuse workers that would lose results or disturb each other.
 
     Args:
         reports: `report` by address of the worker.
         threads: How many tasks each takes at a time.
+        source: `records.source_digest` of who asks; None: this process.
     """
-    source = records.source_digest()
     for address, said in reports.items():
         if not said["sees"]:
             raise ClusterError(
@@ -112,7 +111,7 @@ def check(reports: dict[str, dict], threads: dict[str, int]) -> None:
                 f"{said['home']}, here it is {records.home()}. Set it, on all of them, to one "
                 "folder of a file system that they share."
             )
-        if said["source"] != source:
+        if said["source"] != (source or records.source_digest()):
             raise ClusterError(f"worker {address} has another serlib than this process")
         if threads.get(address, 1) != 1:
             raise ClusterError(
@@ -121,21 +120,11 @@ def check(reports: dict[str, dict], threads: dict[str, int]) -> None:
             )
 
 
-def _here(function: Callable, argument: Any, place: str, source: str) -> None:
-    """On a worker, which may have joined after the others were checked."""
+def _here(place: str, source: str, function: Callable, *arguments) -> None:
+    """Do a job on a worker, which may have joined after the others were checked."""
     from distributed import get_worker
 
     worker = get_worker()
-    said = report(place)
-    if source != said["source"]:
-        raise ClusterError(f"worker {worker.address} has another serlib than who asked")
-    check({worker.address: said}, {worker.address: worker.state.nthreads})
-    function(argument)
-
-
-def _train(recipe: Recipe) -> None:
-    experiment.run(recipe, progress=False)
-
-
-def _encode(pair: tuple[Recipe, str]) -> None:
-    store_frames(*pair)
+    check({worker.address: report(place)}, {worker.address: worker.state.nthreads}, source)
+    with quiet():
+        function(*arguments)

@@ -16,6 +16,7 @@ from serlib import records
 from serlib.corpora.demo import corpus as demo_corpus
 from serlib.data import manifest, splits, tables
 from serlib.data.stores import WaveStore
+from serlib.experiments.screen import bars
 from serlib.recipes.recipe import Recipe, RecipeError
 
 SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
@@ -36,15 +37,14 @@ class Data:
 
 def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
     """The manifest of a recipe's corpus and the folder its paths start from."""
-    path, root = _place(recipe.corpus, recipe.data_root)
-    df, name = _manifest(path, path.stat().st_mtime_ns)
+    path, root = _place(recipe)
+    df, name = _manifest(path)
     return df.copy(), demo_corpus.make(df, digest=name) if root is None else root
 
 
 def digest(recipe: Recipe) -> str:
     """The digest of a recipe's manifest, whose content decides a result."""
-    path, _ = _place(recipe.corpus, recipe.data_root)
-    return _manifest(path, path.stat().st_mtime_ns)[1]
+    return _manifest(_place(recipe)[0])[1]
 
 
 def taught(recipe: Recipe) -> Recipe:
@@ -58,10 +58,10 @@ def taught(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: If there is no manifest, or fewer than two classes are left.
     """
-    path, root = _place(recipe.corpus, recipe.data_root)
+    path, root = _place(recipe)
     if root is None:  # the demo corpus teaches all
         return recipe
-    classes = _taught(path, path.stat().st_mtime_ns, recipe.classes, recipe.merge)
+    classes = _taught(path, digest(recipe), recipe.classes, recipe.merge)
     recognizer = None if recipe.recognizer is None else taught(recipe.recognizer)
     if (classes, recognizer) == (recipe.classes, recipe.recognizer):
         return recipe
@@ -69,8 +69,8 @@ def taught(recipe: Recipe) -> Recipe:
 
 
 @functools.lru_cache(maxsize=32)
-def _taught(path: Path, stamp: int, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
-    df, _ = _manifest(path, stamp)
+def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
+    df, _ = _manifest(path)
     if splits.usual(df) in ("official", "dev_as_test"):
         df = df[df["split"] == "train"]
     found = set(manifest.label_ids(df, classes, dict(merge)))
@@ -87,8 +87,9 @@ def _taught(path: Path, stamp: int, classes: tuple[str, ...], merge: tuple) -> t
     return kept
 
 
-def _place(corpus: str, data_root: str) -> tuple[Path, Path | None]:
-    """Where a corpus's manifest is, and its root (None: the demo corpus's, in the cache)."""
+def _place(recipe: Recipe) -> tuple[Path, Path | None]:
+    """Where a recipe's manifest is, and its root (None: the demo corpus's, in the cache)."""
+    corpus, data_root = recipe.corpus, recipe.data_root
     if corpus == "demo":
         return demo_corpus.MANIFEST, None
     if not data_root:
@@ -102,9 +103,13 @@ def _place(corpus: str, data_root: str) -> tuple[Path, Path | None]:
     return path, Path(data_root)
 
 
-@functools.lru_cache(maxsize=2)
-def _manifest(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
+def _manifest(path: Path) -> tuple[pd.DataFrame, str]:
     """A manifest and its digest, read again when the file changes."""
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
     df = tables.read(path)
     return df, tables.digest(df)
 
@@ -131,22 +136,20 @@ def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
-def load(recipe: Recipe, *, progress: bool = True) -> Data:
+def load(recipe: Recipe) -> Data:
     """Read, divide and decode the data of a recipe."""
     recipe = taught(recipe)
     df, root = locate(recipe)
     table = assign(recipe, df)
-    store = _store(recipe, table, root, progress)
-    counts = np.bincount(
-        table.loc[table["role"] == "train", "label"], minlength=len(recipe.classes)
-    )
-    return Data(table, store, counts)
+    learned = table.loc[table["role"] == "train", "label"]
+    counts = np.bincount(learned, minlength=len(recipe.classes))
+    return Data(table, _store(recipe, table, root), counts)
 
 
 _STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs
 
 
-def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> WaveStore:
+def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
     key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
     if key not in _STORES:
         _STORES.clear()
@@ -154,5 +157,5 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path, progress: bool) -> W
             long = table["length"] > recipe.max_seconds
             end = table["start"].fillna(0.0) + recipe.max_seconds
             table = table.assign(end=table["end"].mask(long, end))
-        _STORES[key] = WaveStore.from_manifest(table, root, progress=progress)
+        _STORES[key] = WaveStore.from_manifest(table, root, progress=bars())
     return _STORES[key]

@@ -20,8 +20,8 @@ from serlib import records
 from serlib.data import batching
 from serlib.experiments import dataset, floors
 from serlib.experiments.dataset import Data, load
-from serlib.experiments.dataset import digest as data_digest
-from serlib.experiments.inputs import default_device, encoder_inputs, stream_inputs, transcripts
+from serlib.experiments.inputs import default_device, inputs, transcripts
+from serlib.experiments.screen import lines, quiet
 from serlib.models import fusion
 from serlib.models.encoders.load import load_encoder
 from serlib.models.recognizer import SER, ModelConfig
@@ -44,16 +44,8 @@ def record(recipe: Recipe) -> records.Run:
 def identity(recipe: Recipe) -> tuple[str, dict]:
     """The name of a recipe's run folder, and its config; nothing is written."""
     recipe = dataset.taught(recipe)
-    config = {"recipe": _nameless(recipe), "manifest": data_digest(recipe)}
+    config = {"recipe": asdict(recipe.nameless()), "manifest": dataset.digest(recipe)}
     return f"{recipe.system}-{records.digest([config, _sources(recipe)])}", config
-
-
-def _nameless(recipe: Recipe | None) -> dict | None:
-    """A recipe, and those it builds on, without the names, which decide nothing."""
-    if recipe is None:
-        return None
-    before = {"start": _nameless(recipe.start), "recognizer": _nameless(recipe.recognizer)}
-    return asdict(recipe) | {"name": None} | before
 
 
 def needs(recipe: Recipe) -> list[Recipe]:
@@ -79,41 +71,31 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     `accelerate launch` started do it together.
     """
     recipe = dataset.taught(recipe)
-    if processes.count() > 1:
-        return _run_together(recipe, progress)
-    found = record(recipe)
-    if found.done:
+    with quiet(not progress or not processes.main()):
+        with processes.one_first():
+            found = record(recipe)
+        if processes.say(found.done):  # the first process writes, and its word on that counts
+            return found
+        for before in needs(recipe):
+            run(before)
+        with found.lock() if processes.main() else nullcontext():
+            if not processes.say(found.done):
+                _work(recipe, found)
+            processes.gather("done")
         return found
-    with found.lock():
-        if not found.done:
-            _work(recipe, found, progress)
-    return found
 
 
-def _run_together(recipe: Recipe, progress: bool) -> records.Run:
-    """As `run`, by several processes: the first writes, and its word on what is done counts."""
-    for before in needs(recipe):
-        run(before, progress=progress)
-    with processes.one_first():
-        found = record(recipe)
-    with found.lock() if processes.main() else nullcontext():
-        if not processes.say(found.done):
-            _work(recipe, found, progress and processes.main())
-        processes.gather("done")
-    return found
-
-
-def _work(recipe: Recipe, found: records.Run, progress: bool) -> None:
+def _work(recipe: Recipe, found: records.Run) -> None:
     """Do what a recipe asks; one of several processes writes."""
     if not (trains := recipe.system in TRAINED) and not processes.main():
         return
     with processes.one_first() if trains else nullcontext():
-        data = load(recipe, progress=progress)
+        data = load(recipe)
     if not trains:
-        predictions, facts = floors.fit(recipe, data, progress)
+        predictions, facts = floors.fit(recipe, data)
     else:
         system = _fine_tune if recipe.transcript == "manifest" else _reread
-        predictions, facts = system(recipe, data, found, progress)
+        predictions, facts = system(recipe, data, found)
     if not processes.main():
         return
     speaker = data.table.set_index("key")["speaker"]
@@ -160,33 +142,24 @@ def _weights(name: str, random_init: bool) -> str:
     return load_encoder(name, random_init=random_init).digest()
 
 
-def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
     """Train a model on train, keep its best epoch on dev, and predict dev and test."""
     wanted = recipe.model.tasks
     targets, speakers = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
-    model, about, clips, quantum = _build(recipe, data, targets, len(speakers), progress)
+    model, about, given = _build(recipe, data, targets, len(speakers))
     about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
     if processes.main():
         records.write_json(record.path / "model.json", about)
-    _start(model, recipe, progress)
-    plan = {role: _plan(recipe, data, role) for role in ("train", "dev", "test")}
-
-    def batches(role: str, chosen: list[list[int]]) -> batching.Batches:
-        rows = data.rows(role)
-        return clips.batches([rows[batch] for batch in chosen], quantum)
+    _start(model, recipe)
+    plan = {role: _plan(recipe, data, role) for role in ("train", "dev")}
 
     def share(epoch: int) -> batching.Batches:
-        return batches("train", plan["train"].epoch(epoch, **processes.place()))
-
-    def predict(model, role: str) -> pd.DataFrame:
-        mine = batches(role, processes.share(plan[role].epoch(0)))
-        table = evaluation.predict(model, mine, precision=recipe.train.precision)
-        return evaluation.together(table, data.table["key"].iloc[data.rows(role)])
+        return _batches(data, given, "train", plan["train"].epoch(epoch, **processes.place()))
 
     judged: list[pd.DataFrame] = []  # dev after each epoch since a process began or went on
 
     def judge(model) -> dict[str, float]:
-        judged.append(table := predict(model, "dev"))
+        judged.append(table := _predict(model, recipe, data, given, "dev"))
         scores = evaluation.score(table, len(recipe.classes))
         if "hypothesis" in table and processes.main():
             heard = table[["reference", "hypothesis"]].head(TRANSCRIBED)
@@ -197,40 +170,62 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run, progress: bool):
             scores |= {f"layer_{i}": w for i, w in enumerate(model.layer_sum.weights.tolist())}
         if recipe.diagnose:
             dev, terms = plan["dev"].epoch(0), task_losses(recipe.loss, wanted, data.counts)
-            some = batches("dev", dev[:: max(1, len(dev) // DIAGNOSED)])
+            some = _batches(data, given, "dev", dev[:: max(1, len(dev) // DIAGNOSED)])
             scores |= gradient_cosine(model, terms, some)
         return scores
 
-    history = loop.fit(
-        model, total_loss(recipe.loss, wanted, data.counts), share, judge,
-        replace(recipe.train, seed=recipe.seed), record, progress,
-    )  # fmt: skip
+    loss, config = total_loss(recipe.loss, wanted, data.counts), recipe.train
+    config = replace(config, seed=recipe.seed)
+    history = loop.fit(model, loss, share, judge, config, record, lines())
     facts = _transcripts(data, targets) | {"throughput": speed.summary(history)}
-    dev = selection.of_selected(judged, history.to_dict("records"), recipe.train.select)
-    dev = predict(model, "dev") if dev is None else dev
-    return {"dev": dev, "test": predict(model, "test")}, facts
+    dev = selection.of_selected(judged, history.to_dict("records"), config.select)
+    dev = _predict(model, recipe, data, given, "dev") if dev is None else dev
+    return {"dev": dev, "test": _predict(model, recipe, data, given, "test")}, facts
 
 
-def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int, progress: bool):
-    """The model before training, what to restore it from, its clips and their quantum."""
+def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int):
+    """The model before training, what to restore it from, and its `inputs`."""
     about = {"model": asdict(recipe.model)}
     if recipe.system == "fine-tune":
         model = SER(recipe.model, n_speakers=n_speakers, seed=recipe.seed)
-        return model, about, *encoder_inputs(recipe, data, model.encoder, targets, progress)
+        return model, about, inputs(recipe, data, model.encoder, targets)
     experts = fusion.load(recipe.model, seed=recipe.seed)
-    widths = {name: encoder.width for name, encoder in experts.items()}
+    about["widths"] = {name: encoder.width for name, encoder in experts.items()}
     tuned = {name: experts[name] for name in recipe.model.tuned}
-    model = fusion.Fusion(recipe.model, widths, seed=recipe.seed, tuned=tuned)
-    texts = transcripts(recipe, data)
-    clips, quantum = stream_inputs(experts, data, texts, targets=targets, progress=progress)
-    return model, about | {"widths": widths}, clips, quantum
+    model = fusion.Fusion(recipe.model, about["widths"], seed=recipe.seed, tuned=tuned)
+    return model, about, inputs(recipe, data, experts, targets)
 
 
-def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
+def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:
+    return batching.DurationBatchSampler(
+        data.store.durations[data.rows(role)],
+        budget_seconds=recipe.train.budget_seconds,
+        seed=recipe.seed,
+        max_clips=recipe.max_clips if role == "train" else None,
+        shuffle=role == "train",
+    )
+
+
+def _batches(data: Data, given: tuple, role: str, chosen: list[list[int]]) -> batching.Batches:
+    """Batches of `inputs`, each a list of places among the utterances of a role."""
+    (clips, quantum), rows = given, data.rows(role)
+    return clips.batches([rows[batch] for batch in chosen], quantum)
+
+
+def _predict(
+    model: torch.nn.Module, recipe: Recipe, data: Data, given: tuple, role: str, device=None
+) -> pd.DataFrame:
+    """The predictions of all utterances of a role, by all processes together."""
+    mine = _batches(data, given, role, processes.share(_plan(recipe, data, role).epoch(0)))
+    table = evaluation.predict(model, mine, device, precision=recipe.train.precision)
+    return evaluation.together(table, data.table["key"].iloc[data.rows(role)])
+
+
+def _start(model: torch.nn.Module, recipe: Recipe) -> None:
     """Give a model the weights that its recipe starts from, all of them."""
     if recipe.start is None:
         return
-    path = run(recipe.start, progress=progress).path / "model.safetensors"
+    path = run(recipe.start).path / "model.safetensors"
     weights, own = safetensors.torch.load_file(path), model.state_dict()
     # An expert that was frozen before is in the same state as when it was loaded.
     weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}
@@ -244,11 +239,11 @@ def _start(model: torch.nn.Module, recipe: Recipe, progress: bool) -> None:
     model.load_state_dict(weights)
 
 
-def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
+def _reread(recipe: Recipe, data: Data, record: records.Run):
     """Predict dev and test with a trained fusion, whose experts of text read something else."""
-    base, heard = run(_taught(recipe), progress=progress), {}
+    base, heard = run(_taught(recipe)), {}
     if recipe.recognizer is not None:
-        source = run(recipe.recognizer, progress=progress)
+        source = run(recipe.recognizer)
         for role in ("dev", "test"):
             heard |= source.predictions(role)["hypothesis"].to_dict()
     model, experts = restore(base), fusion.load(recipe.model, seed=recipe.seed)
@@ -256,29 +251,11 @@ def _reread(recipe: Recipe, data: Data, record: records.Run, progress: bool):
         raise RecipeError(f"transcript={recipe.transcript!r}: none of the experts reads text")
     experts |= {name: model.encoders[fusion.key(name)] for name in recipe.model.tuned}
     targets, _ = task_targets(data.table, recipe.model.tasks, recipe.speaker_labels, recipe.seed)
-    clips, quantum = stream_inputs(
-        experts, data, transcripts(recipe, data, heard),
-        targets=targets, roles=("dev", "test"), progress=progress,
-    )  # fmt: skip
-    found = {}
-    for role in ("dev", "test"):
-        rows = data.rows(role)
-        plan = [rows[batch] for batch in processes.share(_plan(recipe, data, role).epoch(0))]
-        batches, device = clips.batches(plan, quantum), default_device()
-        precision = recipe.train.precision
-        table = evaluation.predict(model, batches, device, precision=precision)
-        found[role] = evaluation.together(table, data.table["key"].iloc[rows])
+    texts, roles = transcripts(recipe, data, heard), ("dev", "test")
+    given = inputs(recipe, data, experts, targets, texts=texts, roles=roles)
+    device = default_device()
+    found = {role: _predict(model, recipe, data, given, role, device) for role in roles}
     return found, {"model": base.path.name}
-
-
-def _plan(recipe: Recipe, data: Data, role: str) -> batching.DurationBatchSampler:
-    return batching.DurationBatchSampler(
-        data.store.durations[data.rows(role)],
-        budget_seconds=recipe.train.budget_seconds,
-        seed=recipe.seed,
-        max_clips=recipe.max_clips if role == "train" else None,
-        shuffle=role == "train",
-    )
 
 
 def _transcripts(data: Data, targets: dict[str, np.ndarray]) -> dict[str, float]:

@@ -20,62 +20,58 @@ from tqdm.auto import tqdm
 from serlib import records
 from serlib.data import acoustics, features
 from serlib.experiments.dataset import Data
+from serlib.experiments.screen import bars
 from serlib.metrics import measures
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes.recipe import GUESSERS, Recipe
 
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
 
-def fit(
-    recipe: Recipe, data: Data, progress: bool = True
-) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
-    """Fit one of `serlib.experiments.floors`; scores are stored like a model's probabilities.
+
+def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, float]]:
+    """Fit one of these floors; scores are stored like a model's probabilities.
 
     Returns:
         A table like `evaluation.predict`'s of dev and of test, and what was chosen on dev.
     """
     label, c = data.table["label"].to_numpy(), len(recipe.classes)
-    part = {role: data.rows(role) for role in ("train", "dev", "test")}
-    judged, facts = np.r_[part["dev"], part["test"]], {}
+    train, dev, test = (data.rows(role) for role in ("train", "dev", "test"))
+    judged, facts = np.r_[dev, test], {}
     if recipe.system in GUESSERS:
-        scores = guess(recipe.system, label[part["train"]], len(judged), c, seed=recipe.seed)
+        scores = guess(recipe.system, label[train], len(judged), c, seed=recipe.seed)
     else:
-        svm = recipe.system == "svm"
-        x = functionals(data, progress) if svm else embeddings(recipe, data, progress)
-        fit = svm if svm else linear_probe
-        train, dev = ((x[part[role]], label[part[role]]) for role in ("train", "dev"))
-        scores, facts["penalty"] = fit(train, dev, x[judged], c, select=recipe.train.select)
+        heard = recipe.system == "svm"
+        x, classify = (
+            (functionals(data), svm) if heard else (embeddings(recipe, data), linear_probe)
+        )
+        known = ((x[rows], label[rows]) for rows in (train, dev))
+        scores, facts["penalty"] = classify(*known, x[judged], c, select=recipe.train.select)
     table = pd.DataFrame(scores, columns=[f"p_{i}" for i in range(c)])
     table.insert(0, "prediction", scores.argmax(1))
     table.insert(0, "truth", label[judged])
     table.index = pd.Index(data.table["key"].iloc[judged], name="key")
-    n = len(part["dev"])
-    return {"dev": table.iloc[:n].copy(), "test": table.iloc[n:].copy()}, facts
+    return {"dev": table.iloc[: len(dev)].copy(), "test": table.iloc[len(dev) :].copy()}, facts
 
 
-def functionals(data: Data, progress: bool = True) -> np.ndarray:
+def functionals(data: Data) -> np.ndarray:
     """`acoustics.functionals` of every clip, (U, F); computed once per corpus."""
     name = records.digest([data.store.digest(), records.source_digest(["data"])])
     path = records.home() / "features" / f"functionals-{name}.npy"
     if not path.exists():
-        waves = range(len(data.store))
-        waves = tqdm(waves, desc="functionals", unit="clip", disable=not progress)
+        waves = tqdm(range(len(data.store)), desc="functionals", unit="clip", disable=not bars())
         buffer = io.BytesIO()
         np.save(buffer, np.stack([acoustics.functionals(data.store[i]) for i in waves]))
-        path.parent.mkdir(parents=True, exist_ok=True)
         records.atomic_write(path, buffer.getvalue())
     return np.load(path)
 
 
-def embeddings(recipe: Recipe, data: Data, progress: bool = True) -> np.ndarray:
+def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
     """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
     m = recipe.model
     drawn = {"random_init": m.random_init, "seed": recipe.seed}
     encoder = load_encoder(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
-    means = features.cache(encoder, data.store, kind="output_mean", progress=progress)
+    means = features.cache(encoder, data.store, kind="output_mean", progress=bars())
     return np.stack([np.asarray(means[i])[0] for i in range(len(means))])
-
-
-PENALTIES = (0.01, 0.1, 1.0, 10.0)
 
 
 def guess(kind: str, train_labels: NDArray, n: int, n_classes: int, *, seed: int) -> NDArray:
@@ -109,15 +105,15 @@ def guess(kind: str, train_labels: NDArray, n: int, n_classes: int, *, seed: int
 
 
 def _chosen_on_dev(build, train: tuple, dev: tuple, n_classes: int, select: str):
-    """Fit one classifier per penalty, return the one with the best dev score and its penalty."""
-    best = None
-    for penalty in PENALTIES:
-        classifier = build(penalty).fit(*train)
-        cm = measures.confusion(dev[1], classifier.predict(dev[0]), n_classes)
-        value = float(getattr(measures, select)(cm))
-        if best is None or value > best[0]:
-            best = value, penalty, classifier
-    return best[1], best[2]
+    """Fit one classifier per penalty; the penalty with the best dev score, and its classifier."""
+    fitted = {penalty: build(penalty).fit(*train) for penalty in PENALTIES}
+
+    def score(penalty: float) -> float:
+        said = fitted[penalty].predict(dev[0])
+        return float(getattr(measures, select)(measures.confusion(dev[1], said, n_classes)))
+
+    best = max(fitted, key=score)  # the first of equals
+    return best, fitted[best]
 
 
 def _spread(scores: NDArray, classes: NDArray, n_classes: int) -> NDArray:
@@ -155,30 +151,18 @@ def svm(train: tuple, dev: tuple, judged: NDArray, n_classes: int, *, select: st
     return _spread(scores / scores.sum(1, keepdims=True), machine.classes_, n_classes), penalty
 
 
-def linear_probe(
-    train: tuple, dev: tuple, judged: NDArray, n_classes: int, *, select: str = "ua",
-    balanced: bool = True,
-):  # fmt: skip
-    """Multinomial logistic regression on standardized embeddings; penalty chosen on dev.
+def linear_probe(train: tuple, dev: tuple, judged: NDArray, n_classes: int, *, select: str = "ua"):
+    """Multinomial logistic regression on standardized embeddings (U, D); penalty chosen on dev.
 
     What a frozen encoder knows about the labels in a form that a linear layer can read (Alain and
-    Bengio, 2016).
-
-    Args:
-        train: Embeddings (U, D) and labels (U,).
-        dev: Likewise; for choosing the penalty.
-        judged: (V, D) embeddings of the utterances to judge.
-        n_classes: Number of classes.
-        select: Metric that decides on dev.
-        balanced: Whether classes weigh alike in the loss.
+    Bengio, 2016). Arguments as those of `svm`; classes weigh alike, too.
 
     Returns:
         Probabilities (V, C) and the chosen inverse penalty.
     """
-    weight = "balanced" if balanced else None
     penalty, probe = _chosen_on_dev(
         lambda c: make_pipeline(
-            StandardScaler(), LogisticRegression(C=c / 10, max_iter=500, class_weight=weight)
+            StandardScaler(), LogisticRegression(C=c / 10, max_iter=500, class_weight="balanced")
         ),
         train, dev, n_classes, select,
     )  # fmt: skip

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,10 @@ import torch
 from serlib import records
 from serlib.data import audio, manifest, text
 from serlib.data.batching import Batch, Item, collate
-from serlib.data.stores import WaveStore
-from serlib.experiments import dataset, experiment
+from serlib.experiments import experiment
 from serlib.experiments.inputs import of_one
 from serlib.models import fusion
 from serlib.models.recognizer import SER
-from serlib.recipes.recipe import Recipe
 from serlib.tasks.answers import task_answers
 from serlib.tasks.targets import GENDERS
 from serlib.training.precision import evaluating, to_float32
@@ -94,7 +93,8 @@ class Recognizer:
             wave: (N,) float32 mono at 16 kHz, cut as in training.
             said: Its transcript, for a fusion with an expert of text; None where it is missing.
         """
-        wave = _cut(wave, self.max_seconds)
+        if self.max_seconds is not None:
+            wave = wave[: round(self.max_seconds * audio.SAMPLE_RATE)]
         if self.experts:
             given = of_one(self.experts, wave, said)
             batch = collate([Item(given, "0", 0, len(wave) / audio.SAMPLE_RATE)])
@@ -108,24 +108,19 @@ class Recognizer:
             probabilities = dict(ranked)  # of equals the first class, as `evaluation.predict`
             emotion = next(iter(probabilities))
         found = {name: column[0] for name, column in task_answers(outputs, batch).items()}
-        gender, speaker = found.get("gender"), found.get("speaker_id")
         return Answer(
             emotion,
             probabilities,
-            gender=None if gender is None else GENDERS[gender],
-            speaker=None if speaker is None else self.about["speakers"][speaker],
+            gender=GENDERS[found["gender"]] if "gender" in found else None,
+            speaker=self.about["speakers"][found["speaker_id"]] if "speaker_id" in found else None,
             transcript=found.get("hypothesis"),
             attributes={a: found[a] for a in manifest.ATTRIBUTES if a in found} or None,
         )
 
 
-def _cut(wave: np.ndarray, max_seconds: float | None) -> np.ndarray:
-    return wave if max_seconds is None else wave[: round(max_seconds * audio.SAMPLE_RATE)]
-
-
 def _batch(model: SER, waves: Sequence[np.ndarray]) -> Batch:
     if isinstance(model, fusion.Fusion):
-        raise InferenceError("a fusion takes streams; use Recognizer, or streams.inputs")
+        raise InferenceError("a fusion takes streams; use Recognizer, or inputs.inputs")
     items = [
         Item(model.encoder.prepare(wave), str(i), i, len(wave) / audio.SAMPLE_RATE)
         for i, wave in enumerate(waves)
@@ -138,10 +133,6 @@ def _outputs(model: SER, batch: Batch) -> dict[str, torch.Tensor]:
     with evaluating(model):
         outputs = model(batch.to(next(model.parameters()).device))
     return {name: x.cpu() for name, x in to_float32(outputs).items()}
-
-
-def _forward(model: SER, waves: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-    return _outputs(model, _batch(model, waves))
 
 
 def respond(
@@ -165,7 +156,7 @@ def respond(
 def collect(
     model: SER, batches: Iterable[Batch], names: Sequence[str]
 ) -> dict[str, list[np.ndarray]]:
-    """As `respond`, of batches, such as those of stored features (`inputs.encoder_inputs`)."""
+    """As `respond`, of batches, such as those of stored features (`inputs.inputs`)."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for batch in batches:
         out = _outputs(model, batch)
@@ -179,22 +170,6 @@ def collect(
                 each = [each] * len(out["embedding"])
             found[name] += list(each)
     return found
-
-
-def outputs(
-    recipe: Recipe, table: pd.DataFrame, names: Sequence[str]
-) -> dict[str, list[np.ndarray]]:
-    """`respond` of a recipe's model for rows of its corpus, labeled or not; trained if need be.
-
-    Args:
-        recipe: Of a fine-tuning.
-        table: Rows of the manifest that `dataset.locate` gives.
-        names: See `respond`.
-    """
-    _, root = dataset.locate(recipe)
-    store = WaveStore.from_manifest(table, root, progress=False)
-    waves = [_cut(wave, recipe.max_seconds) for wave in store]
-    return respond(experiment.trained(recipe), waves, names)
 
 
 def align(model: SER, wave: np.ndarray, transcript: str) -> pd.DataFrame:
@@ -218,7 +193,7 @@ def align(model: SER, wave: np.ndarray, transcript: str) -> pd.DataFrame:
     from torchaudio.functional import forced_align, merge_tokens
 
     numbers = text.encode(transcript)
-    out = _forward(model, [wave])
+    out = _outputs(model, _batch(model, [wave]))
     if "asr" not in out or not numbers:
         raise InferenceError("needs a model with the task 'asr', and a transcript with letters")
     n_frames = int(out["asr_lengths"][0])
@@ -227,15 +202,14 @@ def align(model: SER, wave: np.ndarray, transcript: str) -> pd.DataFrame:
     log_p = out["asr"][:, :n_frames].log_softmax(-1)
     path, scores = forced_align(log_p, torch.tensor([numbers]), blank=text.BLANK)
     spans = merge_tokens(path[0], scores[0].exp(), blank=text.BLANK)
-    seconds, rows, word = model.encoder.stride / audio.SAMPLE_RATE, [], []
-    for span in [*spans, None]:
-        if span is None or span.token == text.SPACE:
-            letters = "".join(text.ALPHABET[s.token] for s in word)
-            rows.append(
-                dict(word=letters, start=word[0].start * seconds, end=word[-1].end * seconds,
-                     score=float(np.mean([s.score for s in word])))
-            )  # fmt: skip
-            word = []
-        else:
-            word.append(span)
-    return pd.DataFrame(rows)
+    seconds = model.encoder.stride / audio.SAMPLE_RATE
+    parts = itertools.groupby(spans, lambda span: span.token == text.SPACE)
+    words = [list(letters) for space, letters in parts if not space]
+    return pd.DataFrame(
+        {
+            "word": ["".join(text.ALPHABET[letter.token] for letter in word) for word in words],
+            "start": [word[0].start * seconds for word in words],
+            "end": [word[-1].end * seconds for word in words],
+            "score": [float(np.mean([letter.score for letter in word])) for word in words],
+        }
+    )

@@ -7,27 +7,129 @@ transcripts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from serlib.data import audio, batching, features
 from serlib.data.stores import TextStore
 from serlib.data.text import sentence
 from serlib.experiments.dataset import Data, load
+from serlib.experiments.screen import bars, quiet
 from serlib.models import fusion
-from serlib.models.encoders import wav2vec2
 from serlib.recipes.recipe import Recipe, RecipeError
 
+STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
 SPEECH_QUANTUM = audio.SAMPLE_RATE // 4  # padded lengths of waves are multiples of this
 QUANTUM = 4  # and those of frames and token ids of this
+ROLES = ("train", "dev", "test")
+# A store of one encoder's inputs, what prepares each of them, and the quantum of their lengths.
+Stored = tuple[Sequence, Callable | None, int]
 
 
 def default_device() -> str:
     """Where experts run, and finished fusions: on a GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def inputs(
+    recipe: Recipe,
+    data: Data,
+    encoders: nn.Module | Mapping[str, nn.Module],
+    targets: Mapping[str, np.ndarray] | None = None,
+    *,
+    texts: Sequence[str] | None = None,
+    roles: Sequence[str] = ROLES,
+) -> tuple[batching.Clips, int | dict[str, int]]:
+    """Clips to batch, and the quantum that their lengths are padded to.
+
+    What is frozen is computed once and stored, see `_of_encoder` and `_of_expert`.
+
+    Args:
+        recipe: What they are for.
+        data: The utterances.
+        encoders: The encoder of a fine-tuning; or the experts of a fusion by name, in order, from
+            `fusion.load`: then each clip has a stream, and a quantum, for each of them.
+        targets: See `task_targets`.
+        texts: What experts of text read, one per row of the table; None: see `transcripts`.
+        roles: Whose clips will be asked for; other texts are not encoded.
+    """
+    if isinstance(encoders, nn.Module):
+        x, prepare, quantum = _of_encoder(recipe, data, encoders)
+    else:
+        texts = transcripts(recipe, data) if texts is None else texts
+        asked = np.isin(data.table["role"].to_numpy(), roles)
+        said = [text if a else None for text, a in zip(texts, asked, strict=True)]
+        streams = {name: _of_expert(expert, data, said) for name, expert in encoders.items()}
+        x, prepare, quantum = ({name: s[i] for name, s in streams.items()} for i in range(3))
+    clips = batching.Clips(
+        x, data.table["key"].tolist(), data.store.durations,
+        emotion=data.table["label"].to_numpy(), extra=targets, prepare=prepare,
+    )  # fmt: skip
+    return clips, quantum
+
+
+def _of_encoder(recipe: Recipe, data: Data, encoder: nn.Module) -> Stored:
+    """Of one encoder the CNN's frames, the states of its lowest layers, or all: what is frozen.
+
+    If they fit they are stored, each clip alone. Otherwise the encoder gets waves. So does Whisper
+    unless it is frozen as a whole: what its convolutions make of 30 s is large, and cheap to make.
+    """
+    if encoder.modality != "speech":
+        raise ValueError(f"{recipe.model.encoder} reads texts: use it in system='fusion'.")
+    frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
+    lower = encoder.freeze_layers
+    states = (lower or encoder.n_layers) + 1
+    kind, numbers, dtype = {
+        "none": ("waves", np.inf, "float32"),
+        "cnn": ("cnn", getattr(encoder, "cnn_width", np.inf), "float32"),
+        "lower": ("lower", states * encoder.width, "float16"),
+        "all": ("layers", states * encoder.width, "float16"),
+    }["lower" if lower else recipe.model.freeze]
+    several = kind in ("lower", "layers")
+    seen = several and not recipe.model.masked_encoder  # the padding must be
+    if seen or frames * numbers * np.dtype(dtype).itemsize > STORE_GB * 1e9:
+        return data.store, encoder.prepare, SPEECH_QUANTUM
+    x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=bars())
+    return x, functools.partial(_states, n=states) if several else None, QUANTUM
+
+
+def _states(row: Tensor, n: int) -> Tensor:
+    """K states that lie side by side, (T, K D), one after the other, (T, K, D)."""
+    return row.view(len(row), n, -1)
+
+
+def _of_expert(expert: nn.Module, data: Data, texts: Sequence[str | None]) -> Stored:
+    """Of a frozen expert its output, stored; of one that is tuned what it takes.
+
+    Each text (None: not asked for) is encoded once; with no transcripts they are all alike.
+    """
+    speech = expert.modality == "speech"
+    different = sorted({text for text in texts if text is not None})
+    source = data.store if speech else TextStore(different)
+    prepare, quantum = expert.prepare, SPEECH_QUANTUM if speech else QUANTUM
+    if expert.freeze == "all":
+        prepare, quantum = None, QUANTUM
+        expert.to(default_device())
+        try:
+            about = {"kind": "frames", "dtype": "float16", "progress": bars()}
+            source = features.cache(expert, source, **about)
+        finally:
+            expert.to("cpu")  # the GPU's memory is for what is trained
+    if not speech:
+        place = {text: i for i, text in enumerate(different)}
+        source = Picked(source, [place.get(text, -1) for text in texts])
+    return source, prepare, quantum
+
+
+def store_frames(recipe: Recipe, name: str) -> None:
+    """Store one frozen expert's frames; `sweep.encode` does several, a training what it lacks."""
+    expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
+    with quiet():
+        inputs(recipe, load(recipe), expert)
 
 
 class Picked(Sequence):
@@ -78,19 +180,10 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
     return [sentence(heard[key]) if j else t for key, j, t in rows]
 
 
-def _frames(encoder: nn.Module, source: Sequence, progress: bool) -> features.FeatureStore:
-    """A frozen expert's output for every clip, computed on a GPU if there is one."""
-    encoder.to(default_device())
-    try:
-        return features.cache(encoder, source, kind="frames", dtype="float16", progress=progress)
-    finally:
-        encoder.to("cpu")  # the GPU's memory is for what is trained
-
-
 @torch.no_grad()
 def of_one(
     experts: Mapping[str, nn.Module], wave: np.ndarray, text: str | None = None
-) -> dict[str, np.ndarray | torch.Tensor]:
+) -> dict[str, np.ndarray | Tensor]:
     """What each expert gives or takes for one utterance, the input of a `batching.Item`.
 
     Args:
@@ -105,99 +198,3 @@ def of_one(
             x = encoder(torch.from_numpy(x)[None], torch.tensor([len(x)])).frames[0]
         found[name] = x
     return found
-
-
-def stream_inputs(
-    experts: Mapping[str, nn.Module],
-    data: Data,
-    texts: Sequence[str],
-    *,
-    targets: Mapping[str, np.ndarray] | None = None,
-    roles: Sequence[str] = ("train", "dev", "test"),
-    progress: bool = True,
-) -> tuple[batching.Clips, dict[str, int]]:
-    """Clips with a stream per expert, and the quantum that each is padded to.
-
-    Args:
-        experts: From `fusion.load`, in order.
-        data: The utterances.
-        texts: See `transcripts`.
-        targets: See `task_targets`.
-        roles: Whose clips will be asked for; other texts are not encoded.
-        progress: Show bars.
-    """
-    asked = np.isin(data.table["role"].to_numpy(), roles)
-    stores, prepare, quantum = {}, {}, {}
-    for name, encoder in experts.items():
-        speech = encoder.modality == "speech"
-        source = data.store if speech else None
-        if not speech:  # each text once: with no transcripts they are all alike
-            different = sorted({text for text, a in zip(texts, asked, strict=True) if a})
-            place = {text: i for i, text in enumerate(different)}
-            places = [place[t] if a else -1 for t, a in zip(texts, asked, strict=True)]
-            source = TextStore(different)
-        if encoder.freeze == "all":
-            source = _frames(encoder, source, progress)
-            quantum[name] = QUANTUM
-        else:
-            prepare[name] = encoder.prepare
-            quantum[name] = SPEECH_QUANTUM if speech else QUANTUM
-        stores[name] = source if speech else Picked(source, places)
-    clips = batching.Clips(
-        stores,
-        data.table["key"].tolist(),
-        data.store.durations,
-        emotion=data.table["label"].to_numpy(),
-        extra=targets,
-        prepare=prepare,
-    )
-    return clips, quantum
-
-
-STORE_GB = 4  # features of a frozen encoder are stored up to this size: 10 hours of CNN output
-
-
-def store_frames(recipe: Recipe, name: str) -> None:
-    """Store one frozen expert's frames; `sweep.encode` does several, a training what it lacks."""
-    data = load(recipe, progress=False)
-    expert = fusion.load(recipe.model, seed=recipe.seed, names=[name])
-    stream_inputs(expert, data, transcripts(recipe, data), progress=False)
-
-
-def encoder_inputs(
-    recipe: Recipe,
-    data: Data,
-    encoder: wav2vec2.Encoder,
-    targets: dict[str, np.ndarray] | None = None,
-    progress: bool = True,
-) -> tuple[batching.Clips, int]:
-    """Clips to batch, and the quantum their lengths are padded to.
-
-    What is frozen gives the same numbers in every epoch: the CNN's frames, the states of the lowest
-    layers, or with a wholly frozen encoder all its hidden states. If they fit they are computed
-    once, each clip alone, and stored. Otherwise the encoder gets waves. So does Whisper unless it
-    is frozen as a whole: what its convolutions make of 30 s is large, and cheap to make.
-    """
-    if encoder.modality != "speech":
-        raise ValueError(f"{recipe.model.encoder} reads texts: use it in system='fusion'.")
-    label, keys = data.table["label"].to_numpy(), data.table["key"].tolist()
-    frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
-    lower = encoder.freeze_layers
-    states = (lower or encoder.n_layers) + 1
-    kind, numbers, dtype = {
-        "none": ("waves", np.inf, "float32"),
-        "cnn": ("cnn", getattr(encoder, "cnn_width", np.inf), "float32"),
-        "lower": ("lower", states * encoder.width, "float16"),
-        "all": ("layers", states * encoder.width, "float16"),
-    }["lower" if lower else recipe.model.freeze]
-    seen = kind in ("lower", "layers") and not recipe.model.masked_encoder  # the padding must be
-    x, prepare, quantum = data.store, encoder.prepare, audio.SAMPLE_RATE // 4
-    if not seen and frames * numbers * np.dtype(dtype).itemsize <= STORE_GB * 1e9:
-        x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=progress)
-        prepare, quantum = None, 4
-        if kind in ("lower", "layers"):
-            prepare = lambda row: row.view(len(row), states, -1)  # noqa: E731 (T, K, D)
-    clips = batching.Clips(
-        x, keys, data.store.durations, emotion=label, extra=targets, prepare=prepare
-    )
-    return clips, quantum

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from serlib import records
 from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import store_frames
+from serlib.experiments.screen import bars, quiet
 from serlib.metrics import intervals, measures
 from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
@@ -35,13 +36,14 @@ class Runs:
         """How many runs."""
         return len(self.runs)
 
+    @property
+    def _pairs(self) -> list[tuple[Recipe, records.Run]]:
+        return list(zip(self.recipes, self.runs, strict=True))
+
     def __add__(self, other: Runs) -> Runs:
         """Both sweeps' runs, each once under its name, so that they can be compared."""
-        pairs = [*zip(self.recipes, self.runs, strict=True)]
-        known = {(r.name, run.path) for r, run in pairs}
-        others = zip(other.recipes, other.runs, strict=True)
-        pairs += [(r, run) for r, run in others if (r.name, run.path) not in known]
-        return Runs(tuple(r for r, _ in pairs), tuple(run for _, run in pairs))
+        known = {(r.name, run.path) for r, run in self._pairs}
+        return _of(self._pairs + [p for p in other._pairs if (p[0].name, p[1].path) not in known])
 
     def named(self, name: str) -> Runs:
         """The runs of one name, usually one per seed.
@@ -49,10 +51,10 @@ class Runs:
         Raises:
             KeyError: If no run has that name.
         """
-        at = [i for i, r in enumerate(self.recipes) if r.name == name]
-        if not at:
+        found = [pair for pair in self._pairs if pair[0].name == name]
+        if not found:
             raise KeyError(f"no run is named {name!r}; there are {', '.join(self.names())}")
-        return Runs(tuple(self.recipes[i] for i in at), tuple(self.runs[i] for i in at))
+        return _of(found)
 
     def together(self, *names: str) -> Runs:
         """The runs of several names, name by name, with only the seeds that all of them have.
@@ -70,9 +72,7 @@ class Runs:
         if not common:
             found = "; ".join(f"{name}: {sorted(s)}" for name, s in seeds.items())
             raise ValueError(f"no seed that all names have: {found or 'no names were given'}")
-        pairs = [p for g in groups for p in zip(g.recipes, g.runs, strict=True)]
-        kept = [(recipe, run) for recipe, run in pairs if recipe.seed in common]
-        return Runs(*(tuple(column) for column in zip(*kept, strict=True)))
+        return _of(p for group in groups for p in group._pairs if p[0].seed in common)
 
     def names(self) -> list[str]:
         """The names, each once, in order."""
@@ -160,6 +160,11 @@ class Runs:
         return [run.history() for run in self.named(name).runs]
 
 
+def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:
+    pairs = list(pairs)
+    return Runs(tuple(r for r, _ in pairs), tuple(run for _, run in pairs))
+
+
 def sweep(
     asked: Iterable[Recipe],
     scheduler: Any = None,
@@ -183,27 +188,36 @@ def sweep(
             at most four.
     """
     asked = tuple(dataset.taught(recipe) for recipe in asked)
-    if before := [first for r in asked for first in experiment.needs(r)]:
-        sweep(before, scheduler, progress=progress, workers=workers)
-    missing = _missing(asked)
-    workers = _workers(workers)
-    if scheduler is not None and missing:
-        _on_cluster(missing, scheduler, progress)
-    elif workers > 1 and len(missing) > 1:
-        if missing[0].corpus == "demo":
-            dataset.locate(missing[0])  # speak the corpus once, before all ask for it
+    with quiet(not progress):
+        if before := [first for r in asked for first in experiment.needs(r)]:
+            sweep(before, scheduler, workers=workers)
+        if missing := _missing(asked):
+            _train(missing, scheduler, _workers(workers))
+        return Runs(asked, tuple(experiment.run(r) for r in asked))
+
+
+def _train(missing: list[Recipe], scheduler: Any, workers: int) -> None:
+    """Train on a cluster, side by side or one after the other; see `sweep`."""
+    several = len(missing) > 1
+    if scheduler is not None or (several and workers > 1):
+        dataset.locate(missing[0])  # speak the demo corpus once, before all ask for it
+    if scheduler is not None:
+        from serlib.experiments import cluster  # needs an extra, `pip install 'serlib[cluster]'`
+
+        if pairs := _frozen(missing):
+            cluster.encode(pairs, scheduler)
+        cluster.train(missing, scheduler)
+    elif several and workers > 1:
         encode(missing, workers=workers)
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
-            done = parallel(joblib.delayed(_train)(r) for r in missing)
-            for _ in tqdm(done, "train", len(missing), unit="run", disable=not progress):
+            done = parallel(joblib.delayed(experiment.run)(r, progress=False) for r in missing)
+            for _ in tqdm(done, "train", len(missing), unit="run", disable=not bars()):
                 pass
     else:
-        several, gpu = progress and len(missing) > 1, torch.cuda.is_available()
-        for recipe in tqdm(missing, "train", unit="run", disable=not several):
+        for recipe in tqdm(missing, "train", unit="run", disable=not (several and bars())):
             with _one_thread(recipe):
-                experiment.run(recipe, progress=progress and (gpu or not several))
-    return Runs(asked, tuple(experiment.run(r, progress=progress) for r in asked))
+                experiment.run(recipe, progress=torch.cuda.is_available() or not several)
 
 
 def encode(asked: Iterable[Recipe], *, workers: int | None = None) -> None:
@@ -215,25 +229,11 @@ def encode(asked: Iterable[Recipe], *, workers: int | None = None) -> None:
         asked: Recipes; those of other systems are passed over.
         workers: As in `sweep`: so many experts at a time.
     """
-    pairs = _frozen(asked)
-    if _workers(workers) == 1 or len(pairs) < 2:
-        for pair in pairs:
-            store_frames(*pair)
-        return
-    dataset.locate(pairs[0][0])
-    with joblib.parallel_config("loky", n_jobs=_workers(workers), inner_max_num_threads=1):
-        joblib.Parallel()(joblib.delayed(store_frames)(*pair) for pair in pairs)
-
-
-def _on_cluster(missing: list[Recipe], scheduler: Any, progress: bool) -> None:
-    """Store what frozen experts say, then train, both by the workers of a scheduler."""
-    from serlib.experiments import cluster  # needs an extra, `pip install 'serlib[cluster]'`
-
-    if missing[0].corpus == "demo":
-        dataset.locate(missing[0])  # speak the corpus once, before all ask for it
-    if pairs := _frozen(missing):
-        cluster.encode(pairs, scheduler)
-    cluster.train(missing, scheduler, progress=progress)
+    if pairs := _frozen(asked):
+        dataset.locate(pairs[0][0])
+        n = min(_workers(workers), len(pairs))
+        with joblib.parallel_config("loky", n_jobs=n, inner_max_num_threads=1):
+            joblib.Parallel()(joblib.delayed(store_frames)(*pair) for pair in pairs)
 
 
 def _frozen(asked: Iterable[Recipe]) -> list[tuple[Recipe, str]]:
@@ -269,7 +269,3 @@ def _one_thread(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _train(recipe: Recipe) -> None:
-    experiment.run(recipe, progress=False)

@@ -1,4 +1,4 @@
-"""One frozen dataclass per experiment, with the papers' recipes as functions.
+"""The papers' recipes as functions, each of a `Recipe`.
 
 Every value says where it comes from: the paper, its released code, or "our choice" where both are
 silent. A profile changes the data, the encoder and the scale, never the method:
@@ -33,28 +33,34 @@ def _data(
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
     corpus = corpus or (papers if profile == "full" else "demo")
-    return dict(
-        profile=profile,
-        corpus=corpus,
-        data_root=data_root,
-        protocol="official" if corpus == "demo" else "usual",  # "usual" on IEMOCAP: one session
-        classes=classes,
-        merge=merge,
-    )
+    protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session
+    return dict(profile=profile, corpus=corpus, data_root=data_root, protocol=protocol,
+                classes=classes, merge=merge)  # fmt: skip
+
+
+def _encoder(profile: str, published: str, shipped: str, freeze: str) -> dict:
+    """What a fine-tuned model listens with, as arguments of `ModelConfig`.
+
+    In full the published encoder; SpecAugment is the library's default, which released code leaves
+    on. Else a demo encoder, frozen so far that what is frozen can be stored.
+    """
+    if profile == "full":
+        return dict(encoder=published, freeze=freeze, spec_augment=0.05)
+    return dict(encoder=shipped, freeze="cnn", spec_augment=0.0, n_layers=DEMO_LAYERS,
+                freeze_layers=DEMO_FROZEN)  # fmt: skip
 
 
 def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
     """The paper's training, or one fit for a demo encoder (our choice, tuned on dev)."""
     if profile == "full":
         return full
-    small = dict(
+    small = TrainConfig(
         epochs=4, lr_encoder=3e-3, lr_head=3e-3, warmup=0.1, schedule="linear", clip=1.0,
         budget_seconds=48.0, weight_decay=0.01, select=full.select,
     )  # fmt: skip
-    small.update(demo)
     if profile == "smoke":
-        small["epochs"] = 1
-    return TrainConfig(**small)
+        demo["epochs"] = 1
+    return replace(small, **demo)
 
 
 def cai2021(
@@ -82,37 +88,24 @@ def cai2021(
         about = _data(profile, corpus, data_root, "iemocap", manifest.CLASSES_4, IEMOCAP_MERGE)
     else:
         about = _data(profile, corpus, data_root, "iemocap", manifest.CLASSES_8)
+    train = TrainConfig(
+        epochs=100, lr_encoder=rate, lr_head=rate, warmup=0.1, accumulate=4, schedule="linear",
+        weight_decay=0.0, clip=1.0, select="wa",
+    )  # fmt: skip
     recipe = Recipe(
         name=f"Cai 2021, α = {alpha:g}",
         **about,
         max_clips=2 if full else None,  # code: 2 clips x 4 steps; paper: 8 in all
         loss=LossConfig(alpha=alpha, ctc="sum" if full else "clips"),
         model=ModelConfig(
-            encoder="facebook/wav2vec2-base" if full else "demo-wav2vec2",
+            **_encoder(profile, "facebook/wav2vec2-base", "demo-wav2vec2", "none"),
             n_classes=len(about["classes"]),
             tasks=("emotion", "asr"),
             pooling="mean",
             layers="last",
             head="linear",
-            freeze="none" if full else "cnn",  # demo: so that CNN outputs can be stored
-            spec_augment=0.05 if full else 0.0,  # the library's default, which the code leaves on
-            n_layers=None if full else DEMO_LAYERS,
-            freeze_layers=0 if full else DEMO_FROZEN,
         ),
-        train=_scale(
-            profile,
-            TrainConfig(
-                epochs=100,
-                lr_encoder=rate,
-                lr_head=rate,
-                warmup=0.1,
-                accumulate=4,
-                schedule="linear",
-                weight_decay=0.0,
-                clip=1.0,
-                select="wa",
-            ),  # fmt: skip
-        ),
+        train=_scale(profile, train),
     )
     return recipe.change(**changes)
 
@@ -155,37 +148,24 @@ def wang2025_baseline(
     """
     full = profile == "full"
     about = _data(profile, corpus, data_root, "msp-podcast", manifest.CLASSES_8)
+    train = TrainConfig(
+        epochs=60, lr_encoder=1e-5, lr_head=1e-5, warmup=0.0, schedule="constant",
+        weight_decay=0.0, clip=None, select="macro_f1", budget_seconds=200.0,
+    )  # fmt: skip
     recipe = Recipe(
         name="Wang 2025, baseline",
         **about,
         max_clips=16 if full else None,
         model=ModelConfig(
-            encoder="microsoft/wavlm-large" if full else "demo-wavlm",
+            **_encoder(profile, "microsoft/wavlm-large", "demo-wavlm", "cnn"),
             n_classes=len(about["classes"]),
             pooling="attentive",
             layers="last",
             head="mlp",
             hidden=1024 if full else 144,
             dropout=0.1,
-            freeze="cnn",
-            spec_augment=0.05 if full else 0.0,  # unstated; as above
-            n_layers=None if full else DEMO_LAYERS,
-            freeze_layers=0 if full else DEMO_FROZEN,
         ),
-        train=_scale(
-            profile,
-            TrainConfig(
-                epochs=60,
-                lr_encoder=1e-5,
-                lr_head=1e-5,
-                warmup=0.0,
-                schedule="constant",
-                weight_decay=0.0,
-                clip=None,
-                select="macro_f1",
-                budget_seconds=200.0,
-            ),  # fmt: skip
-        ),
+        train=_scale(profile, train),
     )
     return recipe.change(**changes)
 

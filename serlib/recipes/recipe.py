@@ -109,7 +109,7 @@ class Recipe:
         shares with its `start` is changed there as well: the data, the seed, and the model's
         settings but for its tasks and for what is fine-tuned.
 
-        >>> from serlib.recipes import cai2021
+        >>> from serlib.recipes.papers import cai2021
         >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
         'sum'
         """
@@ -132,10 +132,15 @@ class Recipe:
             new["start"] = self.start.change(**same)
         return replace(self, **new)
 
+    def nameless(self) -> Recipe:
+        """Without names, its own and those of what it builds on: recipes equal then are one run."""
+        parts = {k: r.nameless() for k in ("start", "recognizer") if (r := getattr(self, k))}
+        return replace(self, name=None, **parts)
+
     def vary(self, **grid: Sequence) -> list[Recipe]:
         """One recipe per combination, the last name varying fastest.
 
-        >>> from serlib.recipes import cai2021
+        >>> from serlib.recipes.papers import cai2021
         >>> [r.seed for r in cai2021("demo").vary(seed=[0, 1])]
         [0, 1]
         """

@@ -89,8 +89,10 @@ class Checkpoint:
         """
         if self.run is None:
             return []
-        if not self._state.exists():
-            self._log([])
+        rows = self.rows()
+        if self.writes:  # a kill may have fallen between the state and the log: make them agree
+            self.run.relog(rows)
+        if not rows:
             return []
         state = torch.load(self._state, map_location="cpu", weights_only=True)
         if state["setup"] != self.setup:
@@ -99,11 +101,10 @@ class Checkpoint:
                 f"{self.run.path} was begun with other values of {', '.join(differ)}: go back to "
                 "those, or delete that folder to start anew."
             )
-        load_weights(model, safetensors.torch.load_file(self._weights(len(state["rows"]))))
+        load_weights(model, safetensors.torch.load_file(self._weights(len(rows))))
         load_optimizer(optimizer, state["optimizer"])
         set_random_state(state["random"][process], device)
-        self._log(state["rows"])
-        return state["rows"]
+        return rows
 
     def finish(self, model: nn.Module, best: int) -> None:
         """Load the weights of the best epoch, and store them as the run's ``model.safetensors``."""
@@ -114,13 +115,6 @@ class Checkpoint:
         if self.run is not None and self.writes:
             file = self.run.path / "model.safetensors"
             records.atomic_write(file, safetensors.torch.save(self.memory))
-
-    def _log(self, rows: list[dict]) -> None:
-        """Make the run's log agree with the state: a kill may have fallen between the two."""
-        if self.writes:
-            self.run.rewind(len(rows))
-            for row in rows[len(self.run.history()) :]:
-                self.run.log(**row)
 
     @property
     def _state(self) -> Path:

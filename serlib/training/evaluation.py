@@ -68,7 +68,8 @@ def predict(
                 others.append(pd.DataFrame(columns, index=pd.Index(batch.keys, name="key")))
     if not keys:
         raise ValueError("nothing to predict: the batches are empty.")
-    table = _table(keys, _join(index), _join(truth), _join(logits) if logits else None)
+    joined = (torch.cat(parts).cpu() if parts else None for parts in (index, truth, logits))
+    table = _table(keys, *joined)
     return table.join(pd.concat(others)) if others else table
 
 
@@ -124,10 +125,6 @@ def score(predictions: pd.DataFrame, n_classes: int) -> dict[str, float]:
     calibration = measures.ece(labeled[columns].to_numpy(), truth)
     scores = {name: float(scores[name]) for name in ("wa", "ua", "macro_f1")}
     return {**scores, "ece": float(calibration), "n": len(labeled), **others}
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts).cpu()
 
 
 def _table(keys: list[str], index: Tensor, truth: Tensor, logits: Tensor | None) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The training loop: from batches and a loss to the weights of the epoch that did best on dev.
 
-``fit`` goes over the epochs and ``train_epoch`` over the steps; read these two first. A step is
+``train_epoch`` goes over the steps and ``fit`` over the epochs; read these two first. A step is
 
     ``accumulate`` batches -> forward (bf16 or fp32) -> loss (fp32) -> backward -> clip -> AdamW
 
@@ -27,15 +27,13 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     GradientAccumulationPlugin,
-    broadcast_object_list,
-    gather_object,
     set_seed,
 )
 from torch import Tensor, nn
 
 from serlib import records
 from serlib.data.batching import Batch
-from serlib.training import trackers
+from serlib.training import processes, trackers
 from serlib.training.checkpoint import Checkpoint, random_state, whole
 from serlib.training.meter import Meter, Report
 from serlib.training.precision import PRECISIONS, autocast, to_float32
@@ -49,6 +47,9 @@ Loss = Callable[[dict[str, Tensor], Batch], Tensor]
 # Epoch (from 1) to its batches, the same ones whenever asked (a resumed run asks again). Without a
 # len() they are all held in memory. On several processes: this one's share, equally many on each.
 TrainBatches = Callable[[int], Iterable[Batch]]
+# Of an epoch's optimizer steps: the share of the whole training that is done in its middle, and its
+# ``accumulate`` batches on the device, each with its share of the step's loss.
+Steps = Iterable[tuple[float, Iterable[tuple[Batch, Tensor]]]]
 # A model, in eval mode, to its scores on dev.
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
@@ -109,6 +110,37 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name}={getattr(self, name)!r} cannot be used.")
 
 
+def train_epoch(
+    model: nn.Module,
+    steps: Steps,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    meter: Meter,
+) -> None:
+    """One pass over the training data; each step moves the weights once.
+
+    A step takes the mean of the loss over all its clips: a batch of n of its N clips has the share
+    n / N, and the gradients of its batches add up. Nothing in here makes the host wait for the GPU:
+    losses stay there until the meter reads many at a time.
+    """
+    model.train()  # dropout is on
+    optimizer.zero_grad()
+    for done, batches in steps:  # done: share of the whole training, from 0 to 1
+        for group in optimizer.param_groups:  # encoder and heads, each with its own peak
+            group["lr"] = group["peak"] * learning_rate_scale(done, config)
+        for batch, share in batches:
+            with autocast(batch.inputs.device, config.precision):  # bf16 where it helps
+                outputs = model(batch)
+            value = loss(to_float32(outputs), batch)
+            (value * share).backward()  # adds to the gradients of this step's earlier batches
+            meter.add(batch, value)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip or math.inf)
+        optimizer.step()  # AdamW
+        optimizer.zero_grad()
+        meter.add_norm(whole(norm))
+
+
 def fit(
     model: nn.Module,
     loss: Loss,
@@ -130,8 +162,8 @@ def fit(
         progress: Show a bar where somebody watches, else print one line per epoch.
 
     Returns:
-        One row per epoch: those of ``Meter.row`` and ``Gauge.row``, learning rates (of the last
-        step), ``dev_*``, ``best`` (whether no epoch before was as good) and ``seconds`` in all.
+        One row per epoch: those of ``Meter.row``, learning rates (of the last step), ``dev_*``,
+        ``best`` (whether no epoch before was as good) and ``seconds`` in all.
     """
     with isolated_accelerator(**trackers.arguments(run)) as accelerator:
         set_seed(config.seed, device_specific=True)
@@ -147,14 +179,15 @@ def fit(
         track = trackers.start(accelerator, run, setup)
         while may_improve(rows, config.epochs, config.patience):
             epoch, started = len(rows) + 1, time.perf_counter()
-            batches = train_batches(epoch)
-            row = train_epoch(
-                epoch, wrapped, optimizer, loss, batches, config, accelerator, report, gauge
-            )
+            batches, meter = train_batches(epoch), Meter(epoch, gauge)
+            steps = report.over(epoch_steps(epoch, batches, wrapped, config, accelerator))
+            train_epoch(wrapped, steps, loss, optimizer, config, meter)
+            row = meter.row()
+            row |= {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
             row |= dev_scores(evaluate, model)
             row["best"] = improves(rows, row, config.select)
             rows.append(row | {"seconds": time.perf_counter() - started})
-            draws = gather_object([random_state(device)])
+            draws = processes.gather(random_state(device))
             checkpoint.save(model, optimizer, rows, best_epoch(rows), draws)
             report.epoch(rows[-1], config.select)
             track(rows[-1])
@@ -163,49 +196,6 @@ def fit(
         accelerator.wait_for_everyone()  # the main process may still be writing the weights
         checkpoint.finish(model, selected_epoch(rows, config.select))
     return pd.DataFrame(rows)
-
-
-def train_epoch(
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
-    batches: Iterable[Batch],
-    config: TrainConfig,
-    accelerator: Accelerator,
-    report: Report,
-    gauge: Gauge | None = None,
-) -> dict[str, float]:
-    """One pass over the batches; nothing inside a step makes the host wait for the device."""
-    device, meter = accelerator.device, Meter(epoch, gauge and gauge.cost)
-    windows, steps = epoch_windows(batches, config.accumulate)
-    model.train()
-    optimizer.zero_grad()
-    if gauge:
-        gauge.start()
-    for step, window in enumerate(windows):
-        done = (epoch - 1 + (step + 0.5) / steps) / config.epochs  # at the middle of this step
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * learning_rate_scale(done, config)
-        shares = clip_shares(window, accelerator)
-        for i, (batch, share) in enumerate(zip(window, shares, strict=True), start=1):
-            batch = batch.to(device)
-            exchange = i == len(window)  # of gradients between processes: once per step
-            with nullcontext() if exchange else accelerator.no_sync(model):
-                with autocast(device, config.precision):
-                    outputs = model(batch)
-                value = loss(to_float32(outputs), batch)
-                accelerator.backward(value * share)
-            meter.add(step, batch, value)
-        norm = accelerator.clip_grad_norm_(model.parameters(), config.clip or math.inf)
-        optimizer.step()
-        optimizer.zero_grad()
-        meter.add_norm(step, window, whole(norm))
-        report.step(done * config.epochs)
-    rates = {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
-    row = meter.row(gather_object)
-    speed = gauge.row(row["tflops"], gather_object) if gauge else {}
-    return row | speed | rates
 
 
 def measured(
@@ -227,7 +217,7 @@ def epoch_windows(batches: Iterable[Batch], size: int) -> tuple[Iterator[list[Ba
     ([[1, 2], [3, 4], [5]], 3)
     """
     batches = batches if hasattr(batches, "__len__") else list(batches)
-    counts = gather_object([len(batches)])
+    counts = processes.gather(len(batches))
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(f"batches per process {counts}: expected one number, and at least 1.")
     iterator = iter(batches)
@@ -235,8 +225,24 @@ def epoch_windows(batches: Iterable[Batch], size: int) -> tuple[Iterator[list[Ba
     return windows, math.ceil(len(batches) / size)
 
 
-def clip_shares(window: Sequence[Batch], accelerator: Accelerator) -> list[Tensor]:
-    """Weights of a window's batches that make the sum of their losses the mean over all its clips.
+def epoch_steps(
+    epoch: int,
+    batches: Iterable[Batch],
+    model: nn.Module,
+    config: TrainConfig,
+    accelerator: Accelerator,
+) -> Steps:
+    """The steps of an epoch (from 1), for ``train_epoch``; see ``Steps``."""
+    windows, n = epoch_windows(batches, config.accumulate)
+    for step, window in enumerate(windows):
+        done = (epoch - 1 + (step + 0.5) / n) / config.epochs  # at the middle of this step
+        yield done, shared(window, model, accelerator)
+
+
+def shared(
+    window: Sequence[Batch], model: nn.Module, accelerator: Accelerator
+) -> Iterator[tuple[Batch, Tensor]]:
+    """A step's batches on the device, with shares that make the sum of their losses one mean.
 
     A batch of n out of the step's N clips, on all processes, counts n / N (times the number of
     processes, which average their gradients). So for a loss that is a mean over clips, accumulating
@@ -246,7 +252,10 @@ def clip_shares(window: Sequence[Batch], accelerator: Accelerator) -> list[Tenso
     clips = [len(batch.keys) for batch in window]
     total = torch.full((), float(sum(clips)), device=accelerator.device)  # made there: no waiting
     total = accelerator.reduce(total, reduction="sum")
-    return [n * accelerator.num_processes / total for n in clips]
+    for i, (n, batch) in enumerate(zip(clips, window, strict=True), start=1):
+        # Processes exchange gradients once per step, with its last batch.
+        with nullcontext() if i == len(window) else accelerator.no_sync(model):
+            yield batch.to(accelerator.device), n * accelerator.num_processes / total
 
 
 def learning_rate_scale(done: float, config: TrainConfig) -> float:
@@ -306,7 +315,7 @@ def isolated_accelerator(**arguments) -> Iterator[Accelerator]:
     try:
         accelerator = Accelerator(
             mixed_precision="no",
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # see clip_shares
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # see shared
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
             **arguments,
         )
@@ -323,4 +332,4 @@ def dev_scores(evaluate: Evaluate, model: nn.Module) -> dict[str, float]:
     """The main process's scores, on every process, so that all select and stop alike."""
     model.eval()
     scores = {f"dev_{name}": float(value) for name, value in evaluate(model).items()}
-    return broadcast_object_list([scores])[0]
+    return processes.say(scores)

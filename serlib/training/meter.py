@@ -9,13 +9,15 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from serlib.data.batching import Batch
+from serlib.training import processes
+from serlib.training.speed import Gauge
 
 READ_EVERY = 50  # steps between two looks at the losses: each look makes the host wait for the GPU
 
@@ -40,34 +42,38 @@ class Meter:
     waits for its own result.
     """
 
-    def __init__(self, epoch: int, cost: Callable[[Batch], float] | None = None) -> None:
+    def __init__(self, epoch: int, gauge: Gauge | None = None) -> None:
         """Start the clock.
 
         Args:
             epoch: Its number, from 1.
-            cost: Floating-point operations of a step on a batch, see `speed.cost`.
+            gauge: What to hold its speed against.
         """
-        self.epoch, self.started = epoch, time.perf_counter()
-        self.cost, self.flops = cost or (lambda batch: math.nan), 0.0
+        self.epoch, self.started, self.gauge = epoch, time.perf_counter(), gauge
+        self.flops = 0.0
         self.real = self.padded = 0.0  # seconds of audio without and with padding
         self.clips: list[int] = []  # per batch, in the order of values["loss"]
+        self.steps, self.keys = 1, []  # the step that goes on, and its utterances so far
         self.values: dict[str, list[float]] = {"loss": [], "gradient norm": []}
         self.unread: list[tuple[str, int, Sequence[str], Tensor]] = []
+        if gauge:
+            gauge.start()
 
-    def add(self, step: int, batch: Batch, loss: Tensor) -> None:
-        """Note one batch and its loss, a scalar on any device."""
-        self.unread.append(("loss", step, batch.keys, loss.detach()))
+    def add(self, batch: Batch, loss: Tensor) -> None:
+        """Note one batch of a step and its loss, a scalar on any device."""
+        self.unread.append(("loss", self.steps, batch.keys, loss.detach()))
+        self.keys += batch.keys
         self.clips.append(len(batch.keys))
         self.real += batch.seconds
         self.padded += batch.seconds / (1 - batch.padding)
-        self.flops += self.cost(batch)
+        self.flops += self.gauge.cost(batch) if self.gauge else math.nan
 
-    def add_norm(self, step: int, window: Sequence[Batch], norm: Tensor) -> None:
-        """Note the gradient norm of one step over the batches in ``window``."""
-        keys = [key for batch in window for key in batch.keys]
-        self.unread.append(("gradient norm", step, keys, norm))
-        if (step + 1) % READ_EVERY == 0:
+    def add_norm(self, norm: Tensor) -> None:
+        """Note the gradient norm over the batches of a step, which ends it."""
+        self.unread.append(("gradient norm", self.steps, self.keys, norm))
+        if self.steps % READ_EVERY == 0:
             self.read()
+        self.steps, self.keys = self.steps + 1, []
 
     def read(self) -> None:
         """Move what was noted since the last time to the host.
@@ -79,32 +85,29 @@ class Meter:
         values = torch.stack([value.float() for *_, value in self.unread]).tolist()
         for (what, step, keys, _), value in zip(self.unread, values, strict=True):
             if not math.isfinite(value):
-                where = f"epoch {self.epoch}, step {step + 1}"
+                where = f"epoch {self.epoch}, step {step}"
                 raise NonFiniteError(f"the {what} is {value} in {where}", keys)
             self.values[what].append(value)
         self.unread.clear()
 
-    def row(self, gather: Callable[[list], list]) -> dict[str, float]:
-        """The epoch in numbers, over all processes.
-
-        Args:
-            gather: A list with this process's item to the list of all processes' items.
+    def row(self, gather: Callable = processes.gather) -> dict[str, float]:
+        """The epoch in numbers, over all processes, whose items `gather` lists.
 
         Returns:
             ``epoch``; ``loss``, mean over clips; ``gradient_norm``, mean over steps, before
             clipping; ``steps``; ``clips``; ``audio_seconds`` without padding; ``padding``, share of
             padded audio in all; ``train_seconds``; ``audio_seconds_per_second``; ``tflops``, 10^12
-            floating-point operations per second, work on padding included.
+            floating-point operations per second, work on padding included; then `Gauge.row`.
         """
         if self.unread:
             self.read()
         total = math.fsum(n * x for n, x in zip(self.clips, self.values["loss"], strict=True))
-        parts = gather([(total, sum(self.clips), self.real, self.padded, self.flops)])
+        parts = gather((total, sum(self.clips), self.real, self.padded, self.flops))
         sums = (math.fsum(column) for column in zip(*parts, strict=True))
         total, clips, real, padded, flops = sums
         seconds = time.perf_counter() - self.started
         norms = self.values["gradient norm"]
-        return {
+        row = {
             "epoch": self.epoch,
             "loss": total / clips,
             "gradient_norm": math.fsum(norms) / len(norms),
@@ -116,6 +119,7 @@ class Meter:
             "audio_seconds_per_second": real / seconds,
             "tflops": flops / seconds / 1e12,
         }
+        return row | (self.gauge.row(row["tflops"], gather) if self.gauge else {})
 
 
 def is_watched() -> bool:
@@ -139,10 +143,12 @@ class Report:
             form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
             self.bar = tqdm(total=epochs, initial=done, desc="training", bar_format=form)
 
-    def step(self, position: float) -> None:
-        """Move the bar to ``position``, in epochs."""
-        if self.bar is not None:
-            self.bar.update(position - self.bar.n)
+    def over(self, steps: Iterable[tuple]) -> Iterator[tuple]:
+        """Steps of an epoch (see `loop.Steps`), and the bar follows them."""
+        for done, batches in steps:
+            yield done, batches
+            if self.bar is not None:
+                self.bar.update(done * self.epochs - self.bar.n)
 
     def epoch(self, row: dict, select: str) -> None:
         """Tell how an epoch went."""

@@ -27,8 +27,17 @@ class ProcessError(RuntimeError):
 
 
 def count() -> int:
-    """How many processes there are: 1 unless a launcher started several."""
-    _join()
+    """How many processes there are: 1 unless a launcher started several.
+
+    The first time that somebody asks, they meet.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    if launched > 1 and not _joined():
+        PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
+        if not _joined():
+            raise ProcessError(
+                f"launched as {launched} processes, but there is no GPU: add --cpu, or launch one"
+            )
     return torch.distributed.get_world_size() if _joined() else 1
 
 
@@ -49,18 +58,6 @@ def main() -> bool:
 
 def _joined() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _join() -> None:
-    """Meet the others, the first time that somebody asks."""
-    launched = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
-    if launched == 1 or _joined():
-        return
-    PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
-    if not _joined():
-        raise ProcessError(
-            f"launched as {launched} processes, but there is no GPU: add --cpu, or launch one"
-        )
 
 
 def gather(item: X) -> list[X]:

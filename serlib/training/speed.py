@@ -28,6 +28,7 @@ from torch.utils import flop_counter
 
 from serlib import records
 from serlib.data.batching import Batch
+from serlib.training import processes
 from serlib.training.checkpoint import random_state, set_random_state
 from serlib.training.precision import autocast
 
@@ -58,18 +59,14 @@ def _lstm(times: int) -> Callable:
     return count
 
 
-def _attention(q, k, v, *_, **__) -> int:
-    return flop_counter.sdpa_flop_count(q, k, v)
-
-
-def _attention_backward(grad, q, k, v, *_, **__) -> int:
-    return flop_counter.sdpa_backward_flop_count(grad, q, k, v)
-
-
 FORMULAS = {
     aten.convolution_backward: _conv_backward,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: (
+        lambda q, k, v, *_, **__: flop_counter.sdpa_flop_count(q, k, v)
+    ),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda grad, q, k, v, *_, **__: flop_counter.sdpa_backward_flop_count(grad, q, k, v)
+    ),
     aten._cudnn_rnn: _lstm(1),
     aten._cudnn_rnn_backward: _lstm(2),
     aten.mkldnn_rnn_layer: _lstm(1),
@@ -152,16 +149,10 @@ def _one_clip(batch: Batch, share: float) -> Batch:
         return x[:1, :n], torch.tensor([n])
 
     inputs, lengths = cut(batch.inputs)
-    return replace(
-        batch,
-        inputs=inputs,
-        lengths=lengths,
-        emotion=batch.emotion[:1],
-        keys=batch.keys[:1],
-        index=batch.index[:1],
-        extra={name: x[:1] for name, x in batch.extra.items()},
-        streams={name: cut(x) for name, (x, _) in batch.streams.items()},
-    )
+    extra = {name: x[:1] for name, x in batch.extra.items()}
+    streams = {name: cut(x) for name, (x, _) in batch.streams.items()}
+    first = {name: getattr(batch, name)[:1] for name in ("emotion", "keys", "index")}
+    return replace(batch, inputs=inputs, lengths=lengths, extra=extra, streams=streams, **first)
 
 
 def peak(device: torch.device | str, precision: str = "fp32") -> float:
@@ -236,7 +227,7 @@ class Gauge:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
-    def row(self, tflops: float, gather: Callable[[list], list]) -> dict[str, float]:
+    def row(self, tflops: float, gather: Callable = processes.gather) -> dict[str, float]:
         """``peak_share``, TFLOP/s over all processes' peaks, and ``peak_memory_gb``.
 
         The memory is that of tensors on a GPU in this epoch, on a CPU of the process since it
@@ -246,7 +237,7 @@ class Gauge:
             used = torch.cuda.max_memory_allocated(self.device)
         else:
             used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        peaks, memory = zip(*gather([(self.peak, used / GIB)]), strict=True)
+        peaks, memory = zip(*gather((self.peak, used / GIB)), strict=True)
         return {"peak_share": tflops / math.fsum(peaks), "peak_memory_gb": max(memory)}
 
 

@@ -30,8 +30,7 @@ class TrackerError(ValueError):
 
 def asked() -> list[str]:
     """The names in `$SERLIB_TRACKER`."""
-    names = os.environ.get("SERLIB_TRACKER", "").split(",")
-    return [name.strip() for name in names if name.strip()]
+    return os.environ.get("SERLIB_TRACKER", "").replace(",", " ").split()
 
 
 def name_of(run: records.Run | None) -> str:

@@ -26,7 +26,7 @@ from serbook.plan import machine, rehearse
 from serlib.data import batching
 from serlib.data.batching import Clips
 from serlib.experiments import dataset
-from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.inputs import inputs
 from serlib.models.recognizer import SER
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
@@ -48,7 +48,7 @@ class Fight:
 
     def __init__(self, recipe: Recipe) -> None:
         """Read the corpus."""
-        self.recipe, self.data = recipe, dataset.load(recipe, progress=False)
+        self.recipe, self.data = recipe, dataset.load(recipe)
         self.targets, _ = task_targets(self.data.table, recipe.model.tasks)
         self.once = 0.0  # seconds in which what is frozen was computed
 
@@ -71,9 +71,7 @@ class Fight:
         """`loop.fit` on what the frozen part made of the clips."""
         model, config = self.model(seed), replace(self.recipe.train, select="last", seed=seed)
         started = time.perf_counter()
-        clips, quantum = encoder_inputs(
-            self.recipe, self.data, model.encoder, self.targets, progress=False
-        )
+        clips, quantum = inputs(self.recipe, self.data, model.encoder, self.targets)
         self.once = max(self.once, time.perf_counter() - started)  # the first time; then it is read
         rows = self.data.rows("train")
         sampler = batching.DurationBatchSampler(

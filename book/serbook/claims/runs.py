@@ -25,7 +25,7 @@ from serlib.data import batching, manifest
 from serlib.data.stores import WaveStore
 from serlib.experiments import dataset, experiment
 from serlib.experiments.dataset import Data
-from serlib.experiments.inputs import encoder_inputs
+from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import Runs, sweep
 from serlib.metrics.intervals import Interval
 from serlib.recipes.recipe import Recipe, RecipeError
@@ -224,7 +224,7 @@ def elsewhere(
     data = Data(table, store, np.bincount(table["label"], minlength=len(recipe.classes)))
     model = experiment.restore(run)
     targets, _ = task_targets(table, recipe.model.tasks)
-    clips, quantum = encoder_inputs(there, data, model.encoder, targets, progress)
+    clips, quantum = inputs(there, data, model.encoder, targets)
     plan = batching.DurationBatchSampler(
         store.durations, budget_seconds=recipe.train.budget_seconds, seed=0, shuffle=False
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from serbook.plan import architectures
@@ -240,14 +240,6 @@ STAND_INS = {
 }
 
 
-def nameless(recipe: Recipe | None) -> Recipe | None:
-    """A recipe without names, which decide nothing: equal ones are one run."""
-    if recipe is None:
-        return None
-    start, recognizer = nameless(recipe.start), nameless(recipe.recognizer)
-    return replace(recipe, name="", start=start, recognizer=recognizer)
-
-
 def _each_once(recipes: Iterable[Recipe]) -> list[Recipe]:
     """Recipes and, before each, those that it needs."""
     found: dict[Recipe, Recipe] = {}
@@ -255,7 +247,7 @@ def _each_once(recipes: Iterable[Recipe]) -> list[Recipe]:
     def add(recipe: Recipe) -> None:
         for before in experiment.needs(recipe):
             add(before)
-        found.setdefault(nameless(recipe), recipe)
+        found.setdefault(recipe.nameless(), recipe)
 
     for recipe in recipes:
         add(recipe)

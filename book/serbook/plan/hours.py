@@ -136,7 +136,7 @@ def make(
     for path in map(notebooks.find, chapters or notebooks.chapters()):
         new = []
         for recipe in asked.of(path, **_parameters(path, profile, seeds)).trained():
-            if (key := asked.nameless(recipe)) not in seen:
+            if (key := recipe.nameless()) not in seen:
                 seen.add(key)
                 new.append(replace(recipe, data_root=data_root))
         rows[path.stem] = _row(new, known, folds, frames, missing, sources)

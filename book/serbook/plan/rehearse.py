@@ -133,7 +133,7 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
     """
     recipe = stage.localized(recipe)
     with _apart(stage.device):
-        data = dataset.load(recipe, progress=False)
+        data = dataset.load(recipe)
         if recipe.start is not None:
             experiment.run(recipe.start, progress=False)
         encode = _encode(recipe, data)
