@@ -316,10 +316,9 @@ def test_a_rehearsal_is_killed_and_goes_on(tmp_path, monkeypatch, write_chapter)
     # %% tags=["parameters"]
     profile = "full"
 
-    # %%
-    from serlib import recipes
-    from serlib.sweep import sweep
-    sweep(recipes.cai2021(profile, alpha=0.1).vary(seed=[0, 1]))
+    # %% tags=["recipes"]
+    from serlib.recipes import papers
+    asked = papers.cai2021(profile, alpha=0.1).vary(seed=[0, 1])
     """)
     stage = rehearse.Stage(steps=2, utterances=60, device="cpu", layers=1, width=32)
     table = rehearse.run([path], stage)
