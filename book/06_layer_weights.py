@@ -132,7 +132,7 @@ frozen = papers.wang2025_baseline(profile, corpus, data_root).change(
     clip=1.0,
     max_clips=None,
 )
-n_states = architectures.n_layers(frozen.model.encoder) + 1
+n_states = architectures.config(frozen.model.encoder).num_hidden_layers + 1
 
 # %%
 data = dataset.load(frozen)

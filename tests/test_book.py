@@ -198,7 +198,7 @@ def test_a_dry_run_asks_for_what_is_trained(path, smoke):
         chosen += not run.done
     assert chosen <= len(recipes) / 2
     assert len(smoke.made[path] - wanted) <= chosen
-    assert len(smoke.made[path]) <= len(papers)
+    assert len(smoke.made[path]) <= len(recipes)
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ best = sweep(asked).best
 
 # %% tags=["recipes"]
 again = [base.change(name="other name", alpha=w, seed=seeds[0]) for w in weights[:1]]
-states = architectures.n_layers(base.model.encoder) + 1
+states = architectures.config(base.model.encoder).num_hidden_layers + 1
 layers = [base.change(layers=str(k), alpha=0.5) for k in range(states)]
 chosen = [base.change(alpha=best, seed=s) for s in seeds]
 asked = [*again, *layers, *chosen, papers.floor("majority", profile, data_root=data_root)]
