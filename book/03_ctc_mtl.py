@@ -761,7 +761,7 @@ grid.summary()
 # %% mystnb={"image": {"alt": "Two heat maps over the CTC weight alpha and the speaker weight beta, WA on the left and UA on the right, each cell with its value"}, "figure": {"caption": "WA and UA on test over the weights of the two auxiliary tasks: one run per cell, so a difference between two cells holds only if its interval says so.", "name": "fig-03-surface"}}
 fig, axes = plt.subplots(1, 2, figsize=(10.5, 4))
 for ax, metric in zip(axes, ("wa", "ua"), strict=True):
-    grid = pd.DataFrame(
+    heat = pd.DataFrame(
         {
             f"{b:g}": {
                 f"{a:g}": grid.interval(f"α = {a:g}, β = {b:g}", metric).value for a in weights
@@ -770,7 +770,7 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
         }
     )
     taskplots.surface(
-        grid, label=f"{metric.upper()} on test", xlabel="β (speaker)", ylabel="α (CTC)", ax=ax
+        heat, label=f"{metric.upper()} on test", xlabel="β (speaker)", ylabel="α (CTC)", ax=ax
     )
 
 # %% [markdown]
