@@ -48,18 +48,12 @@ class Size:
         return self.train + self.dev + self.test
 
 
-# (utterances, mean seconds, source). The counts are on the cards; no length was read.
-PUBLISHED = {
-    "iemocap": (5531, 4.5, "5,531 utterances, mean 4.5 s (assumed)"),
-    "msp-podcast": (66992 + 25258, 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"),
-}
-
-
 def size(recipe: Recipe, folds: int = 5) -> Size:
     """How much audio a recipe has: of its manifest if that is there, else as published.
 
-    Published: of IEMOCAP one of `folds` parts each is test and dev; of MSP-Podcast's challenge
-    release Development is test, and a tenth of Train is dev.
+    Published are counts, on the cards; mean lengths are assumed. Of IEMOCAP one of `folds` parts
+    each is test and dev; of MSP-Podcast's challenge release Development is test, and a tenth of
+    Train is dev.
 
     Raises:
         PlanError: Neither is known.
@@ -69,18 +63,18 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
         table = dataset.assign(recipe, dataset.locate(recipe)[0])
         seconds = table.groupby("role")["length"].sum()
         return Size(*(float(seconds[r]) for r in ("train", "dev", "test")), "the manifest")
-    if corpus not in PUBLISHED:
-        raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
-    clips, mean, source = PUBLISHED[corpus]
     if corpus == "iemocap":
-        part = clips * mean / folds
-        return Size(clips * mean - 2 * part, part, part, source)
-    train, test = 66992 * mean, 25258 * mean
-    return Size(0.9 * train, 0.1 * train, test, source)
+        whole, source = 5531 * 4.5, "5,531 utterances, mean 4.5 s (assumed)"
+        part = whole / folds
+        return Size(whole - 2 * part, part, part, source)
+    if corpus == "msp-podcast":
+        train, source = 66992 * 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"
+        return Size(0.9 * train, 0.1 * train, 25258 * 5.75, source)
+    raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
 
 
 def hours(recipe: Recipe, amount: Size, rate: Mapping[str, float]) -> float:
-    """GPU hours of one training, see the formula above."""
+    """GPU hours of one training, by the formula above."""
     r, e = rate["train"], rate["evaluate"]
     every = amount.train / r + amount.dev / e
     return (recipe.train.epochs * every + (amount.dev + amount.test) / e) / 3600
@@ -171,14 +165,9 @@ def _total(rows: pd.DataFrame) -> pd.Series:
 def _costs(
     recipe: Recipe, amount: Size, rate: Mapping | None, times: int, experts: Sequence[str]
 ) -> tuple[float, ...]:
-    """A training's row of the table.
+    """A training's row of the table, in so many folds.
 
-    Args:
-        recipe: What is trained.
-        amount: Its audio in one fold.
-        rate: Of its kind, if that was measured.
-        times: In so many folds.
-        experts: Frozen ones whose frames are stored for it, and read by later trainings.
+    `experts` are the frozen ones whose frames are stored for it, and read by later trainings.
     """
     names = recipe.model.tuned if recipe.system == "fusion" else [recipe.model.encoder]
     # Of the encoders that a run's weights file has; heads are small beside them.

@@ -94,27 +94,26 @@ class Stage:
         return max(2, -(-self.steps // per_epoch))
 
 
-def run(chapters: Iterable[str], stage: Stage, *, keep: bool = True) -> pd.DataFrame:
+def run(chapters: Iterable[str], stage: Stage) -> pd.DataFrame:
     """Rehearse each kind of training once, the one with the most tasks; one row per kind.
+
+    Rates at full size are kept for `serlib plan`.
 
     Args:
         chapters: Numbers, names or paths.
         stage: How large.
-        keep: Store the rates for `serlib plan`; only of trainings at full size.
     """
-    found: dict[str, tuple[Recipe, set[str]]] = {}
+    found: dict[str, list[tuple[str, Recipe]]] = {}
     for chapter in chapters:
         for recipe in (wanted := asked.of(chapter, profile="full")).trained():
-            first, where = found.get(asked.kind(recipe), (recipe, set()))
-            most = max(first, recipe, key=lambda r: len(r.model.tasks))
-            found[asked.kind(recipe)] = most, where | {wanted.chapter[:2]}
+            found.setdefault(asked.kind(recipe), []).append((wanted.chapter[:2], recipe))
     rows = {}
-    for kind, (recipe, where) in found.items():
-        row = rehearse(recipe, stage)
-        if keep and stage.layers is None and stage.width is None:
-            about = {"kind": kind, "machine": machine.device_name(stage.device)}
-            machine.keep(about | machine.facts(stage.device) | row)
-        rows[kind] = {"chapters": " ".join(sorted(where))} | row
+    for kind, pairs in found.items():
+        where, recipes = zip(*pairs, strict=True)
+        row = rehearse(max(recipes, key=lambda recipe: len(recipe.model.tasks)), stage)
+        if stage.layers is None and stage.width is None:
+            machine.keep({"kind": kind} | machine.facts(stage.device) | row)
+        rows[kind] = {"chapters": " ".join(sorted(set(where)))} | row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
