@@ -59,7 +59,6 @@ from serlib.data.batching import Item, collate
 from serlib.experiments import dataset, experiment
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
-from serlib.recipes import papers
 from serlib.training import evaluation
 
 planted = corpus in ("", "demo") and profile != "full"
@@ -136,8 +135,13 @@ pd.DataFrame.from_dict(
 #
 # The table below is the corpus: one row per utterance, the **{term}`manifest`**. It says who speaks, what is said, which emotion the listeners agreed on, and on which side of the split the row lies.
 
-# %%
+# %% tags=["recipes"]
+from serlib.recipes import papers
+
 recipe = papers.wang2025_baseline(profile, corpus, data_root)
+asked = [recipe]
+
+# %%
 data = dataset.load(recipe)
 table = data.table
 table[["utt_id", "speaker", "gender", "emotion", "valence", "arousal", "text", "split"]].head()
@@ -198,7 +202,7 @@ axes = plots.waveform(
 # Where no bar is seen, another chapter came first and trained it.
 
 # %%
-runs = sweep([recipe])
+runs = sweep(asked)
 run = runs.runs[0]
 pd.DataFrame(
     {

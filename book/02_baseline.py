@@ -61,13 +61,9 @@ from serlib.experiments import dataset, experiment, floors, inference
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models.pooling import AttentiveStatistics, MeanPool
-from serlib.recipes import papers
-from serlib.recipes.recipe import GUESSERS, Recipe
 
 plots.style(profile)
 planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
-if profile == "smoke":
-    seeds = seeds[:1]
 cells.cost("02_baseline")
 
 # %% [markdown]
@@ -77,15 +73,22 @@ cells.cost("02_baseline")
 # No talker, no dialogue partner and no recording is on two sides; `dataset.assign` refuses to go on otherwise.
 # The classes are the corpus's own: four on IEMOCAP, as Cai et al. have them, eight elsewhere, as far as they occur.
 
-# %%
+# %% tags=["recipes"]
+from serlib.recipes import papers
+from serlib.recipes.recipe import GUESSERS, Recipe
+
+if profile == "smoke":
+    seeds = seeds[:1]
 own = papers.cai2021 if "iemocap" in corpus else papers.wang2025_baseline
-own = dataset.taught(own(profile, corpus, data_root))
-classes = list(own.classes)
-same = {"classes": own.classes, "merge": own.merge, "n_classes": len(classes)}
+own = own(profile, corpus, data_root)
+same = {"classes": own.classes, "merge": own.merge}
 place = profile, own.corpus, data_root
 cai = papers.cai2021(*place).change(**same)
 wang = papers.wang2025_baseline(*place).change(**same)
 challenge = papers.challenge_baseline(*place).change(**same)
+
+# %%
+classes = list(dataset.taught(own).classes)
 data = dataset.load(wang)
 split = data.table.groupby("role", observed=True).agg(
     utterances=("key", "size"), talkers=("speaker", "nunique"), minutes=("length", "sum")
@@ -169,7 +172,7 @@ contours.iloc[[0, 1, 2, 5, 6, 7, -2, -1]].to_frame("first test utterance").round
 # The next cell fits these floors and, beside them, the fine-tuned systems of the sections below, so that no processor core waits for another.
 # Runs that exist are read: an experiment is known by a hash of its recipe, data and code.
 
-# %%
+# %% tags=["recipes"]
 baselines = [papers.floor(s, *place, **same) for s in (*GUESSERS, "svm", "probe")]
 control = papers.floor(
     "probe", *place, name="linear probe, random encoder", random_init=True, **same
@@ -185,7 +188,10 @@ if profile == "smoke":
 cases = [*cai.vary(seed=seeds), *wang.vary(seed=seeds), challenge.change(seed=seeds[0])]
 # The first run stores what its frozen layers say; later runs of that encoder need it, so come last.
 first, *later = cases
-sweep([first, control, *baselines, *later[::-1], *open_choices.values()])
+asked = [first, control, *baselines, *later[::-1], *open_choices.values()]
+
+# %%
+sweep(asked)
 floor_runs = sweep([*baselines, control])
 floor_runs.summary()
 

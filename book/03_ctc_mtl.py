@@ -50,6 +50,18 @@ alphas = []
 seeds = [0, 1]
 label_seeds = [0]
 
+# %% tags=["recipes", "hide-input"]
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+
+planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
+watched = [0.1, 1.0]  # of the angles between gradients
+scale = {"smoke": [0.0, 0.1], "demo": [0.0, 0.01, 0.1, 1.0], "full": [0.0, 0.001, 0.01, 0.1, 1.0]}
+alphas = alphas or scale[profile]
+weights = [0.0, 0.1, 1.0] if profile == "full" else [0.0, 0.1]  # of the surface
+if profile == "smoke":
+    watched, seeds, label_seeds = watched[:1], seeds[:1], label_seeds[:1]
+
 # %% tags=["hide-input"]
 import itertools
 
@@ -76,20 +88,11 @@ from serlib.experiments.sweep import Runs, sweep
 from serlib.losses.ctc import ctc_loss
 from serlib.metrics import intervals, measures, recognition
 from serlib.models.recognizer import SER
-from serlib.recipes import papers
-from serlib.recipes.recipe import Recipe
 from serlib.tasks.targets import task_targets
 from serlib.training.precision import evaluating, to_float32
 
 plots.style(profile)
 pd.set_option("display.max_colwidth", None)
-planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
-watched = [0.1, 1.0]  # of the angles between gradients
-scale = {"smoke": [0.0, 0.1], "demo": [0.0, 0.01, 0.1, 1.0], "full": [0.0, 0.001, 0.01, 0.1, 1.0]}
-alphas = alphas or scale[profile]
-weights = [0.0, 0.1, 1.0] if profile == "full" else [0.0, 0.1]  # of the surface
-if profile == "smoke":
-    watched, seeds, label_seeds = watched[:1], seeds[:1], label_seeds[:1]
 METRICS = ("wa", "ua", "macro_f1")
 
 
@@ -207,7 +210,7 @@ else:
 # ## The α sweep
 
 
-# %%
+# %% tags=["recipes"]
 def cai(alpha: float, **changes) -> Recipe:
     """Cai's model at one α; the run of equal settings in another chapter is the same run."""
     watch = alpha in watched and changes.get("seed", 0) == seeds[0]  # costs a few seconds per run
@@ -215,6 +218,7 @@ def cai(alpha: float, **changes) -> Recipe:
     return papers.cai2021(profile, corpus, data_root, alpha=alpha, **changes)
 
 
+# %%
 encoder = SER(cai(0.0).model).encoder
 need = np.array([text.frames_needed(text.encode(said)) for said in data.table["text"]])
 have = np.array([int(encoder.frame_lengths(len(wave))) for wave in data.store.waves])
@@ -228,7 +232,7 @@ fit.groupby("role")[["known", "too tight"]].agg(
 # give one every 40 ms, which halves the work, and a hurried talker says more than 25 characters a second. The table counts the utterances that do not fit. Their CTC loss would be infinite; `ctc_loss` leaves them out, and the emotion
 # still learns from them. In test they put a floor under the WER.
 
-# %%
+# %% tags=["recipes"]
 single, double = "α = 0", "α = 0.1"
 alone, rate = cai(0.0, seed=seeds[0]), 5 if profile == "full" else 1 / 5
 other_rate = alone.change(  # the paper has 1e-5 at α = 0 and 5e-5 elsewhere; judged further below
@@ -240,9 +244,12 @@ deeper = [  # for the section on the words
     if planted
 ]
 paired = [0.0, 0.1] if profile == "demo" else alphas  # the others have one seed in demo
-asked = [cai(a, seed=s) for a in alphas for s in (seeds if a in paired else seeds[:1])]
-sweep([*deeper[:1], other_rate, *deeper[1:], *asked])  # long ones first: no core waits
-tuned = sweep(asked)
+ladder = [cai(a, seed=s) for a in alphas for s in (seeds if a in paired else seeds[:1])]
+asked = [*deeper[:1], other_rate, *deeper[1:], *ladder]  # long ones first: no core waits
+
+# %%
+sweep(asked)
+tuned = sweep(ladder)
 tuned.summary((*METRICS, "wer"))
 
 # %% mystnb={"image": {"alt": "Four panels against alpha from zero to one: WA, UA, macro-F1 and WER on test with intervals, the paper's printed accuracy and WER as hollow diamonds, and dashed lines for the best scores of listeners to sound and to everything"}, "figure": {"caption": "Scores on test against alpha, with 95 % intervals over talkers and seeds. Hollow: what Cai et al. print for IEMOCAP, other speech with four classes, so compare the shape and not the height. Dashed: best possible scores without and with words.", "name": "fig-03-alpha"}}
@@ -703,7 +710,7 @@ else:
 # (in the full tier they are trained anew, since MTLSER's script has no warm-up).
 
 
-# %%
+# %% tags=["recipes"]
 def mtlser(alpha: float, beta: float, **changes) -> Recipe:
     """MTLSER at two weights; without the speaker it is Cai's model."""
     recipe = papers.mtlser2025(
@@ -722,23 +729,31 @@ def mtlser(alpha: float, beta: float, **changes) -> Recipe:
     return recipe.change(**changes)
 
 
-prefix = data.table["utt_id"].str.split("_").str[0]
 LABELS = {"true talkers": "true", "prefixes": "prefix", "shuffled talkers": "shuffled"}
-if profile != "full" or prefix.nunique() < 2:
+if profile != "full":
     del LABELS["prefixes"]  # half true: between the others
 controls = [  # for the section after next
     mtlser(0.1, 0.1, name=name, speaker_labels=kind, seed=s)
     for name, kind in LABELS.items()
     for s in label_seeds
 ]
+plain = [mtlser(0.1, 0.0, name="no speaker task", seed=s) for s in label_seeds]
 surface = [mtlser(a, b) for a in weights for b in weights]
 padded = "encoder and pooling" if profile == "full" else "the pooling"
-padding = cai(0.1, seed=seeds[0]).change(  # judged further below
+base = cai(0.1, seed=seeds[0])
+padding = base.change(  # judged further below
     name=f"padding: seen by {padded}, as in the code",
     masked_pooling=False,
     masked_encoder=profile != "full",
     diagnose=False,
 )
+asked = [*surface, *controls, padding, *plain]
+
+# %%
+prefix = data.table["utt_id"].str.split("_").str[0]
+if prefix.nunique() < 2:  # all names begin alike here
+    LABELS.pop("prefixes", None)
+    controls = [recipe for recipe in controls if recipe.name in LABELS]
 sweep([*surface, *controls, padding])  # all at once, so that no core waits
 grid = sweep(surface)
 grid.summary()
@@ -829,7 +844,6 @@ else:
     )
 
 # %%
-plain = [mtlser(0.1, 0.0, name="no speaker task", seed=s) for s in label_seeds]
 labeled = sweep([*plain, *controls])
 contrasts = [("no speaker task", n) for n in LABELS] + [
     (n, "true talkers") for n in list(LABELS)[1:]
@@ -877,7 +891,6 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 # No training is needed: we take the untrained model and look at the size of its CTC loss.
 
 # %%
-base = cai(0.1, seed=seeds[0])
 raw = SER(base.model, seed=seeds[0])
 targets, _ = task_targets(data.table, base.model.tasks)
 clips, quantum = inputs(base, data, raw.encoder, targets)
@@ -922,7 +935,7 @@ sizes.join(equal).style.format("{:.3g}").set_caption(
 #
 # The other choices are trained, each with nothing else changed, for one seed. Padding is shown to the pooling only: what frozen layers make of it could not be stored clip by clip.
 
-# %%
+# %% tags=["recipes"]
 choices = {padding.name: padding, f"α = 0 at {rate:g} times the learning rate": other_rate}
 if profile == "full":
     choices |= {
@@ -932,7 +945,10 @@ if profile == "full":
         "no warm-up, as in the script": base.change(warmup=0.0),
     }
 as_run = {r.loss.alpha: r.change(name=f"as run, {r.name}") for r in (base, alone)}
-versus = sweep([*as_run.values(), *(r.change(name=n, diagnose=False) for n, r in choices.items())])
+asked = [*as_run.values(), *(r.change(name=n, diagnose=False) for n, r in choices.items())]
+
+# %%
+versus = sweep(asked)
 effects = pd.DataFrame.from_dict(
     {
         name: {m: versus.difference(as_run[r.loss.alpha].name, name, m) for m in (*METRICS, "wer")}
@@ -961,8 +977,11 @@ bold(
 # Near +1 a step for one is a step for the other. Near 0 they use different directions; with hundreds of thousands of weights two unrelated gradients are almost surely near 0. Below 0 they undo each other's work. The *ratio* of their lengths, times α,
 # says who decides where the encoder goes. Both are measured on dev after each epoch, without dropout.
 
+# %% tags=["recipes"]
+asked = [cai(a, seed=seeds[0]) for a in watched]  # runs of the sweep above
+
 # %%
-diagnosed = sweep([cai(a, seed=seeds[0]) for a in watched])  # runs of the sweep above
+diagnosed = sweep(asked)
 
 # %% mystnb={"image": {"alt": "Two panels against epoch for alpha 0.1 and 1: the cosine between the gradients of emotion and transcription, and the length of the weighted transcription gradient relative to that of emotion, on a logarithmic axis"}, "figure": {"caption": "Left: cosine between the gradients of the two losses with respect to the encoder, on dev after each epoch. Right: alpha times the length of CTC's gradient, in units of the emotion's; above 1 transcription decides where the encoder goes.", "name": "fig-03-cosine"}}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8))

@@ -45,6 +45,15 @@ seeds = [0, 1]
 cross_corpus = ""
 cross_root = ""
 
+# %% tags=["recipes", "hide-input"]
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+
+if profile == "smoke":
+    seeds = seeds[:1]
+proposed = papers.wang2025(profile, corpus, data_root)
+planted = proposed.corpus == "demo"  # the demo corpus, whose answers are known
+
 # %% tags=["hide-input"]
 import functools
 import inspect
@@ -71,14 +80,9 @@ from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models.coattention import CoAttention
 from serlib.models.recognizer import SER
-from serlib.recipes import papers
-from serlib.recipes.recipe import Recipe
 
 plots.style(profile, corpus)
-if profile == "smoke":
-    seeds = seeds[:1]
-proposed = dataset.taught(papers.wang2025(profile, corpus, data_root))
-planted = proposed.corpus == "demo"  # the demo corpus, whose answers are known
+proposed = dataset.taught(proposed)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -214,14 +218,7 @@ ax = plots.curves(
 #
 # This cell holds every training of the chapter, so that no core waits. The controls and the open choices at its end are explained where they are read. They have one seed.
 
-# %%
-data = dataset.load(proposed)
-classes = list(proposed.classes)
-for task, column in (("asr", "text"), ("gender", "gender"), ("speaker", "speaker")):
-    if data.table.loc[data.table["role"] == "train", column].isna().all():
-        print(
-            f"No {column} is known of any training utterance: the task {task} learns nothing here."
-        )
+# %% tags=["recipes"]
 alone = papers.wang2025_baseline(profile, corpus, data_root).change(
     name="emotion alone", layers="weighted"
 )
@@ -250,7 +247,20 @@ open_choices = {
 if profile == "smoke":
     open_choices = dict(list(open_choices.items())[:1])
 varied = [beside(name, *every, seed=seeds[0], **change) for name, change in open_choices.items()]
+# How wide the head of the last one must be, the next cell counts; any width is one training.
+wide = alone.change(name="emotion alone, wider head", hidden=2 * alone.model.hidden, seed=seeds[0])
+slow = [*rows3[4].vary(seed=seeds), *without.vary(seed=seeds), shuffled, *varied]
+quick = [r for row in (*rows3[1::-1], *rows3[2:4]) for r in row.vary(seed=seeds)]
+asked = [*slow, *quick, wide]  # the long ones first
 
+# %%
+data = dataset.load(proposed)
+classes = list(proposed.classes)
+for task, column in (("asr", "text"), ("gender", "gender"), ("speaker", "speaker")):
+    if data.table.loc[data.table["role"] == "train", column].isna().all():
+        print(
+            f"No {column} is known of any training utterance: the task {task} learns nothing here."
+        )
 trained_on = data.table.loc[data.table["role"] == "train", "speaker"].dropna().unique()
 encoder = SER(alone.model, seed=0).encoder
 
@@ -263,11 +273,8 @@ def n_parameters(recipe: Recipe) -> int:
 
 per_unit = n_parameters(alone.change(hidden=alone.model.hidden + 1)) - n_parameters(alone)
 units = alone.model.hidden + round((n_parameters(proposed) - n_parameters(alone)) / per_unit)
-wide = alone.change(name="emotion alone, wider head", hidden=units, seed=seeds[0])
-
-slow = [*rows3[4].vary(seed=seeds), *without.vary(seed=seeds), shuffled, *varied]
-quick = [r for row in (*rows3[1::-1], *rows3[2:4]) for r in row.vary(seed=seeds)]
-runs = sweep([*slow, *quick, wide])  # the long ones first
+wide = wide.change(hidden=units)
+runs = sweep([*slow, *quick, wide])
 first = {r.name: r.change(seed=seeds[0]) for r in (*rows3, without, shuffled)}
 
 
@@ -912,7 +919,7 @@ if other:
 # Which mapping gives the higher accuracy? Can it ever be the other one? And which of the three readings of macro-F1 is the most flattering?
 # ```
 
-# %%
+# %% tags=["recipes"]
 systems = {
     "emotion alone": alone.vary(seed=seeds),
     "all three": rows3[4].vary(seed=seeds),
@@ -921,6 +928,9 @@ if profile != "smoke":
     systems["challenge baseline"] = [
         papers.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])
     ]
+asked = [r for of in systems.values() for r in of] if planted or cross_corpus else []
+
+# %%
 answered = {}
 for name, of in systems.items() if other else ():
     rows = np.arange(len(other.table))

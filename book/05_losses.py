@@ -43,6 +43,13 @@ epochs = 6
 betas = [1.0, 10.0, 30.0]
 sigmas = [0.5, 1.0, 2.0]
 
+# %% tags=["recipes", "hide-input"]
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+
+if profile == "smoke":
+    seeds, tuned_seeds, epochs, betas, sigmas = seeds[:1], seeds[:1], 1, betas[1:3], sigmas[1:2]
+
 # %% tags=["hide-input"]
 import inspect
 
@@ -66,13 +73,9 @@ from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import sweep
 from serlib.losses import contrastive, regression
 from serlib.metrics import intervals, measures
-from serlib.recipes import papers
-from serlib.recipes.recipe import Recipe
 from serlib.tasks import attributes
 
 plots.style(profile, corpus)
-if profile == "smoke":
-    seeds, tuned_seeds, epochs, betas, sigmas = seeds[:1], seeds[:1], 1, betas[1:3], sigmas[1:2]
 # At smoke the runs are over before a second process has started.
 workers = 1 if profile == "smoke" else None
 cells.cost("05_losses")
@@ -237,7 +240,7 @@ for ax, (name, t) in zip(axes, toys.items(), strict=True):
 # The cited form needs a second utterance of the class in the batch. Wang et al. use batches of 16. MultiEMO's are 64 whole dialogues (released script), on IEMOCAP {cite}`busso2008` some 3,000 utterances. How many anchors are alone in a batch of $B$? If batches were drawn at random, a class with share $\pi$ would leave $(1 - \pi)^{B-1}$ of its
 # utterances alone. Ours are sorted by length; so we count.
 
-# %% mystnb={"image": {"alt": "Heat map: for each class and batch sizes from 8 to 256, the share of its utterances that have no other of their class in the batch. Rare classes are mostly alone in small batches"}, "figure": {"caption": "Share of a class's training utterances that find no positive in their batch, by batch size; counted over three epochs of the sampler. Rows from the most frequent class to the rarest.", "name": "fig-05-positives"}}
+# %% tags=["recipes"]
 base = papers.wang2025_baseline(profile, corpus, data_root).change(
     name="CE",
     freeze="all",
@@ -252,6 +255,8 @@ base = papers.wang2025_baseline(profile, corpus, data_root).change(
     weight_decay=0.01,
     clip=1.0,
 )
+
+# %% mystnb={"image": {"alt": "Heat map: for each class and batch sizes from 8 to 256, the share of its utterances that have no other of their class in the batch. Rare classes are mostly alone in small batches"}, "figure": {"caption": "Share of a class's training utterances that find no positive in their batch, by batch size; counted over three epochs of the sampler. Rows from the most frequent class to the rarest.", "name": "fig-05-positives"}}
 planted = base.corpus == "demo"  # the demo corpus, whose answers are known
 data = dataset.load(base)
 classes, train = list(dataset.taught(base).classes), data.rows("train")
@@ -333,19 +338,23 @@ pd.Series(
 # One setting at a time, first seed; differences to plain cross-entropy with the same seed. An interval over talkers does not know about luck in training.
 
 
-# %%
+# %% tags=["recipes"]
 def swfc(name: str, **changes) -> Recipe:
     """Plain cross-entropy plus the contrastive term."""
     return base.change(name=name, **changes)
 
 
 first = base.change(seed=seeds[0])
+asked = [first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)]
+beta = betas[-1]  # until dev has chosen one
+
+# %%
 sweep([first], progress=False)  # alone: it stores the frozen states that all others read
-by_beta = sweep(
-    [first, *(swfc(f"β = {b:g}", swfc=b, seed=seeds[0]) for b in betas)], workers=workers
-)
+by_beta = sweep(asked, workers=workers)
 on_dev = {b: by_beta.named(f"β = {b:g}").runs[0].summary["dev"]["macro_f1"] for b in betas}
 beta = max(on_dev, key=on_dev.get)
+
+# %% tags=["recipes"]
 settings = {  # one other value, and MultiEMO's
     "γ": ("swfc_gamma", [0.0, 2.4]),
     "τ": ("tau", [0.2, 0.8]),
@@ -366,12 +375,15 @@ systems = {
     "class-balanced": {"weights": "effective_number"},
     "focal": {"gamma": 2.0},
 }
-asked = [
+compared = [
     base.change(name=name, seed=seed, **changes)
     for name, changes in systems.items()
     for seed in seeds
 ]
-sweep([*varied, *asked], workers=workers)  # also those of the next section: no core waits
+asked = [*varied, *compared]  # also those of the next section: no core waits
+
+# %%
+sweep(asked, workers=workers)
 swept = by_beta + sweep(varied, workers=workers)
 pd.Series(on_dev, name="macro-F1 on dev").rename_axis("β").to_frame().T.round(3)
 
@@ -395,7 +407,7 @@ for ax, (letter, values) in zip(axes, knobs.items(), strict=True):
 # ### Against class weights and focal loss
 
 # %%
-runs = sweep(asked, workers=workers)
+runs = sweep(compared, workers=workers)
 few = np.flatnonzero(data.counts / data.counts.sum() < 0.05)
 
 
@@ -535,12 +547,16 @@ for ax, key in zip(axes, ["before", *((name, seeds[0]) for name in looked)], str
 #
 # If positives are what the loss lives on, it should gain with the batch. Each row compares SWFC with plain cross-entropy *at the same batch size*. Larger batches mean fewer steps in the same epochs, for both.
 
-# %%
+# %% tags=["recipes"]
 others = [16]
-sized = sweep(
-    [base.change(name=f"{name}, B = {size}", max_clips=size, seed=seeds[0], swfc=b)
-     for size in others for name, b in (("CE", 0.0), ("SWFC", beta))], workers=workers,
-)  # fmt: skip
+asked = [
+    base.change(name=f"{name}, B = {size}", max_clips=size, seed=seeds[0], swfc=b)
+    for size in others
+    for name, b in (("CE", 0.0), ("SWFC", beta))
+]
+
+# %%
+sized = sweep(asked, workers=workers)
 by_size = {
     size: {
         m: sized.difference(f"CE, B = {size}", f"SWFC, B = {size}", m) for m in ("macro_f1", "ua")
@@ -573,11 +589,14 @@ bold(
 #
 # A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and two seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the {term}`SSL` model", which is the pooled {term}`embedding`. Batches are those of the recipe, about as small as Wang's.
 
-# %%
+# %% tags=["recipes"]
 tuned_base = papers.wang2025_baseline(profile, corpus, data_root).change(name="CE")
 contrasted = {f"SWFC, β = {b:g}": {"swfc": b, "swfc_on": "embedding"} for b in (beta, 10 * beta)}
 tuned_rows = [tuned_base, *(tuned_base.change(name=n, **c) for n, c in contrasted.items())]
-tuned = sweep((r for row in tuned_rows for r in row.vary(seed=tuned_seeds)), workers=workers)
+asked = [r for row in tuned_rows for r in row.vary(seed=tuned_seeds)]
+
+# %%
+tuned = sweep(asked, workers=workers)
 by_seed = {s: sweep(row.change(seed=s) for row in tuned_rows) for s in tuned_seeds}
 check = pd.DataFrame(
     {
@@ -827,13 +846,8 @@ pd.DataFrame(rows).T
 # - It *helps* if its mean CCC exceeds that of squared error in the same way.
 # - Expected: squared error's range is narrower than the raters'. 1 − CCC widens it and has the best CCC. The detached Gaussian has the optimum of squared error, so no difference except from its slower learning. The attached Gaussian widens, and costs {term}`RMSE`.
 
-# %%
+# %% tags=["recipes"]
 judged = base.change(tasks=("attributes",), select="ccc")
-known = data.table.filter(manifest.ATTRIBUTES).notna().groupby(data.table["role"]).sum()
-rated = (
-    known.shape[1] == len(manifest.ATTRIBUTES)
-    and known.loc[["train", "dev", "test"]].min().min() > 1
-)
 kinds = {
     "squared error": {"attributes": "mse"},
     "Gaussian, attached": {"attributes": "gaussian"},
@@ -859,9 +873,17 @@ widths_asked = [judged.change(name="squared error", attributes="mse", seed=seeds
 small = 8
 sizes_asked = [judged.change(name=f"B = {small}", attributes="ccc", max_clips=small, seed=seeds[0])]
 sizes_asked += [judged.change(name="B = 64", attributes="ccc", seed=seeds[0])]
+asked = [*sizes_asked, *mains, *widths_asked]  # with those of the next sections
+
+# %%
+known = data.table.filter(manifest.ATTRIBUTES).notna().groupby(data.table["role"]).sum()
+rated = (
+    known.shape[1] == len(manifest.ATTRIBUTES)
+    and known.loc[["train", "dev", "test"]].min().min() > 1
+)
 wanted = ("ccc", "ccc_valence", "ccc_arousal", "ccc_dominance", "rmse", "sd")
 if rated:
-    sweep([*sizes_asked, *mains, *widths_asked], workers=workers)  # with those of the next sections
+    sweep(asked, workers=workers)
     scaled = sweep(mains, workers=workers)
     titles = {"ccc": "CCC, mean", "rmse": "RMSE", "sd": "deviation of predictions"}
     display(scaled.summary(wanted).rename(columns=titles))

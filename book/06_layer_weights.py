@@ -43,6 +43,16 @@ tuned_seeds = [0, 1]
 frozen_epochs = 2
 probe_rows = 4000
 
+# %% tags=["recipes", "hide-input"]
+from serbook.plan import architectures
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+
+if profile == "smoke":
+    seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
+# Until the corpus is read: one that has all that this chapter asks for.
+transcribed, dialogues, absent = True, "dialogue", set()
+
 # %% tags=["hide-input"]
 import inspect
 import itertools
@@ -69,13 +79,9 @@ from serlib.metrics import intervals, measures
 from serlib.models import heads
 from serlib.models.encoders import checkpoints, wav2vec2
 from serlib.models.encoders.load import load_encoder
-from serlib.recipes import papers
-from serlib.recipes.recipe import Recipe
 from serlib.training import loop
 
 plots.style(profile)
-if profile == "smoke":
-    seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
 planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: what is in it is known
 workers = min(joblib.cpu_count(), 4)
 if profile == "smoke" or torch.cuda.is_available():
@@ -110,7 +116,7 @@ print(inspect.getsource(heads.LayerSum))
 #
 # The next cell asks the installed version, and shows that our sum refuses a shortened list.
 
-# %%
+# %% tags=["recipes"]
 frozen = papers.wang2025_baseline(profile, corpus, data_root).change(
     freeze="all",
     n_layers=None,
@@ -126,10 +132,12 @@ frozen = papers.wang2025_baseline(profile, corpus, data_root).change(
     clip=1.0,
     max_clips=None,
 )
+n_states = architectures.config(frozen.model.encoder).num_hidden_layers + 1
+
+# %%
 data = dataset.load(frozen)
 classes = list(dataset.taught(frozen).classes)
 encoder = load_encoder(frozen.model.encoder, freeze="all")
-n_states = encoder.n_layers + 1
 wave = torch.from_numpy(encoder.prepare(data.store[0]))[None]
 with torch.inference_mode():
     ours = encoder(wave, torch.tensor([wave.shape[1]]))
@@ -233,6 +241,11 @@ known if planted else "The card is about the demo encoder and synthetic speech."
 
 # %%
 transcribed = data.table["text"].notna().any()
+if not transcribed:
+    absent.add("characters")
+    print("This corpus has no transcripts: nothing here about characters and speech recognition.")
+
+# %% tags=["recipes"]
 letters_asked = range(n_states) if profile != "smoke" else [0, n_states - 1]
 listener = frozen.change(tasks=("asr",), select="-cer", seed=seeds[0])
 single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in letters_asked}
@@ -244,10 +257,11 @@ systems = {
 }
 systems = [r.change(name=name, seed=s) for name, r in systems.items() for s in tuned_seeds]
 if not transcribed:
-    print("This corpus has no transcripts: nothing here about characters and speech recognition.")
     single, systems = {}, [r.change(tasks=("emotion", "gender", "speaker")) for r in systems]
-waiting = [*list(single.values())[:1], *systems, *list(single.values())[1:]]
-_ = sweep(waiting, workers=workers)
+asked = [*list(single.values())[:1], *systems, *list(single.values())[1:]]
+
+# %%
+_ = sweep(asked, workers=workers)
 
 # %% [markdown]
 # That was the long step of this chapter. The first training of a frozen encoder stores all its states of the corpus; a second core, where there is one, fine-tunes the systems of the last section meanwhile. All of it is read below. Now the means:
@@ -318,6 +332,7 @@ labels = {
 }
 if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
     print("This corpus does not tell women from men: nothing here about gender.")
+    absent.add("gender")
     del labels["gender"]
 rows_of = {name: parts(roles, y >= 0) for name, (y, roles) in labels.items()}
 jobs = [(n, w, k) for n in labels for w in means for k in range(n_states)]
@@ -432,7 +447,7 @@ pd.DataFrame({"best layer on dev": best, f"its gain over layer {last} on test": 
 # In which task will the weights differ most from equal? Will the layer with the largest weight be the layer whose probe is best?
 # ```
 
-# %%
+# %% tags=["recipes"]
 questions = {  # task: the probe that asks the same, the dev score that chooses the epoch, the score on test
     "emotion": ("emotion", "ua", "ua"),
     "gender": ("gender", "gender", "gender"),
@@ -441,7 +456,7 @@ questions = {  # task: the probe that asks the same, the dev score that chooses 
 }
 if profile == "smoke":
     del questions["speaker"]  # its split is another slice of the corpus, to be encoded anew
-questions = {task: asks for task, asks in questions.items() if asks[0] in scores}
+questions = {task: asks for task, asks in questions.items() if asks[0] not in absent}
 
 
 def one_task(task: str, name: str, **changes) -> Recipe:
@@ -452,10 +467,12 @@ def one_task(task: str, name: str, **changes) -> Recipe:
     ).change(**changes)
 
 
-cases = [r for task in questions for r in one_task(task, task).vary(seed=seeds)]
+asked = [r for task in questions for r in one_task(task, task).vary(seed=seeds)]
 for name, changes in {"last": {"layers": "last"}, "average": {"layer_speed": 0.0}}.items():
-    cases += one_task("emotion", name, **changes).vary(seed=seeds)
-learned = sweep(cases, workers=workers)
+    asked += one_task("emotion", name, **changes).vary(seed=seeds)
+
+# %%
+learned = sweep(asked, workers=workers)
 
 
 def weights_of(runs: Runs, name: str) -> np.ndarray:
@@ -570,7 +587,7 @@ pd.DataFrame(
 #
 # A rule, fixed before the runs: two ends are *the same place* if their total variation distance, $\tfrac12 \sum_l |s_l - s'_l|$, is below 0.1. At the start, "last" and "first" are 0.88 apart with six states.
 
-# %%
+# %% tags=["recipes"]
 ways = {"start last": {"layer_start": "last"}, "start first": {"layer_start": "first"}}
 began = [task for task in ("emotion", "asr") if task in questions]
 grid = {(task, name): c for task in began for name, c in ways.items()}
@@ -578,16 +595,16 @@ grid |= {
     ("emotion", "layer norm"): {"layer_norm": True},
     ("emotion", "free weights"): {"layer_softmax": False, "layer_speed": 1.0},
     ("emotion", "weights as fast as heads"): {"layer_speed": 1.0},
-    ("emotion", "last, no final norm"): {"layers": str(last)},
+    ("emotion", "last, no final norm"): {"layers": str(n_states - 1)},
 }
 if profile == "smoke":
     grid = dict(list(grid.items())[:2] + list(grid.items())[5:6])
-asked_ways = [
-    one_task(task, f"{task}, {name}", **c, seed=seeds[0]) for (task, name), c in grid.items()
-]
-asked_ways += [one_task(task, f"{task}, as above", seed=seeds[0]) for task in began]
-asked_ways.append(one_task("emotion", "emotion, last", layers="last", seed=seeds[0]))
-other = sweep(asked_ways, workers=workers)
+asked = [one_task(task, f"{task}, {name}", **c, seed=seeds[0]) for (task, name), c in grid.items()]
+asked += [one_task(task, f"{task}, as above", seed=seeds[0]) for task in began]
+asked.append(one_task("emotion", "emotion, last", layers="last", seed=seeds[0]))
+
+# %%
+other = sweep(asked, workers=workers)
 ends = {r.name: weights_of(other, r.name)[0] for r in other.recipes if r.model.layers == "weighted"}
 
 

@@ -47,8 +47,17 @@ seeds = [0, 1]
 sigmas = [0.5, 1.0, 2.0]
 weights = [0.1, 1.0, 10.0]
 
-# %% tags=["hide-input"]
+# %% tags=["recipes", "hide-input"]
 import itertools
+
+from serlib.recipes import papers
+from serlib.recipes.recipe import Recipe
+
+planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: its answers are known
+if profile == "smoke":
+    seeds, sigmas, weights = seeds[:1], sigmas[1:2], weights[-1:]
+
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 import joblib
@@ -70,17 +79,12 @@ from serlib.experiments.inputs import inputs, store_frames, transcripts
 from serlib.experiments.sweep import Runs, sweep
 from serlib.metrics import intervals
 from serlib.models import fusion
-from serlib.recipes import papers
-from serlib.recipes.recipe import Recipe
 from serlib.tasks import attributes
 from serlib.training import evaluation
 from serlib.training.precision import evaluating
 
 plots.style(profile)
-planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: its answers are known
 pd.set_option("display.max_colwidth", None)
-if profile == "smoke":
-    seeds, sigmas, weights = seeds[:1], sigmas[1:2], weights[-1:]
 workers = min(joblib.cpu_count(), 4)
 if profile == "smoke" or torch.cuda.is_available():
     workers = 1  # small runs end before a second process has started, and a GPU is one
@@ -112,7 +116,7 @@ ax = fusionplots.architecture(drawn)
 # A frozen expert gives the same frames in every epoch. So `features.cache` runs it once over the corpus and stores the frames, and a training only sees arrays. This makes a training a matter of seconds, and this chapter of some forty of them possible.
 
 
-# %%
+# %% tags=["recipes"]
 def system(phase: str = "multitask", **changes) -> Recipe:
     """The paper's recipe; changes of the model reach both of its phases."""
     return papers.zgorzynski2025(profile, corpus, data_root, phase=phase, **changes)
@@ -120,7 +124,10 @@ def system(phase: str = "multitask", **changes) -> Recipe:
 
 base = system(name="all three")
 names = base.model.experts
-called = dict(zip(names, reads, strict=True))  # demo-whisper is "Whisper" in figures
+in_figures = ("Whisper", "WavLM", "RoBERTa")  # as the figures call demo-whisper and the others
+called = dict(zip(names, in_figures, strict=True))
+
+# %%
 data = dataset.load(base)
 classes = list(dataset.taught(base).classes)
 A = list(manifest.ATTRIBUTES)
@@ -167,12 +174,14 @@ facts
 # The concatenation has an order too, but no one comes last: each expert has its own columns of $W$. We give it about as many parameters as the LSTM. The attention is a weighted mean, blind to the order. The next cell shows this on untrained networks:
 # the same utterances, the experts in two orders. First it computes the frames, which is the long step, and keeps them.
 
-# %%
+# %% tags=["recipes"]
 deaf = [c for n in (1, 2) for c in itertools.combinations(names, n) if names[1] not in c]
-deaf = [base.change(experts=c, seed=s) for c in deaf for s in seeds[: 3 - len(c)]]
+asked = [base.change(experts=c, seed=s) for c in deaf for s in seeds[: 3 - len(c)]]
+
+# %%
 with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
     wavlm = joblib.delayed(store_frames)(base, names[1])
-    others = [joblib.delayed(experiment.run)(r, progress=False) for r in deaf]
+    others = [joblib.delayed(experiment.run)(r, progress=False) for r in asked]
     joblib.Parallel()([wavlm, *others])  # WavLM takes long; meanwhile, fusions that do without it
 clips, quantum = inputs(base, data, experts)
 (batch,) = clips.batches([data.rows("dev")[:16]], quantum)
@@ -267,7 +276,7 @@ else:
 #
 # The cell holds every training of the chapter, so that no processor core waits; each is explained where it is read. What the claims rest on has two seeds. Side questions have one: two of the pairs, plain cross-entropy, two of the σ, kinds of fusion, weights of the loss, {term}`fine-tuning`.
 
-# %%
+# %% tags=["recipes"]
 companies = [c for n in (1, 2, 3) for c in itertools.combinations(names, n)]
 orders = list(itertools.permutations(names))
 if profile == "demo":  # each expert comes first, second and last once
@@ -292,7 +301,7 @@ def seeded(asked: dict[str, Recipe], once: tuple[str, ...] = ()) -> list[Recipe]
 
 
 side = ("Whisper + RoBERTa", "WavLM + RoBERTa")
-asked = {"companies": seeded({title(c): base.change(experts=c) for c in companies}, side)}
+groups = {"companies": seeded({title(c): base.change(experts=c) for c in companies}, side)}
 
 first, second = base.train, system("emotion").train
 both_phases = first.epochs + second.epochs
@@ -307,25 +316,25 @@ rivals = {
 }
 if profile == "smoke":
     del rivals["emotion, plain CE"]
-asked["ablation"] = seeded(rivals, ("emotion, plain CE",))
+groups["ablation"] = seeded(rivals, ("emotion, plain CE",))
 
 widths = {"MSE": system("attributes", attributes="mse")}
 widths |= {f"penalty, σ = {s:g}": system("attributes", sigma=s) for s in sigmas}
-asked["penalty"] = seeded(widths, tuple(f"penalty, σ = {s:g}" for s in sigmas if s != 1))
+groups["penalty"] = seeded(widths, tuple(f"penalty, σ = {s:g}" for s in sigmas if s != 1))
 
 turned = {arrow(o): base.change(experts=o) for o in orders}
-asked["orders"] = seeded(turned)
+groups["orders"] = seeded(turned)
 kinds = {"LSTM": "lstm", "concatenation": "concat", "attention": "attention"}
 fused = {name: base.change(fusion=kind) for name, kind in kinds.items()}
-asked["kinds"] = seeded(fused, ("concatenation", "attention"))
-asked["α"] = [base.change(name=f"α = {w:g}", alpha_attributes=w, seed=seeds[0]) for w in weights]
+groups["kinds"] = seeded(fused, ("concatenation", "attention"))
+groups["α"] = [base.change(name=f"α = {w:g}", alpha_attributes=w, seed=seeds[0]) for w in weights]
 
 few = 1 if profile == "smoke" else 2
 trained = names[1:] if profile == "full" else names[2:]
 on = base.change(epochs=few, lr_head=first.lr_head / 4, seed=seeds[0])
 on = on.change(start=base.change(seed=seeds[0]), lr_encoder=1e-5 if profile == "full" else 5e-4)
-asked["fine-tuning"] = [on.change(name="frozen, two more epochs")]
-asked["fine-tuning"].append(on.change(name="fine-tuned", tuned=trained))
+groups["fine-tuning"] = [on.change(name="frozen, two more epochs")]
+groups["fine-tuning"].append(on.change(name="fine-tuned", tuned=trained))
 
 if planted:
     listener = papers.cai2021(profile, corpus, data_root, alpha=0.1, diagnose=True)
@@ -336,10 +345,13 @@ sources = {
     "recognized": dict(transcript="recognized", recognizer=listener),
     "none": dict(transcript="none"),
 }
-asked["transcripts"] = seeded({f"transcript: {n}": base.change(**x) for n, x in sources.items()})
+groups["transcripts"] = seeded({f"transcript: {n}": base.change(**x) for n, x in sources.items()})
 
-sweep([r for part in asked.values() for r in part], workers=workers)
-runs = {name: sweep(part, progress=False) for name, part in asked.items()}
+asked = [recipe for group in groups.values() for recipe in group]
+
+# %%
+sweep(asked, workers=workers)
+runs = {name: sweep(group, progress=False) for name, group in groups.items()}
 alone = runs["companies"]
 alone.summary(SCORES).rename(columns=TITLES)
 

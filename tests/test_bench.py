@@ -1,4 +1,4 @@
-"""The commands of `serlib bench`, run small; what they measure is never asserted."""
+"""The benchmarks and `serlib rehearse`, run small; what they measure is never asserted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from serlib.data.batching import Clips, collate
 from serlib.models import adapters
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes import papers
-from tests.bench import contenders, cpu, losses, speech, train
+from tests.bench import __main__ as bench
+from tests.bench import contenders, cpu, losses, speech, train, turns
 
 SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
 
@@ -52,11 +53,11 @@ def test_work_takes_turns():
     def work(name: str):
         return lambda: order.append(name) or float(len(order))
 
-    found = machine.alternate({"a": work("a"), "b": work("b")}, 2)
+    found = turns.alternate({"a": work("a"), "b": work("b")}, 2)
     assert order == ["a", "b"] * 3  # the first round is not counted
     assert found == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
     with pytest.raises(ValueError, match="repeats=0"):
-        machine.alternate({}, 0)
+        turns.alternate({}, 0)
 
 
 def test_the_last_rate_of_a_kind_and_a_machine_counts(tmp_path, monkeypatch):
@@ -85,18 +86,17 @@ def test_every_architecture_loads_like_one_from_the_hub(name, tmp_path, monkeypa
     assert architectures.write(name, layers=1, width=32) == folder
     encoder = load_encoder(folder)
     assert (encoder.n_layers, encoder.width) == (1, 32)
-    assert (encoder.modality == "speech") == architectures.PUBLISHED[name].speech
+    assert (encoder.modality == "speech") == (architectures.config(name).model_type != "roberta")
 
 
 def test_sizes_are_the_published_ones():
     sizes = {"wav2vec2-base": 94.4, "wavlm-base": 94.4, "wavlm-large": 315.5}  # millions
     for short, millions in sizes.items():
-        n = architectures.n_parameters(architectures.SHORT[short])
+        n = architectures.n_parameters(train.SHORT[short])
         assert n / 1e6 == pytest.approx(millions, abs=0.1)
-    assert architectures.n_layers("microsoft/wavlm-large") == 24
-    assert architectures.width("openai/whisper-large-v3") == 1280
-    assert architectures.width("FacebookAI/roberta-large") is None
-    assert architectures.n_layers("demo-wavlm") == 5 and architectures.n_layers("nobody") is None
+    assert architectures.config("microsoft/wavlm-large").num_hidden_layers == 24
+    assert architectures.config("openai/whisper-large-v3").hidden_size == 1280
+    assert architectures.config("demo-wavlm").num_hidden_layers == 5
     with pytest.raises(architectures.UnknownArchitectureError, match="nobody"):
         architectures.config("nobody")
 
@@ -172,9 +172,9 @@ def test_the_trainer_takes_a_recipes_rates():
 
 
 def test_train_runs_small(capsys):
-    arguments = ["bench", "train", "--model", "demo", "--device", "cpu", "--seconds", "8"]
+    arguments = ["train", "--model", "demo", "--device", "cpu", "--seconds", "8"]
     small = ["--budget", "12", "--repeats", "1", "--layers", "1", "--only", "rivals", "--markdown"]
-    assert cli.main([*arguments, *small]) == 0
+    bench.main([*arguments, *small])
     shown = capsys.readouterr().out
     for name in (
         "this loop",
@@ -258,7 +258,7 @@ def test_cpu_runs_small():
 def test_losses_are_shown(capsys, monkeypatch):
     small = functools.partial(losses.run, sizes=(3,), n_frames=20, width=8)
     monkeypatch.setattr(losses, "run", small)
-    assert cli.main(["bench", "losses", "--repeats", "1", "--markdown"]) == 0
+    bench.main(["losses", "--repeats", "1", "--markdown"])
     shown = capsys.readouterr().out
     for name in ("SWFC", "CTC", "statistics pooling", "loop ms", "1 repeats", "date"):
         assert name in shown
@@ -316,10 +316,9 @@ def test_a_rehearsal_is_killed_and_goes_on(tmp_path, monkeypatch, write_chapter)
     # %% tags=["parameters"]
     profile = "full"
 
-    # %%
-    from serlib import recipes
-    from serlib.sweep import sweep
-    sweep(recipes.cai2021(profile, alpha=0.1).vary(seed=[0, 1]))
+    # %% tags=["recipes"]
+    from serlib.recipes import papers
+    asked = papers.cai2021(profile, alpha=0.1).vary(seed=[0, 1])
     """)
     stage = rehearse.Stage(steps=2, utterances=60, device="cpu", layers=1, width=32)
     table = rehearse.run([path], stage)

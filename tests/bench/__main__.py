@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from serbook.plan import machine
+from tests.bench import turns
 
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
@@ -61,9 +62,9 @@ def _train(arguments: argparse.Namespace) -> None:
     layers = f", {setup.layers} layer(s) only" if setup.layers else ""
     title = f"{setup.model}{layers}, {setup.seconds:g} s of audio, {setup.repeats} repeats"
     if arguments.only != "switches":
-        machine.show(train.compare(setup), title, device, arguments.markdown)
+        turns.show(train.compare(setup), title, device, arguments.markdown)
     if arguments.only != "rivals":
-        machine.show(train.ablate(setup), f"Switches: {title}", device, arguments.markdown)
+        turns.show(train.ablate(setup), f"Switches: {title}", device, arguments.markdown)
         if not train.compiler(device):
             print("Compiled layers are not measured: torch.compile finds no compiler here.")
 
@@ -76,8 +77,8 @@ def _cpu(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     n = arguments.repeats
     title = f"Demo fine-tuning, {n} seeds, profile {arguments.profile}"
-    machine.show(cpu.fine_tune(arguments.profile, n), title, "cpu", arguments.markdown)
-    machine.show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
+    turns.show(cpu.fine_tune(arguments.profile, n), title, "cpu", arguments.markdown)
+    turns.show(cpu.start_up(max(n, 3)), "Start-up", "cpu", arguments.markdown)
 
 
 def _lora(arguments: argparse.Namespace) -> None:
@@ -87,16 +88,16 @@ def _lora(arguments: argparse.Namespace) -> None:
     device = machine.chosen(None)
     runs = sweep(lora.asked(arguments.profile, arguments.seeds), workers=arguments.workers)
     title = f"LoRA, profile {arguments.profile}, {arguments.seeds} seed(s)"
-    machine.show(lora.costs(runs), title, device, arguments.markdown)
+    turns.show(lora.costs(runs), title, device, arguments.markdown)
     for role in ("dev", "test"):
-        machine.show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
+        turns.show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
 
 
 def _losses(arguments: argparse.Namespace) -> None:
     from tests.bench import losses
 
     table = losses.run(repeats=arguments.repeats)
-    machine.show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
+    turns.show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serbook.plan import machine, rehearse
+from serbook.plan import rehearse
 from serlib.data import batching
 from serlib.data.batching import Clips
 from serlib.experiments import dataset
@@ -33,7 +33,7 @@ from serlib.recipes.recipe import Recipe
 from serlib.tasks.targets import task_targets
 from serlib.training import evaluation
 from serlib.training import loop as training_loop
-from tests.bench import contenders
+from tests.bench import contenders, turns
 
 STARTS = {
     "python": ["-c", "pass"],
@@ -156,7 +156,7 @@ def fine_tune(profile: str = "demo", repeats: int = 3, **changes) -> pd.DataFram
     return pd.DataFrame.from_dict(
         {
             name: {
-                "audio s/s": machine.spread(speeds[name]),
+                "audio s/s": turns.spread(speeds[name]),
                 "this loop is": f"{middle['this loop'] / middle[name]:.2f} x",
                 "training s": statistics.median(each["seconds"] for each in rows),
                 "once s": fight.once if name == "this loop" else 0.0,
@@ -180,5 +180,5 @@ def start_up(repeats: int = 5) -> pd.DataFrame:
 
         return run
 
-    found = machine.alternate({name: timed(a) for name, a in STARTS.items()}, repeats)
-    return pd.DataFrame({"seconds": {name: machine.spread(x) for name, x in found.items()}})
+    found = turns.alternate({name: timed(a) for name, a in STARTS.items()}, repeats)
+    return pd.DataFrame({"seconds": {name: turns.spread(x) for name, x in found.items()}})

@@ -14,11 +14,11 @@ import statistics
 
 import pandas as pd
 
-from serbook.plan import machine
 from serlib.experiments.sweep import Runs
 from serlib.models.recognizer import SER
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
+from tests.bench import turns
 
 FULL, SHIPPED = "all layers", "as shipped"
 RANKS = (4, 16)
@@ -76,7 +76,7 @@ def costs(runs: Runs) -> pd.DataFrame:
             "trained in the encoder": f"{trained:,d}",
             "share": f"{trained / encoder:.1%}",
             "MB to keep": everything * WEIGHT / 1e6,
-            "training s": machine.spread(seconds[name]),
+            "training s": turns.spread(seconds[name]),
             "time": f"{middle[name] / middle[FULL]:.2f} x",
         }
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from serbook.plan import architectures, machine
+from serbook.plan import architectures
 from serlib.data import features
 from serlib.data.batching import Batch, Clips, collate
 from serlib.models import adapters
@@ -27,9 +27,15 @@ from serlib.models.recognizer import SER, ModelConfig
 from serlib.recipes import papers
 from serlib.training import speed
 from serlib.training.loop import TrainConfig
-from tests.bench import contenders, speech
+from tests.bench import contenders, speech, turns
 from tests.bench.contenders import Contender
 
+SHORT = {
+    "wavlm-large": "microsoft/wavlm-large",
+    "wavlm-base": "microsoft/wavlm-base",
+    "wav2vec2-base": "facebook/wav2vec2-base",
+    "demo": "demo-wavlm",
+}
 # Additions to a recipe, by their names in `ModelConfig`.
 ADDED = {
     "with LoRA of rank 8": {"lora": 8},
@@ -43,7 +49,7 @@ class Setup:
     """What is measured.
 
     Attributes:
-        model: A short name of `architectures.SHORT`.
+        model: A name of `SHORT`.
         device: "cpu" or "cuda".
         seconds: Audio in an epoch; every contender trains one epoch per repeat.
         repeats: Measured epochs of each.
@@ -67,9 +73,7 @@ class Setup:
 
     def recipe(self) -> tuple[ModelConfig, TrainConfig]:
         """The baseline of Wang et al. with this encoder, as many clips as the budget holds."""
-        folder = architectures.write(
-            architectures.SHORT[self.model], layers=self.layers, width=self.width
-        )
+        folder = architectures.write(SHORT[self.model], layers=self.layers, width=self.width)
         recipe = papers.wang2025_baseline("full").change(
             encoder=str(folder), budget_seconds=self.budget, select="last",
             hidden=self.width or (144 if self.model == "demo" else 1024), n_layers=self.layers,
@@ -182,7 +186,7 @@ def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
 
         return run
 
-    speeds = machine.alternate({c.name: timed(c) for c in found}, setup.repeats)
+    speeds = turns.alternate({c.name: timed(c) for c in found}, setup.repeats)
     middle = {name: statistics.median(x) for name, x in speeds.items()}
     first, device = middle[found[0].name], torch.device(setup.device)
     top = speed.peak(device, setup.recipe()[1].precision)
@@ -190,7 +194,7 @@ def measure(found: list[Contender], setup: Setup) -> pd.DataFrame:
     return pd.DataFrame.from_dict(
         {
             c.name: {
-                "audio s/s": machine.spread(speeds[c.name]),
+                "audio s/s": turns.spread(speeds[c.name]),
                 f"{found[0].name} is": f"{first / middle[c.name]:.2f} x",
                 "TFLOP/s": rates[c.name],
                 "of peak": f"{rates[c.name] / top:.0%}",

@@ -13,9 +13,7 @@ def parsers(commands, add) -> None:
     plan = add("plan", _plan, "Say what chapters cost before anything runs.")
     plan.add_argument("--profile", default="full", choices=PROFILES)
     plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
-    plan.add_argument(
-        "--data-root", default="", metavar="DIR", help="corpora, for their true sizes"
-    )
+    plan.add_argument("--data-root", default="", metavar="DIR", help="of corpora: their true sizes")
     plan.add_argument("--seeds", type=int, metavar="N", help="instead of the chapters' own")
     plan.add_argument("--folds", type=int, default=1, metavar="K", help="of IEMOCAP; default: 1")
     plan.add_argument("--machine", default="", metavar="NAME", help="a measured one; default: this")
@@ -28,7 +26,6 @@ def parsers(commands, add) -> None:
     rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
     rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
     rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
-    rehearse.add_argument("--markdown", action="store_true", help="tables for a page")
 
 
 def _rehearse(arguments: argparse.Namespace) -> None:
@@ -40,8 +37,8 @@ def _rehearse(arguments: argparse.Namespace) -> None:
     names = [field.name for field in dataclasses.fields(rehearse.Stage)]
     stage = rehearse.Stage(**{name: given[name] for name in names})
     table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
-    title = f"Rehearsal, {stage.steps} steps or more"
-    machine.show(table, title, device, arguments.markdown)
+    print(f"Rehearsal, {stage.steps} steps or more\n{table.to_string(na_rep='-')}")
+    print(", ".join(f"{name}: {fact}" for name, fact in machine.facts(device).items()))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -20,62 +19,24 @@ import torch
 from serlib import records
 from serlib.models.encoders.checkpoints import CONFIG, DEMO, EXTRACTOR, TOKENIZER
 
-LARGE = dict(
-    hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-    feat_extract_norm="layer", do_stable_layer_norm=True,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A model type and what differs from the defaults of transformers; ``speech`` if it hears."""
-
-    kind: str
-    settings: dict
-    normalize: bool = False  # what its extractor does to a wave
-
-    @property
-    def speech(self) -> bool:
-        """Whether it takes waves."""
-        return self.kind != "roberta"
-
-
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 PUBLISHED = {
-    "facebook/wav2vec2-base": Architecture("wav2vec2", {}, normalize=True),
-    "microsoft/wavlm-base": Architecture("wavlm", {}),
-    "microsoft/wavlm-large": Architecture("wavlm", LARGE, normalize=True),
-    "openai/whisper-large-v3": Architecture(
-        "whisper",
-        dict(
-            d_model=1280,
-            encoder_layers=32,
-            encoder_attention_heads=20,
-            encoder_ffn_dim=5120,
-            num_mel_bins=128,
-            vocab_size=51866,
-            decoder_layers=1,
-        ),  # fmt: skip  (the decoder is neither made nor read)
+    "facebook/wav2vec2-base": dict(model_type="wav2vec2"),
+    "microsoft/wavlm-base": dict(model_type="wavlm"),
+    "microsoft/wavlm-large": LARGE
+    | dict(model_type="wavlm", feat_extract_norm="layer", do_stable_layer_norm=True),
+    "openai/whisper-large-v3": dict(
+        model_type="whisper", d_model=1280, encoder_layers=32, encoder_attention_heads=20,
+        encoder_ffn_dim=5120, num_mel_bins=128, vocab_size=51866,
+        decoder_layers=1,  # the decoder is neither made nor read
     ),
-    "FacebookAI/roberta-large": Architecture(
-        "roberta",
-        dict(
-            hidden_size=1024,
-            num_hidden_layers=24,
-            num_attention_heads=16,
-            intermediate_size=4096,
-            vocab_size=50265,
-            max_position_embeddings=514,
-            type_vocab_size=1,
-            layer_norm_eps=1e-5,
-        ),  # fmt: skip
+    "FacebookAI/roberta-large": LARGE
+    | dict(
+        model_type="roberta", vocab_size=50265, max_position_embeddings=514, type_vocab_size=1,
+        layer_norm_eps=1e-5,
     ),
-}
-SHORT = {
-    "wavlm-large": "microsoft/wavlm-large",
-    "wavlm-base": "microsoft/wavlm-base",
-    "wav2vec2-base": "facebook/wav2vec2-base",
-    "demo": "demo-wavlm",
-}
+}  # fmt: skip
+NORMALIZED = ("facebook/wav2vec2-base", "microsoft/wavlm-large")  # their extractors scale a wave
 
 
 class UnknownArchitectureError(ValueError):
@@ -83,10 +44,10 @@ class UnknownArchitectureError(ValueError):
 
 
 def config(name: str, *, layers: int | None = None, width: int | None = None):
-    """The transformers configuration of a published model.
+    """The transformers configuration of a published or shipped model.
 
     Args:
-        name: One of `PUBLISHED`.
+        name: One of `PUBLISHED`, or a demo encoder.
         layers: Transformer layers; None takes all.
         width: For tests, a small D with four heads and convolutions of that width.
 
@@ -95,13 +56,14 @@ def config(name: str, *, layers: int | None = None, width: int | None = None):
     """
     from transformers import AutoConfig
 
+    if (DEMO / name / CONFIG).is_file():
+        return AutoConfig.from_pretrained(DEMO / name)
     if name not in PUBLISHED:
         known = ", ".join(PUBLISHED)
         raise UnknownArchitectureError(f"{name!r}: sizes are written down for {known}")
-    made = AutoConfig.for_model(PUBLISHED[name].kind, **PUBLISHED[name].settings)
+    made = AutoConfig.for_model(**PUBLISHED[name])
     if layers is not None:
-        made.num_hidden_layers = layers
-        made.update({"encoder_layers": layers} if made.model_type == "whisper" else {})
+        made.num_hidden_layers = layers  # Whisper's configuration knows it as encoder_layers
     if width is not None:
         made.update(_narrow(made.model_type, width))
     return made
@@ -113,32 +75,6 @@ def _narrow(kind: str, width: int) -> dict:
                     decoder_attention_heads=4, decoder_ffn_dim=width)  # fmt: skip
     common = dict(hidden_size=width, num_attention_heads=4, intermediate_size=2 * width)
     return common if kind == "roberta" else common | {"conv_dim": [width] * 7}
-
-
-@functools.cache
-def n_layers(name: str) -> int | None:
-    """L of a published or shipped model; None of others."""
-    if name in PUBLISHED:
-        return config(name).num_hidden_layers
-    if (DEMO / name / CONFIG).is_file():
-        found = records.read_json(DEMO / name / CONFIG)
-        return found.get("num_hidden_layers", found.get("encoder_layers"))
-    return None
-
-
-@functools.cache
-def width(name: str) -> int | None:
-    """D of an encoder of speech, published or shipped; None of others."""
-    if name in PUBLISHED:
-        return config(name).hidden_size if PUBLISHED[name].speech else None
-    if (DEMO / name / CONFIG).is_file():
-        found = records.read_json(DEMO / name / CONFIG)
-        return (
-            None
-            if found["model_type"] == "roberta"
-            else found.get("hidden_size", found.get("d_model"))
-        )
-    return None
 
 
 def write(name: str, *, layers: int | None = None, width: int | None = None) -> Path:
@@ -156,15 +92,14 @@ def write(name: str, *, layers: int | None = None, width: int | None = None) -> 
     if (folder / CONFIG).is_file():  # written last
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    architecture = PUBLISHED[name]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         model = _model(made)
-    if architecture.speech:
-        records.write_json(folder / EXTRACTOR, _extractor(made, architecture))
-    else:
+    if made.model_type == "roberta":
         for file in (TOKENIZER, "tokenizer_config.json"):
             shutil.copy(DEMO / "demo-roberta" / file, folder / file)
+    else:
+        records.write_json(folder / EXTRACTOR, _extractor(made, name in NORMALIZED).to_dict())
     weights = {k: x.contiguous() for k, x in model.state_dict().items()}
     records.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
     records.atomic_write(folder / CONFIG, made.to_json_string(use_diff=False))
@@ -181,25 +116,17 @@ def _model(made) -> torch.nn.Module:
     return AutoModel.from_config(made, dtype=torch.float32)
 
 
-def _extractor(made, architecture: Architecture) -> dict:
-    """What preprocessor_config.json has."""
-    if made.model_type == "whisper":
-        from transformers import WhisperFeatureExtractor
+def _extractor(made, normalize: bool):
+    from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
-        return WhisperFeatureExtractor(feature_size=made.num_mel_bins).to_dict()
-    return {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
-        "sampling_rate": 16000, "padding_value": 0.0, "padding_side": "right",
-        "do_normalize": architecture.normalize,
-        "return_attention_mask": made.feat_extract_norm == "layer",
-    }  # fmt: skip
+    if made.model_type == "whisper":
+        return WhisperFeatureExtractor(feature_size=made.num_mel_bins)
+    masked = made.feat_extract_norm == "layer"
+    return Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=masked)
 
 
 @functools.cache
 def n_parameters(name: str) -> int:
     """Parameters of a published or shipped encoder, counted on the meta device."""
-    from transformers import AutoConfig
-
-    made = config(name) if name in PUBLISHED else AutoConfig.from_pretrained(DEMO / name)
     with torch.device("meta"):
-        return sum(math.prod(p.shape) for p in _model(made).parameters())
+        return sum(math.prod(p.shape) for p in _model(config(name)).parameters())

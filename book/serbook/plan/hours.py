@@ -24,6 +24,9 @@ from serlib.recipes.recipe import Recipe
 FRAMES = 50  # a second, of every encoder of speech
 TARGET_HOURS = 24  # for everything, on one H200: our own aim, not a measurement
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
+COLUMNS = [
+    "trainings", "audio hours trained on", "GPU hours", "memory GB", "disk GB", "GB while running",
+]  # fmt: skip
 
 
 class PlanError(ValueError):
@@ -45,18 +48,12 @@ class Size:
         return self.train + self.dev + self.test
 
 
-# (utterances, mean seconds, source). The counts are on the cards; no length was read.
-PUBLISHED = {
-    "iemocap": (5531, 4.5, "5,531 utterances, mean 4.5 s (assumed)"),
-    "msp-podcast": (66992 + 25258, 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"),
-}
-
-
 def size(recipe: Recipe, folds: int = 5) -> Size:
     """How much audio a recipe has: of its manifest if that is there, else as published.
 
-    Published: of IEMOCAP one of `folds` parts each is test and dev; of MSP-Podcast's challenge
-    release Development is test, and a tenth of Train is dev.
+    Published are counts, on the cards; mean lengths are assumed. Of IEMOCAP one of `folds` parts
+    each is test and dev; of MSP-Podcast's challenge release Development is test, and a tenth of
+    Train is dev.
 
     Raises:
         PlanError: Neither is known.
@@ -66,18 +63,18 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
         table = dataset.assign(recipe, dataset.locate(recipe)[0])
         seconds = table.groupby("role")["length"].sum()
         return Size(*(float(seconds[r]) for r in ("train", "dev", "test")), "the manifest")
-    if corpus not in PUBLISHED:
-        raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
-    clips, mean, source = PUBLISHED[corpus]
     if corpus == "iemocap":
-        part = clips * mean / folds
-        return Size(clips * mean - 2 * part, part, part, source)
-    train, test = 66992 * mean, 25258 * mean
-    return Size(0.9 * train, 0.1 * train, test, source)
+        whole, source = 5531 * 4.5, "5,531 utterances, mean 4.5 s (assumed)"
+        part = whole / folds
+        return Size(whole - 2 * part, part, part, source)
+    if corpus == "msp-podcast":
+        train, source = 66992 * 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"
+        return Size(0.9 * train, 0.1 * train, 25258 * 5.75, source)
+    raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
 
 
 def hours(recipe: Recipe, amount: Size, rate: Mapping[str, float]) -> float:
-    """GPU hours of one training, see the formula above."""
+    """GPU hours of one training, by the formula above."""
     r, e = rate["train"], rate["evaluate"]
     every = amount.train / r + amount.dev / e
     return (recipe.train.epochs * every + (amount.dev + amount.test) / e) / 3600
@@ -131,75 +128,61 @@ def make(
         folds: So many folds of each training on IEMOCAP; others have one.
         rates: By kind, from `machine.rates`.
     """
-    known, seen, rows, missing, sources = dict(rates or {}), set(), {}, {}, {}
-    frames: dict[tuple[str, str], float] = {}  # bytes, of an expert's frames of a corpus
+    rates, seen, stored, rows, missing, sources = rates or {}, set(), set(), {}, {}, {}
     for path in map(notebooks.find, chapters or notebooks.chapters()):
-        new = []
-        for recipe in asked.of(path, **_parameters(path, profile, seeds)).trained():
-            if (key := recipe.nameless()) not in seen:
-                seen.add(key)
-                new.append(replace(recipe, data_root=data_root))
-        rows[path.stem] = _row(new, known, folds, frames, missing, sources)
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    total = table.sum(min_count=1, skipna=False)
-    total[["memory GB", "GB while running"]] = table[["memory GB", "GB while running"]].max()
-    table.loc["all"] = total
+        has_seeds = seeds and "seeds" in notebooks.declared(notebooks.read(path))
+        more = {"seeds": [*range(seeds)]} if has_seeds else {}
+        costs = []
+        for recipe in asked.of(path, profile=profile, **more).trained():
+            if (key := recipe.nameless()) in seen:
+                continue
+            seen.add(key)
+            recipe = replace(recipe, data_root=data_root)
+            amount, rate = size(recipe, max(folds, 5)), rates.get(asked.kind(recipe))
+            sources[recipe.corpus] = amount.source
+            if rate is None:
+                missing[asked.kind(recipe)] = True
+            frozen = recipe.model.frozen if recipe.system == "fusion" else ()
+            first = [name for name in frozen if (recipe.corpus, name) not in stored]
+            stored |= {(recipe.corpus, name) for name in first}
+            times = folds if recipe.corpus == "iemocap" else 1
+            costs.append(_costs(recipe, amount, rate, times, first))
+        rows[path.stem] = _total(pd.DataFrame(costs, columns=COLUMNS, dtype=float))
+    table = pd.DataFrame(rows).T
+    table.loc["all"] = _total(table)
+    table = table.astype({"trainings": int})
     return Plan(table, tuple(missing), tuple(f"{k}: {v}" for k, v in sources.items()))
 
 
-def _parameters(path: Path, profile: str, seeds: int | None) -> dict:
-    known = notebooks.declared(notebooks.read(path))
-    more = {"seeds": [*range(seeds)]} if seeds and "seeds" in known else {}
-    return {"profile": profile} | more
+def _total(rows: pd.DataFrame) -> pd.Series:
+    """All together; of memory, and of what is on disk only while a training runs, the most."""
+    total = rows.sum(skipna=False)
+    total["memory GB"] = rows["memory GB"].max()
+    total["GB while running"] = max([0.0, *rows["GB while running"]])
+    return total
 
 
-def _row(
-    recipes: Sequence[Recipe],
-    rates: Mapping[str, Mapping],
-    folds: int,
-    frames: dict,
-    missing: dict,
-    sources: dict,
-) -> dict[str, float]:
-    """One chapter's trainings."""
-    count, audio, gpu, memory, disk, running = 0, 0.0, 0.0, math.nan, 0.0, 0.0
-    for recipe in recipes:
-        times = folds if recipe.corpus == "iemocap" else 1
-        amount = size(recipe, max(folds, 5))
-        sources[recipe.corpus] = amount.source
-        count += times
-        audio += times * recipe.train.epochs * amount.train / 3600
-        weights = times * parameters(recipe) * WEIGHT
-        disk += weights / 1e9
-        # Last and best epoch, two moments of AdamW.
-        running = max(running, 4 * weights / times / 1e9)
-        rate, once = rates.get(asked.kind(recipe)), 0.0
-        for name in recipe.model.frozen if recipe.system == "fusion" else ():
-            if (recipe.corpus, name) not in frames:
-                frames[recipe.corpus, name] = stored(name, amount)
-                disk += frames[recipe.corpus, name] / 1e9
-                once = amount.whole / rate["encode"] / 3600 if rate else 0.0
-        if rate is None:
-            missing[asked.kind(recipe)] = gpu = math.nan
-        else:
-            gpu += times * hours(recipe, amount, rate) + once
-            memory = max(
-                filter(math.isfinite, (memory, rate["peak_gb"] or math.nan)), default=memory
-            )
-    return {
-        "trainings": count, "audio hours trained on": audio, "GPU hours": gpu,
-        "memory GB": memory, "disk GB": disk, "GB while running": running,
-    }  # fmt: skip
+def _costs(
+    recipe: Recipe, amount: Size, rate: Mapping | None, times: int, experts: Sequence[str]
+) -> tuple[float, ...]:
+    """A training's row of the table, in so many folds.
+
+    `experts` are the frozen ones whose frames are stored for it, and read by later trainings.
+    """
+    names = recipe.model.tuned if recipe.system == "fusion" else [recipe.model.encoder]
+    # Of the encoders that a run's weights file has; heads are small beside them.
+    weights = sum(map(architectures.n_parameters, names)) * WEIGHT / 1e9
+    disk = times * weights + sum(frames(name, amount) for name in experts) / 1e9
+    gpu = memory = math.nan
+    if rate is not None:
+        once = amount.whole / rate["encode"] / 3600 if experts else 0.0
+        gpu, memory = times * hours(recipe, amount, rate) + once, rate["peak_gb"] or math.nan
+    # While it runs there are the last and the best epoch, and two moments of AdamW.
+    return times, times * recipe.train.epochs * amount.train / 3600, gpu, memory, disk, 4 * weights
 
 
-def parameters(recipe: Recipe) -> int:
-    """Parameters of the encoders that a run's weights file has; heads are small beside them."""
-    fusion = recipe.system == "fusion"
-    names = recipe.model.tuned if fusion else [recipe.model.encoder]
-    return sum(architectures.n_parameters(name) for name in names)
-
-
-def stored(name: str, amount: Size) -> float:
+def frames(name: str, amount: Size) -> float:
     """Bytes of a frozen expert's frames; text has a few tokens a second, and is left out."""
-    width = architectures.width(name)
-    return amount.whole * FRAMES * width * FRAME_NUMBER if width else 0.0
+    made = architectures.config(name)
+    speech = made.model_type != "roberta"
+    return amount.whole * FRAMES * made.hidden_size * FRAME_NUMBER if speech else 0.0

@@ -1,9 +1,9 @@
 """`serlib rehearse`: every kind of training that the chapters ask for, before the real one.
 
-The full recipe, the full-size architectures with random weights, and part of the demo corpus. Each training is killed after its first epoch and continued. What
-must hold is checked, and raised if it does not: all rows are trained on in every epoch, the epochs
-before the kill stay as they were, every utterance of dev and test is predicted once. What it took
-is kept for `serlib plan`.
+The full recipe, the full-size architectures with random weights, and part of the demo corpus. Each
+training is killed after its first epoch and continued. What must hold is checked, and raised if it
+does not: all rows are trained on in every epoch, the epochs before the kill stay as they were,
+every utterance of dev and test is predicted once. What it took is kept for `serlib plan`.
 """
 
 from __future__ import annotations
@@ -68,20 +68,18 @@ class Stage:
 
     def localized(self, recipe: Recipe) -> Recipe:
         """The recipe on those utterances, with local encoders, as long as `steps` asks for."""
-        start = None if recipe.start is None else self.localized(recipe.start)
+        start, model = recipe.start and self.localized(recipe.start), recipe.model
         if recipe.system == "fusion":
-            names = {n: self.encoder(n) for n in recipe.model.experts}
-            model = {"experts": tuple(names.values()),
-                     "tuned": tuple(names[n] for n in recipe.model.tuned)}  # fmt: skip
+            experts, tuned = (tuple(map(self.encoder, x)) for x in (model.experts, model.tuned))
+            model = replace(model, experts=experts, tuned=tuned)
         else:
-            model = {"encoder": self.encoder(recipe.model.encoder)}
-            if recipe.model.layers.isdigit() and self.layers:
-                model["layers"] = str(min(int(recipe.model.layers), self.layers))
-        if self.layers and recipe.model.n_layers:
-            model["n_layers"] = min(recipe.model.n_layers, self.layers)
+            model = replace(model, encoder=self.encoder(model.encoder))
+            if model.layers.isdigit() and self.layers:
+                model = replace(model, layers=str(min(int(model.layers), self.layers)))
+        if self.layers and model.n_layers:
+            model = replace(model, n_layers=min(model.n_layers, self.layers))
         file, root = map(str, self.corpus())
-        recipe = replace(recipe, corpus=file, data_root=root, start=start,
-                         model=replace(recipe.model, **model))  # fmt: skip
+        recipe = replace(recipe, corpus=file, data_root=root, start=start, model=model)
         return recipe.change(start=start, epochs=self.epochs(recipe), patience=None)
 
     def epochs(self, recipe: Recipe) -> int:
@@ -96,27 +94,26 @@ class Stage:
         return max(2, -(-self.steps // per_epoch))
 
 
-def run(chapters: Iterable[str], stage: Stage, *, keep: bool = True) -> pd.DataFrame:
+def run(chapters: Iterable[str], stage: Stage) -> pd.DataFrame:
     """Rehearse each kind of training once, the one with the most tasks; one row per kind.
+
+    Rates at full size are kept for `serlib plan`.
 
     Args:
         chapters: Numbers, names or paths.
         stage: How large.
-        keep: Store the rates for `serlib plan`; only of trainings at full size.
     """
-    found: dict[str, tuple[Recipe, set[str]]] = {}
+    found: dict[str, list[tuple[str, Recipe]]] = {}
     for chapter in chapters:
         for recipe in (wanted := asked.of(chapter, profile="full")).trained():
-            first, where = found.get(asked.kind(recipe), (recipe, set()))
-            most = max(first, recipe, key=lambda r: len(r.model.tasks))
-            found[asked.kind(recipe)] = most, where | {wanted.chapter[:2]}
+            found.setdefault(asked.kind(recipe), []).append((wanted.chapter[:2], recipe))
     rows = {}
-    for kind, (recipe, where) in found.items():
-        row = rehearse(recipe, stage)
-        if keep and stage.layers is None and stage.width is None:
-            about = {"kind": kind, "machine": machine.device_name(stage.device)}
-            machine.keep(about | machine.facts(stage.device) | row)
-        rows[kind] = {"chapters": " ".join(sorted(where))} | row
+    for kind, pairs in found.items():
+        where, recipes = zip(*pairs, strict=True)
+        row = rehearse(max(recipes, key=lambda recipe: len(recipe.model.tasks)), stage)
+        if stage.layers is None and stage.width is None:
+            machine.keep({"kind": kind} | machine.facts(stage.device) | row)
+        rows[kind] = {"chapters": " ".join(sorted(set(where)))} | row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -131,14 +128,14 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
     Raises:
         RehearsalError: What must hold does not.
     """
-    recipe = stage.localized(recipe)
+    recipe, on_gpu = stage.localized(recipe), torch.device(stage.device).type == "cuda"
     with _apart(stage.device):
         data = dataset.load(recipe)
         if recipe.start is not None:
             experiment.run(recipe.start, progress=False)
         encode = _encode(recipe, data)
         before = _killed(recipe, stage.device)
-        if torch.device(stage.device).type == "cuda":
+        if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         done = experiment.run(recipe, progress=False)
         _check(recipe, data, done, before)
@@ -155,9 +152,7 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
         "train": float(np.median(measured["audio_seconds"] / measured["train_seconds"])),
         "evaluate": float(np.median(dev / (measured["seconds"] - measured["train_seconds"]))),
         "encode": encode,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9
-        if torch.device(stage.device).type == "cuda"
-        else None,
+        "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None,
     }
 
 
@@ -221,9 +216,7 @@ def _train(recipe: Recipe, device: str) -> None:
 def _check(recipe: Recipe, data: dataset.Data, done: records.Run, before: pd.DataFrame) -> None:
     """Refuse a training that lost rows, epochs or predictions."""
     history, n = done.history(), len(data.rows("train"))
-    if len(history) != recipe.train.epochs or list(history["epoch"]) != [
-        *range(1, len(history) + 1)
-    ]:
+    if list(history["epoch"]) != [*range(1, recipe.train.epochs + 1)]:
         raise RehearsalError(f"{len(history)} epochs, of {recipe.train.epochs} asked for")
     if (history["clips"] != n).any():
         raise RehearsalError(f"epochs of {sorted(set(history['clips']))} clips; train has {n}")
