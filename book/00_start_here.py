@@ -41,6 +41,7 @@ data_root = ""
 own_file = ""
 
 # %% tags=["hide-input"]
+import inspect
 import os
 import platform
 
@@ -136,6 +137,7 @@ pd.DataFrame.from_dict(
 # The table below is the corpus: one row per utterance, the **{term}`manifest`**. It says who speaks, what is said, which emotion the listeners agreed on, and on which side of the split the row lies.
 
 # %% tags=["recipes"]
+from serlib.models.recognizer import SER
 from serlib.recipes import papers
 
 recipe = papers.wang2025_baseline(profile, corpus, data_root)
@@ -217,6 +219,13 @@ pd.DataFrame(
 # **{term}`WA`** is plain accuracy. **{term}`UA`** is the mean over classes of the share found, so that rare classes count as much as frequent ones. **Macro-F1** is like UA but also charges for false alarms.
 # The brackets are a 95 % interval: how far the number might move with other speakers. Chapters 01 and 02 explain all of them.
 #
+# What the recognizer does with a batch of utterances is one method, `SER.forward` in `serlib/models/recognizer.py`. Each chapter prints the function that is its subject in this way,
+# and the page [The house](house.md) shows where all the others are.
+
+# %% tags=["hide-output"]
+print(inspect.getsource(SER.forward))
+
+# %% [markdown]
 # Let it judge the utterances that you heard:
 
 # %%

@@ -47,6 +47,7 @@ max_utterances = 6000
 copies = []
 
 # %% tags=["hide-input"]
+import inspect
 import tempfile
 from pathlib import Path
 
@@ -672,6 +673,13 @@ Markdown(
 #
 # $$E_n = 1 + \beta + \dots + \beta^{n-1} = \frac{1-\beta^n}{1-\beta}, \qquad w_c \propto \frac{1}{E_{n_c}} .$$
 #
+# Both are a line of code, in `serlib/losses/classification.py`:
+
+# %% tags=["hide-output"]
+print(inspect.getsource(classification.inverse_frequency_weights))
+print(inspect.getsource(classification.effective_number))
+
+# %% [markdown]
 # With $\beta = 0$ each class is worth one utterance and all weights are equal. With $\beta \to 1$ nothing repeats, $E_n
 # \to n$, and we are back at inverse frequency. In between, the curve bends at $n \approx 1/(1-\beta)$.
 

@@ -61,6 +61,7 @@ from serlib.experiments import dataset, experiment, floors, inference
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models.pooling import AttentiveStatistics, MeanPool
+from serlib.training.loop import train_epoch
 
 plots.style(profile)
 planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
@@ -226,6 +227,26 @@ print(inspect.getsource(MeanPool))
 print(inspect.getsource(AttentiveStatistics))
 
 # %% [markdown]
+# ### The loop
+#
+# What does training do, step by step? This is one epoch, as it runs in every chapter and at every size (`serlib/training/loop.py`):
+
+# %% tags=["hide-output"]
+print(inspect.getsource(train_epoch))
+
+# %% [markdown]
+# Read it from the top.
+#
+# - **A step** holds one batch or several: where memory is too small for the batch that a paper used, `accumulate` batches make one step together.
+# - **The learning rate** is a function of the share of training that is done. So there is no scheduler whose state could be lost.
+# - **Forward** runs in bfloat16 where a GPU has it, else in float32. **The loss** is always computed in float32: it sums many small numbers.
+# - **`value * share`**: each batch counts by its clips. So the gradients of a step's batches add up to the gradient of one large batch.
+# - **Backward** adds gradients up. Several processes exchange them once per step, with its last batch.
+# - **The norm** of the gradient is clipped, AdamW makes the step, and the gradients are set to zero.
+# - **The meter** keeps the numbers on the device and looks at many at a time. Looking at each would make a GPU wait for its host.
+#
+# Around it, `fit` goes over the epochs: train, predict dev, keep the epoch if it is the best so far, write a checkpoint. A killed run goes on from the last one and ends with the same bits.
+#
 # Both recipes train with cross-entropy, choose the epoch by their paper's metric on dev (accuracy for Cai, macro-F1 for Wang), and are repeated with several seeds. The challenge's own baseline, which differs from
 # Wang's chiefly in that rare classes weigh more in its loss, runs once. All of them were trained above.
 

@@ -63,6 +63,7 @@ if profile == "smoke":
     watched, seeds, label_seeds = watched[:1], seeds[:1], label_seeds[:1]
 
 # %% tags=["hide-input"]
+import inspect
 import itertools
 
 import joblib
@@ -146,6 +147,12 @@ print("  ".join(f"{path} {value:.3f}" for path, value in good.items()), f"  sum 
 print(
     f"-log {total:.3f} = {-np.log(total):.4f}, and losses.ctc gives {ctc_loss(*one).item():.4f}"
 )
+
+# %% [markdown]
+# The package calls torch's own CTC, and decides what a batch may hold that torch leaves open, in `serlib/losses/ctc.py`:
+
+# %% tags=["hide-output"]
+print(inspect.getsource(ctc_loss))
 
 # %% [markdown]
 # With hundreds of frames nobody lists paths. The **forward recursion** adds them up frame by frame. Its states are the target with blanks around

@@ -48,6 +48,7 @@ sigmas = [0.5, 1.0, 2.0]
 weights = [0.1, 1.0, 10.0]
 
 # %% tags=["recipes", "hide-input"]
+import inspect
 import itertools
 
 from serlib.recipes import papers
@@ -111,6 +112,12 @@ reads = {"Whisper": "wave", "WavLM": "wave", "RoBERTa": "transcript"}
 shapes = [f"(T{k}, D{k}) → 2 D{k}" for k in "₁₂₃"]
 drawn = {name: (source, shape) for (name, source), shape in zip(reads.items(), shapes, strict=True)}
 ax = fusionplots.architecture(drawn)
+
+# %% [markdown]
+# In code, this is `Fusion.forward` in `serlib/models/fusion.py`:
+
+# %% tags=["hide-output"]
+print(inspect.getsource(fusion.Fusion.forward))
 
 # %% [markdown]
 # A frozen expert gives the same frames in every epoch. So `features.cache` runs it once over the corpus and stores the frames, and a training only sees arrays. This makes a training a matter of seconds, and this chapter of some forty of them possible.

@@ -38,6 +38,8 @@ decided = "cai2021.text.helps_a0_1"
 seeds = [0]
 
 # %% tags=["hide-input"]
+import inspect
+
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -106,6 +108,12 @@ pd.DataFrame(
     [(str(case), of_number(case, 0.7815)) for case in cases],
     columns=["measured", "verdict on 78.15 %"],
 ).style.hide(axis="index")
+
+# %% [markdown]
+# The rule for numbers is one function:
+
+# %% tags=["hide-output"]
+print(inspect.getsource(of_number))
 
 # %% [markdown]
 # The second case is why width counts. An interval that holds nearly everything holds the printed number too, and that is no reproduction.

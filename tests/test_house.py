@@ -56,3 +56,37 @@ def test_the_readme_has_the_rooms_in_short():
     for package in FLOORS:
         for room in (name for rooms in FLOORS[package] for name in rooms):
             assert f"`{room}`" in told, room
+
+
+SUBJECTS = {
+    "00": ["SER.forward"],
+    "01": ["classification.inverse_frequency_weights", "classification.effective_number"],
+    "02": ["train_epoch", "AttentiveStatistics"],
+    "03": ["ctc_loss"],
+    "04": ["CoAttention"],
+    "05": ["contrastive.swfc"],
+    "06": ["heads.LayerSum"],
+    "07": ["fusion.Fusion.forward"],
+    "08": ["of_number"],
+}
+
+
+@pytest.mark.parametrize("number", SUBJECTS)
+def test_a_chapter_prints_the_function_that_is_its_subject(number):
+    (source,) = (ROOT / "book").glob(f"{number}_*.py")
+    text = source.read_text()
+    for subject in SUBJECTS[number]:
+        assert f"print(inspect.getsource({subject}))" in text
+
+
+def test_chapter_02_walks_through_the_loop_that_it_prints():
+    import inspect
+
+    from serlib.training.loop import train_epoch
+
+    (source,) = (ROOT / "book").glob("02_*.py")
+    walk = source.read_text().split("getsource(train_epoch))")[1].split("# %%\ntuned")[0]
+    assert "value * share" in walk and "value * share" in inspect.getsource(train_epoch)
+    for word in ("accumulate", "learning rate", "bfloat16", "AdamW", "meter", "checkpoint"):
+        assert word in walk or word.capitalize() in walk or word.replace("l", "L", 1) in walk
+    assert len(inspect.signature(train_epoch).parameters) <= 6
