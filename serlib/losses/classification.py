@@ -39,12 +39,12 @@ def inverse_frequency_weights(counts: Sequence[float] | Tensor) -> Tensor:
     >>> inverse_frequency_weights([6, 2, 0]).tolist()
     [0.6666666865348816, 2.0, 0.0]
     """
-    n = _counts(counts)
+    n = checked_counts(counts)
     seen = n > 0
     return torch.where(seen, n.sum() / (seen.sum() * n), 0.0).float()
 
 
-def _counts(counts: Sequence[float] | Tensor) -> Tensor:
+def checked_counts(counts: Sequence[float] | Tensor) -> Tensor:
     """The counts as float64 (C,), or a ValueError."""
     n = torch.as_tensor(counts, dtype=torch.float64)
     if n.ndim != 1 or not torch.isfinite(n).all() or (n < 0).any() or n.sum() == 0:
@@ -73,14 +73,15 @@ def effective_number(counts: Sequence[float] | Tensor, beta: float) -> Tensor:
     """
     if not 0 <= beta < 1:
         raise ValueError(f"beta is {beta}: need 0 <= beta < 1")
-    return (1 - torch.pow(beta, _counts(counts))) / (1 - beta)
+    return (1 - torch.pow(beta, checked_counts(counts))) / (1 - beta)
 
 
 def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float) -> Tensor:
     """Weights w_c ∝ 1 / E_c, scaled to Σ_c w_c = C, the number of classes that occur.
 
-    Between no weights (β = 0) and inverse frequency (β → 1). Cui et al. (CVPR 2019), section 4. A
-    class that does not occur has weight 0. Arguments and errors as in `effective_number`.
+    Between no weights (β = 0) and inverse frequency (β → 1). Cui et al. (CVPR 2019), section 4; of
+    their β, 0.9 to 0.9999, the recipes take 0.999. A class that does not occur has weight 0.
+    Arguments and errors as in `effective_number`.
 
     >>> class_balanced_weights([1, 2, 0], 0.5).tolist()  # 1 and 2/3, times 2 / (5/3)
     [1.2000000476837158, 0.800000011920929, 0.0]
@@ -91,17 +92,13 @@ def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float) -> Ten
     return (weight * seen.sum() / weight.sum()).float()
 
 
-def cross_entropy(
-    logits: Tensor, target: Tensor, *, weight: Tensor | None = None, label_smoothing: float = 0.0
-) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy l = -log softmax(logits)_y, weighted mean over the batch.
 
     Args:
         logits: (B, C) float.
         target: (B,) int64, 0 to C - 1 or IGNORE.
-        weight: (C,) class weights; None weighs all utterances alike.
-        label_smoothing: ε; the target becomes 1 - ε on y plus ε / C on every class. With weights,
-            class c's share is weighted by w_c, as torch does.
+        weight: (C,) class weights, on any device; None weighs all utterances alike.
 
     Returns:
         Scalar float32; 0 with a zero gradient if no utterance has a target.
@@ -111,14 +108,7 @@ def cross_entropy(
     """
     logits = logits.float()
     weight = None if weight is None else weight.to(logits)
-    losses = F.cross_entropy(
-        logits,
-        target,
-        weight,
-        ignore_index=IGNORE,
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
+    losses = F.cross_entropy(logits, target, weight, ignore_index=IGNORE, reduction="none")
     return _mean(losses, target, weight)
 
 
@@ -135,26 +125,6 @@ def _mean(losses: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     return losses.sum() / torch.where(total > 0, total, 1)
 
 
-def class_balanced_cross_entropy(
-    logits: Tensor, target: Tensor, counts: Sequence[float] | Tensor, *, beta: float = 0.999
-) -> Tensor:
-    """Cross-entropy with `class_balanced_weights`: Cui et al. (CVPR 2019), section 4.1.
-
-    The paper divides by B where this divides by the sum of the weights. β = 0.999 is one of the
-    values the paper tries (0.9 to 0.9999), our choice among them.
-
-    Args:
-        logits: (B, C) float.
-        target: (B,) int64 with IGNORE.
-        counts: (C,) utterances per class of the training set, not of the batch.
-        beta: β in [0, 1).
-
-    >>> class_balanced_cross_entropy(torch.zeros(2, 2), torch.tensor([0, 1]), [9, 1])  # log 2
-    tensor(0.6931)
-    """
-    return cross_entropy(logits, target, weight=class_balanced_weights(counts, beta))
-
-
 def focal(
     logits: Tensor, target: Tensor, *, gamma: float = 2.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -167,7 +137,7 @@ def focal(
         logits: (B, C) float.
         target: (B,) int64 with IGNORE.
         gamma: γ >= 0; 2 is the paper's best.
-        weight: (C,) class weights or None.
+        weight: As in `cross_entropy`.
 
     >>> focal(torch.zeros(1, 2), torch.tensor([0]))  # log 2 / 4
     tensor(0.1733)
@@ -183,13 +153,3 @@ def focal(
         weight = weight.to(losses)
         losses = losses * weight[target.clamp(min=0)]
     return _mean(losses.masked_fill(target == IGNORE, 0), target, weight)
-
-
-def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """L = Σ_k w_k L_k over the tasks k; a task of weight 0 is left out, and trains nothing.
-
-    >>> weighted_sum({"emotion": torch.tensor(2.0), "asr": torch.tensor(9.0)},
-    ...              {"emotion": 1.0, "asr": 0.1})
-    tensor(2.9000)
-    """
-    return sum(weights[task] * loss for task, loss in terms.items() if weights[task])

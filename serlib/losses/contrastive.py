@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from serlib.losses.classification import IGNORE, _counts
+from serlib.losses.classification import IGNORE, checked_counts
 
 
 def swfc_weights(counts: Sequence[float] | Tensor, power: float = 1.1) -> Tensor:
@@ -34,7 +34,7 @@ def swfc_weights(counts: Sequence[float] | Tensor, power: float = 1.1) -> Tensor
     """
     if not 0 <= power < float("inf"):
         raise ValueError(f"power is {power}: need a finite power >= 0")
-    n = _counts(counts)
+    n = checked_counts(counts)
     seen = n > 0
     log_weight = torch.where(seen, -power * n.clamp(min=1e-9).log(), -torch.inf)
     return log_weight.softmax(0).float()  # divides by the sum, without overflow

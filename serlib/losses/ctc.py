@@ -1,7 +1,4 @@
-"""Connectionist temporal classification, the loss of the speech recognition task.
-
-Computed in float32, whatever precision the network ran in.
-"""
+"""The loss of the speech recognition task, computed in float32."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def ctc_loss(
         Scalar float32.
 
     >>> logits = torch.zeros(1, 2, 2)  # two frames, p = 1/2 each: of "aa", "-a", "a-", "--"
-    >>> ctc(logits, torch.tensor([2]), torch.tensor([[1]]), torch.tensor([1]))  # log 4/3
+    >>> ctc_loss(logits, torch.tensor([2]), torch.tensor([[1]]), torch.tensor([1]))  # log 4/3
     tensor(0.2877)
     """
     if reduction not in ("sum", "clips", "characters"):

@@ -2,7 +2,7 @@
 
 Counts and sums add up over speakers, so a bootstrap over speakers is one matrix product and
 thousands of resamples take milliseconds. Letters: U utterances, C classes, S seeds, G groups
-(speakers), K systems. What is undefined is NaN, never 0. `serlib.metrics` has these names too.
+(speakers), K systems. What is undefined is NaN, never 0.
 """
 
 from __future__ import annotations

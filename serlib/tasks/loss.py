@@ -109,11 +109,12 @@ class LossConfig:
         >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
         {'emotion': 0.8, 'gender': 0.1, 'asr': 0.1}
         """
-        weights = {task: self.alpha for task in tasks if task != "emotion"}
-        if "speaker" in weights and self.alpha_speaker is not None:
-            weights["speaker"] = self.alpha_speaker
-        if "attributes" in weights and self.alpha_attributes is not None:
-            weights["attributes"] = self.alpha_attributes
+        own = {"speaker": self.alpha_speaker, "attributes": self.alpha_attributes}
+        weights = {
+            task: self.alpha if own.get(task) is None else own[task]
+            for task in tasks
+            if task != "emotion"
+        }
         if self.swfc and "emotion" not in tasks:
             raise ValueError(f"{self.swfc=} needs the emotion among the tasks {tasks}.")
         if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
@@ -144,11 +145,10 @@ def task_losses(
     }[config.weights]()
 
     def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        logits = outputs["emotion"]
-        weight = None if class_weight is None else class_weight.to(logits.device)
+        pair = outputs["emotion"], batch.emotion
         if config.gamma:
-            return classification.focal(logits, batch.emotion, gamma=config.gamma, weight=weight)
-        return classification.cross_entropy(logits, batch.emotion, weight=weight)
+            return classification.focal(*pair, gamma=config.gamma, weight=class_weight)
+        return classification.cross_entropy(*pair, weight=class_weight)
 
     def label(task: str):
         return lambda outputs, batch: classification.cross_entropy(outputs[task], batch.extra[task])
@@ -178,24 +178,22 @@ def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
 
     def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         features = outputs[config.swfc_on]
-        weight = class_weight.to(features.device)
         settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
-        return contrastive.swfc(features, batch.emotion, weight, **settings)
+        return contrastive.swfc(features, batch.emotion, class_weight, **settings)
 
     return swfc
 
 
 def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
-    """The loss of a batch: the weighted sum of its tasks' losses, see ``LossConfig``."""
+    """The loss of a batch: L = Σ_k w_k L_k over its tasks, see ``LossConfig``.
+
+    A task of weight 0 is not computed, and trains nothing.
+    """
     weights = config.task_weights(tasks)
     terms = task_losses(config, tuple(task for task in tasks if weights[task]), counts)
-
-    def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return classification.weighted_sum(
-            {k: term(outputs, batch) for k, term in terms.items()}, weights
-        )
-
-    return loss
+    return lambda outputs, batch: sum(
+        weights[task] * term(outputs, batch) for task, term in terms.items()
+    )
 
 
 def gradient_cosine(
