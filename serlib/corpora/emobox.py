@@ -20,9 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from serlib import records
 from serlib.corpora import files
 from serlib.data import splits, tables
-from serlib.data.tables import EMOTIONS, ManifestError, _parse_jsonl, _replace, _utf8, rows, typed
+from serlib.data.tables import EMOTIONS, ManifestError, parse_jsonl, rows, typed, utf8
 
 ROLES = dict(train="train", dev="valid", test="test")  # manifest's word -> EmoBox's
 _TALKER = re.compile(r"spk=([^,>\s]+)")
@@ -190,7 +191,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
             IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
     """
     try:
-        df = _parse_jsonl(_utf8(path))
+        df = parse_jsonl(utf8(path))
         df = df.rename(columns=dict(audio="wav", label="emo", start_time="start", end_time="end"))
         if absent := {"key", "dataset", "wav", "emo", "num_frame", "sample_rate"} - set(df):
             raise ManifestError(f"no EmoBox file: {', '.join(sorted(absent))} missing")
@@ -228,7 +229,7 @@ def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
         line = {name: row[name] for name in _EMOBOX_FIELDS} | {"num_frame": float(row["num_frame"])}
         line |= {f"{k}_time": row[k] for k in ("start", "end") if k in row}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    _replace(path, "".join(lines))
+    records.atomic_write(path, "".join(lines))
 
 
 def emotion(word: str) -> str | None:

@@ -21,11 +21,10 @@ import joblib
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from serlib import records
+from serlib.data.batching import pad
 
 KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 SOURCES = ("data", "models/encoders")  # folders that decide features, and are in their names
@@ -83,8 +82,7 @@ def write(path: str | Path, clips: Iterable[np.ndarray], *, dtype: str = "float3
         raise ValueError(f"clips of widths {sorted(widths)}: expected one")
     about = {"dtype": dtype, "width": widths.pop(), "sha256": content.hexdigest()}
     os.replace(partial, path)
-    partial.write_text(json.dumps(about | {"lengths": lengths}), encoding="utf-8")
-    os.replace(partial, path.with_suffix(".json"))
+    records.atomic_write(path.with_suffix(".json"), json.dumps(about | {"lengths": lengths}))
 
 
 def read(path: str | Path) -> FeatureStore | None:
@@ -202,9 +200,8 @@ def _batch(
     encoder: torch.nn.Module, items: list[np.ndarray], kind: str, quantum: int
 ) -> list[np.ndarray]:
     """Features (T, D) of each prepared clip of a batch."""
-    lengths = torch.tensor([len(item) for item in items])
-    x = pad_sequence([torch.from_numpy(item) for item in items], batch_first=True)
-    x = functional.pad(x, (0, -x.shape[1] % quantum)).to(next(encoder.parameters()).device)
+    x, lengths = pad(items, quantum)
+    x = x.to(next(encoder.parameters()).device)
     if hasattr(encoder, "extract"):
         x, lengths = encoder.extract(x, lengths)  # (B, T, Dc)
     if kind != "cnn":

@@ -14,12 +14,13 @@ import io
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from serlib import records
 
 # Column -> kind of its cells. Attributes (valence, arousal, dominance) are on 1..7, times in
 # seconds, `channel` counts from 1, `group` must not cross a split, `speaker` is the true talker.
@@ -62,9 +63,9 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
         ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
             is not there; if a cell does not parse, or a key is missing or repeated.
     """
-    parse = {".csv": _parse_csv, ".jsonl": _parse_jsonl}[suffix(path)]
+    parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
     try:
-        return typed(parse(_utf8(path)))
+        return typed(parse(utf8(path)))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
@@ -84,7 +85,7 @@ def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
         text = df.to_csv(index=False, lineterminator="\n")
         if "\r" in text:  # csv leaves it without quotes, where it would end the row
             text = df.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    _replace(path, text)
+    records.atomic_write(path, text)
 
 
 def rows(df: pd.DataFrame) -> list[dict[str, Any]]:
@@ -109,7 +110,8 @@ def suffix(path: str | os.PathLike) -> str:
     return kind
 
 
-def _utf8(path: str | os.PathLike) -> str:
+def utf8(path: str | os.PathLike) -> str:
+    """The text of a file, or a ManifestError."""
     data = Path(path).read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -119,17 +121,6 @@ def _utf8(path: str | os.PathLike) -> str:
     if "\0" in text:
         raise ManifestError("holds null bytes: save the file as UTF-8")
     return text
-
-
-def _replace(path: str | os.PathLike, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(text.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parse_csv(text: str) -> pd.DataFrame:
@@ -171,7 +162,8 @@ def _cells(text: str, header: list[str]) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
 
 
-def _parse_jsonl(text: str) -> pd.DataFrame:
+def parse_jsonl(text: str) -> pd.DataFrame:
+    """One JSON object per line, as cells without types; see `typed`."""
     found = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line and not line.isspace():
