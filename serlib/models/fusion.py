@@ -120,23 +120,24 @@ def load(
     Raises:
         EncoderError: See ``load_encoder``.
     """
-    found, seed = {}, seed if config.random_init else 0
-    for name in config.experts if names is None else names:
-        load_one = _fresh if name in config.tuned else _frozen
-        found[name] = load_one(name, config.freeze, config.n_layers, config.random_init, seed)
-    return found
+    seed = seed if config.random_init else 0
+    settings = config.n_layers, config.random_init, seed
+    return {
+        name: _load(name, config.freeze, *settings)
+        if name in config.tuned
+        else _frozen(name, *settings)
+        for name in (config.experts if names is None else names)
+    }
 
 
-def _fresh(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
-    """An expert of one's own, to be trained."""
-    settings = dict(n_layers=n_layers, random_init=random_init, seed=seed)
-    return load_encoder(name, freeze=freeze, **settings)
+def _load(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
+    return load_encoder(name, freeze=freeze, n_layers=n_layers, random_init=random_init, seed=seed)
 
 
 @functools.lru_cache(maxsize=4)
-def _frozen(name: str, _: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
+def _frozen(name: str, *settings: object) -> nn.Module:
     """A frozen expert: one for all models of this process, since nothing changes it."""
-    return _fresh(name, "all", n_layers, random_init, seed)
+    return _load(name, "all", *settings)
 
 
 class Expert(nn.Module):

@@ -96,22 +96,33 @@ def scaled_sigmoid(x: Tensor, low: float = 1.0, high: float = 7.0) -> Tensor:
     return low + (high - low) * x.float().sigmoid()
 
 
-def before_last(head: nn.Sequential, x: Tensor) -> Tensor:
-    """What the last layer of a head takes."""
-    for layer in list(head)[:-1]:
-        x = layer(x)
-    return x
-
-
 class LinearHead(nn.Linear):
-    """One linear layer: (B, D) to logits (B, C)."""
+    """One linear layer, with nothing before it: (..., D) to logits (..., C)."""
 
-    def __init__(self, width: int, n_classes: int) -> None:
-        """D and C."""
-        super().__init__(width, n_classes)
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last linear layer takes: x itself."""
+        return x
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (..., D) to logits (..., C)."""
+        return self(hidden)
 
 
-class MLPHead(nn.Sequential):
+class Head(nn.Sequential):
+    """Layers, the last of them linear: (..., D) to logits (..., C)."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """All layers but the last: (..., D) to (..., H)."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (..., H) to logits (..., C)."""
+        return self[-1](hidden)
+
+
+class MLPHead(Head):
     """Dropout, Linear, LayerNorm, ReLU, Dropout, Linear: (B, D) to logits (B, C).
 
     The head of the Interspeech 2025 challenge baseline (Naini et al.: hidden 1024, dropout 0.5, and
@@ -128,15 +139,7 @@ class MLPHead(nn.Sequential):
         *,
         input_dropout: float = 0.0,
     ) -> None:
-        """Build the layers.
-
-        Args:
-            width: D.
-            hidden: width H between the two linear layers.
-            n_classes: C.
-            dropout: probability of zeroing a hidden unit in training.
-            input_dropout: probability of zeroing an input in training.
-        """
+        """D, H and C, and the probabilities that training zeroes a hidden unit or an input."""
         super().__init__(
             nn.Dropout(input_dropout),
             nn.Linear(width, hidden),
@@ -145,14 +148,6 @@ class MLPHead(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(hidden, n_classes),
         )
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The first layer: (..., D) to (..., H)."""
-        return before_last(self, x)
-
-    def output(self, hidden: Tensor) -> Tensor:
-        """The last linear layer: (..., H) to logits (..., C)."""
-        return self[-1](hidden)
 
 
 class RecurrentHead(nn.Module):

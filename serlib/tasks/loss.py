@@ -28,6 +28,7 @@ from serlib.data.batching import Batch
 from serlib.losses import classification, contrastive, regression
 from serlib.losses.ctc import ctc_loss
 
+Loss = Callable[[Mapping[str, Tensor], Batch], Tensor]  # of a model's outputs and the batch
 WEIGHTS = ("none", "inverse_frequency", "effective_number")
 
 
@@ -128,9 +129,7 @@ class LossConfig:
         return {"emotion": rest, **weights} | ({"swfc": self.swfc} if self.swfc else {})
 
 
-def task_losses(
-    config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray
-) -> dict[str, Callable[[Mapping[str, Tensor], Batch], Tensor]]:
+def task_losses(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -> dict[str, Loss]:
     """Each task's loss, a function of a model's outputs and the batch.
 
     Args:
@@ -138,11 +137,14 @@ def task_losses(
         tasks: Which ones; "swfc" comes with the emotion if it has a weight.
         counts: (C,) training utterances per emotion, for class weights.
     """
-    class_weight = {
-        "none": lambda: None,
-        "inverse_frequency": lambda: classification.inverse_frequency_weights(counts),
-        "effective_number": lambda: classification.class_balanced_weights(counts, config.beta),
-    }[config.weights]()
+    class_weight, swfc_weight = None, None
+    if config.weights == "inverse_frequency":
+        class_weight = classification.inverse_frequency_weights(counts)
+    elif config.weights == "effective_number":
+        class_weight = classification.class_balanced_weights(counts, config.beta)
+    contrasted = config.swfc and "emotion" in tasks
+    if contrasted:
+        swfc_weight = contrastive.swfc_weights(counts, config.swfc_power)
 
     def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         pair = outputs["emotion"], batch.emotion
@@ -150,7 +152,7 @@ def task_losses(
             return classification.focal(*pair, gamma=config.gamma, weight=class_weight)
         return classification.cross_entropy(*pair, weight=class_weight)
 
-    def label(task: str):
+    def label(task: str) -> Loss:
         return lambda outputs, batch: classification.cross_entropy(outputs[task], batch.extra[task])
 
     def asr(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -164,27 +166,17 @@ def task_losses(
             return regression.gaussian_mse(*pair, sigma=config.sigma, detach=config.detach)
         return {"mse": regression.mse, "ccc": regression.ccc_loss}[config.attributes](*pair)
 
-    known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
-    known |= {"attributes": scales}
-    found = {task: known[task] for task in tasks}
-    return found | (
-        {"swfc": contrast(config, counts)} if config.swfc and "emotion" in tasks else {}
-    )
-
-
-def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
-    """The contrastive term, a function of a model's outputs and the batch."""
-    class_weight = contrastive.swfc_weights(counts, config.swfc_power)
-
-    def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        features = outputs[config.swfc_on]
+    def contrast(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
-        return contrastive.swfc(features, batch.emotion, class_weight, **settings)
+        features = outputs[config.swfc_on]
+        return contrastive.swfc(features, batch.emotion, swfc_weight, **settings)
 
-    return swfc
+    known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
+    known |= {"attributes": scales, "swfc": contrast}
+    return {task: known[task] for task in (*tasks, *(["swfc"] if contrasted else []))}
 
 
-def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
+def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -> Loss:
     """The loss of a batch: L = Σ_k w_k L_k over its tasks, see ``LossConfig``.
 
     A task of weight 0 is not computed, and trains nothing.
@@ -198,7 +190,7 @@ def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
 
 def gradient_cosine(
     model: torch.nn.Module,
-    terms: Mapping[str, Callable[[Mapping[str, Tensor], Batch], Tensor]],
+    terms: Mapping[str, Loss],
     batches: Iterable[Batch],
 ) -> dict[str, float]:
     """Cosine between the gradients of the emotion's loss and of each other task's.
