@@ -1,8 +1,7 @@
-"""Waveforms in and out, and the classical acoustic features.
+"""Waveforms in and out.
 
 Everything in the book is mono, 16 kHz, float32 in [-1, 1]: `load` makes it so or says why it
-cannot. All frame-wise features share one grid: a clip of N samples has T = 1 + N // 160 frames,
-frame t is centered on sample 160 t (every 10 ms).
+cannot.
 """
 
 from __future__ import annotations

@@ -114,7 +114,6 @@ def cache(
     store: Sequence,
     *,
     root: str | Path | None = None,
-    key: str = "",
     kind: str = "cnn",
     dtype: str = "float32",
     progress: bool = True,
@@ -131,7 +130,6 @@ def cache(
         encoder: From ``load_encoder``.
         store: The clips, a ``stores.WaveStore``, or for a text encoder a ``stores.TextStore``.
         root: Folder of the files; None takes $SERLIB_HOME/features.
-        key: Anything else the features depend on.
         kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "lower",
             the states that ``freeze_layers`` = K - 1 fixes, side by side: (T, K D). "frames",
             the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
@@ -154,7 +152,7 @@ def cache(
     weights = encoder.digest(kind if kind in ("cnn", "lower") else "all")
     source = records.source_digest(SOURCES)
     what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
-    name = records.digest([weights, store.digest(), source, key, what, dtype], 24)
+    name = records.digest([weights, store.digest(), source, what, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):

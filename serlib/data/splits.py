@@ -2,7 +2,6 @@
 
 A split is only as good as the check that nothing is shared: `leaks` counts what is,
 `assert_disjoint` refuses it, and `protocol` makes the usual splits, the bad ones on request.
-`serlib.data.manifest` says what the columns mean; use the functions here through it.
 """
 
 from __future__ import annotations

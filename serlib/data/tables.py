@@ -1,8 +1,7 @@
 """The file format of manifests: typed columns in CSV or JSONL, which hold the same table.
 
 Missing is None in columns of text and JSON, NaN in floats and <NA> in whole numbers; in a file it
-is an empty cell or null, and an empty text is missing. `serlib.data.manifest` says what the columns
-mean; use the functions here through it.
+is an empty cell or null, and an empty text is missing. What a good manifest is `manifest` says.
 """
 
 from __future__ import annotations

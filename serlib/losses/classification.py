@@ -1,8 +1,11 @@
 """Losses of class labels, each one readable function: cross-entropy, focal, and class weights.
 
-Shapes: logits (B, C) floating point, target (B,) int64. A target of IGNORE contributes nothing: a
-multi-task batch may lack a label for some utterances. Everything is computed in float32, whatever
-precision the network ran in.
+Shapes: logits (B, C) floating point, target (B,) int64, class weights (C,) on any device, None for
+all alike. A target of IGNORE contributes nothing: a multi-task batch may lack a label for some
+utterances. A loss is a scalar float32, computed so whatever precision the network ran in.
+
+Counts (C,) are the training utterances n_c per class, not those of a batch; a ValueError refuses
+them if one is negative or not finite, or all are zero. A class that does not occur has weight 0.
 
 All weighted losses take the same mean, Σ_i w_{y_i} l_i / Σ_i w_{y_i} over the utterances with a
 target, as torch does: the scale of the loss does not depend on which classes a batch drew, and a
@@ -24,17 +27,8 @@ IGNORE = -100  # torch's own default
 def inverse_frequency_weights(counts: Sequence[float] | Tensor) -> Tensor:
     """Weights w_c = N / (C n_c), N = Σ n_c and C the number of classes that occur.
 
-    Averaged over the N utterances they are 1. The challenge baseline's choice (Naini et al. 2025),
-    and scikit-learn's "balanced". A class that does not occur has weight 0.
-
-    Args:
-        counts: (C,) training utterances n_c per class.
-
-    Returns:
-        (C,) float32.
-
-    Raises:
-        ValueError: a count is negative or not finite, or all are zero.
+    (C,) float32. Averaged over the N utterances they are 1. The challenge baseline's choice (Naini
+    et al. 2025), and scikit-learn's "balanced".
 
     >>> inverse_frequency_weights([6, 2, 0]).tolist()
     [0.6666666865348816, 2.0, 0.0]
@@ -56,17 +50,8 @@ def effective_number(counts: Sequence[float] | Tensor, beta: float) -> Tensor:
     """Effective number of utterances E_c = (1 - β^n_c) / (1 - β).
 
     It saturates at 1 / (1 - β), because further examples of a class repeat earlier ones: β = 0
-    gives 1 for every class that occurs, β → 1 gives n_c. Cui et al. (CVPR 2019), proposition 1.
-
-    Args:
-        counts: (C,) training utterances n_c per class.
-        beta: β in [0, 1).
-
-    Returns:
-        (C,) float64; 0 where the count is 0.
-
-    Raises:
-        ValueError: β outside [0, 1), or counts as in `inverse_frequency_weights`.
+    gives 1 for every class that occurs, β → 1 gives n_c. (C,) float64, 0 where the count is 0; a
+    ValueError for β outside [0, 1). Cui et al. (CVPR 2019), proposition 1.
 
     >>> effective_number([0, 1, 2, 1000], 0.5).tolist()
     [0.0, 1.0, 1.5, 2.0]
@@ -79,9 +64,8 @@ def effective_number(counts: Sequence[float] | Tensor, beta: float) -> Tensor:
 def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float) -> Tensor:
     """Weights w_c ∝ 1 / E_c, scaled to Σ_c w_c = C, the number of classes that occur.
 
-    Between no weights (β = 0) and inverse frequency (β → 1). Cui et al. (CVPR 2019), section 4; of
-    their β, 0.9 to 0.9999, the recipes take 0.999. A class that does not occur has weight 0.
-    Arguments and errors as in `effective_number`.
+    (C,) float32, between no weights (β = 0) and inverse frequency (β → 1). Cui et al. (CVPR 2019),
+    section 4; of their β, 0.9 to 0.9999, the recipes take 0.999.
 
     >>> class_balanced_weights([1, 2, 0], 0.5).tolist()  # 1 and 2/3, times 2 / (5/3)
     [1.2000000476837158, 0.800000011920929, 0.0]
@@ -95,14 +79,6 @@ def class_balanced_weights(counts: Sequence[float] | Tensor, beta: float) -> Ten
 def cross_entropy(logits: Tensor, target: Tensor, *, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy l = -log softmax(logits)_y, weighted mean over the batch.
 
-    Args:
-        logits: (B, C) float.
-        target: (B,) int64, 0 to C - 1 or IGNORE.
-        weight: (C,) class weights, on any device; None weighs all utterances alike.
-
-    Returns:
-        Scalar float32; 0 with a zero gradient if no utterance has a target.
-
     >>> cross_entropy(torch.zeros(3, 4), torch.tensor([0, 3, IGNORE]))  # log 4
     tensor(1.3863)
     """
@@ -115,10 +91,7 @@ def cross_entropy(logits: Tensor, target: Tensor, *, weight: Tensor | None = Non
 def _mean(losses: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     """Σ losses / Σ w_y over the utterances with a target, 0 if there are none.
 
-    Args:
-        losses: (B,) already multiplied by w_y, 0 where the target is IGNORE.
-        target: (B,) int64.
-        weight: (C,) or None.
+    Losses (B,) are already multiplied by w_y, and 0 where the target is IGNORE.
     """
     kept = target != IGNORE
     total = kept.sum() if weight is None else (weight[target.clamp(min=0)] * kept).sum()
@@ -131,13 +104,7 @@ def focal(
     """Focal loss l = -(1 - p_y)^γ log p_y, p = softmax(logits), weighted mean over the batch.
 
     Easy utterances (p_y near 1) fade out; γ = 0 is `cross_entropy`. Lin et al. (ICCV 2017), eqs. 4
-    and 5, for C classes instead of two.
-
-    Args:
-        logits: (B, C) float.
-        target: (B,) int64 with IGNORE.
-        gamma: γ >= 0; 2 is the paper's best.
-        weight: As in `cross_entropy`.
+    and 5, for C classes instead of two; γ = 2 is the paper's best. A ValueError for γ < 0.
 
     >>> focal(torch.zeros(1, 2), torch.tensor([0]))  # log 2 / 4
     tensor(0.1733)

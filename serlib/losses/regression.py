@@ -4,7 +4,8 @@ Shapes: predicted (B, A) floating point, target (B, A), B utterances and A attri
 NaN is unknown and contributes nothing: neither to a mean nor to a count. Every loss is computed per
 attribute over the utterances that have it, then averaged over the attributes that any utterance of
 the batch has, so that a rarely rated attribute weighs as much as the others. Without any target the
-loss is 0 and its gradient is zero. Everything is in float32 at least.
+loss is 0 and its gradient is zero. A loss is a scalar in float32 at least; a ValueError says that
+the shapes differ.
 """
 
 from __future__ import annotations
@@ -34,17 +35,7 @@ def _mean(losses: Tensor, known: Tensor) -> Tensor:
 
 
 def mse(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error l = (y - ŷ)².
-
-    Args:
-        predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
-
-    Returns:
-        Scalar float32, in squared units of the scale.
-
-    Raises:
-        ValueError: the shapes differ.
+    """Mean squared error l = (y - ŷ)², in squared units of the scale.
 
     >>> mse(torch.tensor([[1.0], [5.0], [9.0]]), torch.tensor([[2.0], [2.0], [torch.nan]]))
     tensor(5.)
@@ -71,16 +62,13 @@ def gaussian_mse(
 
     Args:
         predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
+        target: y (B, A).
         mu: μ, where errors count in full.
         sigma: σ > 0, in units of the scale; large values approach MSE.
         detach: treat the weight as a constant. The value is the same, the gradient is not.
 
-    Returns:
-        Scalar float32.
-
     Raises:
-        ValueError: σ is not positive, or the shapes differ.
+        ValueError: σ is not positive.
 
     >>> round(gaussian_mse(torch.tensor([[7.0]]), torch.tensor([[4.0]]), sigma=1.0).item(), 3)
     0.1
@@ -104,16 +92,6 @@ def ccc_loss(predicted: Tensor, target: Tensor) -> Tensor:
     have not the loss of the whole one. If one side is constant, or there is one utterance, ρ is 0;
     where it is the target's, no prediction changes that and the gradient is zero. An attribute
     where nothing is known, or both sides are the same constant, has no ρ and is left out.
-
-    Args:
-        predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
-
-    Returns:
-        Scalar float32.
-
-    Raises:
-        ValueError: the shapes differ.
 
     >>> ccc_loss(torch.tensor([[0.0], [1.0], [1.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
     tensor(0.3333)

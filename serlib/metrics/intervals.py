@@ -114,12 +114,8 @@ def bootstrap_ratio(
 ) -> Interval:
     """Interval of a ratio of sums over utterances, such as WER: edits / words.
 
-    Resampling as in `bootstrap`. Two systems give the interval of second - first, paired.
-
-    Args:
-        systems: One or two pairs (numerators, denominators), each (U,) or (S, U).
-        groups: (U,) speaker of each utterance.
-        resampling: as in `bootstrap`.
+    Systems are one or two pairs (numerators, denominators), each (U,) or (S, U). All else is as in
+    `bootstrap_sums`.
     """
     pairs = [np.stack([np.atleast_2d(x) for x in pair], -1) for pair in systems]
     ratio = lambda t: quotient(t[..., 0], t[..., 1])  # noqa: E731

@@ -110,15 +110,9 @@ def key(name: str) -> str:
 def load(
     config: FusionConfig, *, seed: int = 0, names: Sequence[str] | None = None
 ) -> dict[str, nn.Module]:
-    """Experts by name, in order; those that are not `tuned` wholly frozen.
+    """Experts by name, in order, all or some; those that are not `tuned` wholly frozen.
 
-    Args:
-        config: The settings.
-        seed: Of weights that are drawn.
-        names: Which experts; None takes all.
-
-    Raises:
-        EncoderError: See ``load_encoder``.
+    The seed is of weights that are drawn; for errors see ``load_encoder``.
     """
     seed = seed if config.random_init else 0
     settings = config.n_layers, config.random_init, seed

@@ -1,9 +1,6 @@
 """From frames to answers: the sum over layers, and the classifiers of the tasks.
 
-Shapes: B batch, T frames, D width, H hidden width, L layers, C classes, V characters. `lengths`
-(B,) int64 counts the valid frames of each clip; the others are padding, and whatever they hold, NaN
-included, changes neither the result nor a gradient of pooling and co-attention. Pooling runs in
-float32 even under autocast.
+Shapes: B batch, T frames, D width, H hidden width, L layers, C classes, V characters.
 """
 
 from __future__ import annotations

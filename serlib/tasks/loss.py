@@ -88,17 +88,12 @@ class LossConfig:
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
-        weights = (self.alpha, self.alpha_speaker, self.alpha_attributes, self.swfc)
-        if min(weight or 0 for weight in weights) < 0:
-            raise ValueError(
-                f"{self.alpha=}, {self.alpha_speaker=}, {self.alpha_attributes=}, {self.swfc=}: "
-                "weights are not negative."
-            )
-        if not (self.sigma > 0 and self.tau > 0 and self.swfc_gamma >= 0 and self.swfc_power >= 0):
-            raise ValueError(
-                f"{self.sigma=} and {self.tau=} must be positive, {self.swfc_gamma=} and "
-                f"{self.swfc_power=} not negative."
-            )
+        for name in "alpha alpha_speaker alpha_attributes swfc swfc_gamma swfc_power".split():
+            if not (getattr(self, name) or 0) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: weights are not negative.")
+        for name in ("sigma", "tau"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive.")
 
     def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
         """The weight of each task's loss, and of "swfc" if it has one.

@@ -21,6 +21,7 @@ from serlib.models.encoders.checkpoints import (
     Encoded,
     EncoderError,
     Pretrained,
+    blank,
     checked,
     frame_mask,
 )
@@ -119,11 +120,9 @@ class TextEncoder(Pretrained):
             input_ids=inputs.long().masked_fill(~valid, self.pad),
             position_ids=numbers.expand_as(inputs).masked_fill(~valid, self.pad),
         )
-        # True = attend to this key. Without padding a mask is not needed, and the fastest
-        # attention takes none.
-        mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None
-        layers = tuple(x.masked_fill(~valid[..., None], 0) for x in self.through(x, mask))
-        return Encoded(layers[-1], lengths, layers)
+        mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None  # see `valid_mask`
+        states = [blank(x, valid) for x in self.through(x, mask)]
+        return self.finished(states, valid, lengths)
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration: the tokenizer."""

@@ -25,10 +25,12 @@ from serlib.models.encoders import wavlm
 from serlib.models.encoders.checkpoints import (
     Encoded,
     Pretrained,
+    blank,
     checked,
     content_digest,
     frame_mask,
     read_extractor,
+    valid_mask,
 )
 
 
@@ -64,6 +66,7 @@ class Encoder(Pretrained):
     DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
     OPTIONS = ("masked_group_norm", "attention", "freeze_layers")
     REFUSED = ("add_adapter", "conv_pos_batch_norm")  # another frame rate; clips get mixed
+    PARTS = "all, cnn, or with frozen layers lower"
     OPTIONAL = ("masked_spec_embed",)  # SpecAugment may be new to the checkpoint
 
     def __init__(
@@ -170,39 +173,17 @@ class Encoder(Pretrained):
     def contextualize(self, features: Tensor, frame_lengths: Tensor) -> Encoded:
         """The transformer: features (B, T, Dc) and their lengths (B,) in frames to ``Encoded``."""
         lengths = checked(features, frame_lengths, 3, 1, "frames")
-        valid = self._valid(features, lengths)
-        x = self.model.feature_projection(_blank(features, valid).to(self.model.dtype))
+        valid = valid_mask(features, lengths)
+        x = self.model.feature_projection(blank(features, valid).to(self.model.dtype))
         x = x[0] if isinstance(x, tuple) else x  # HuBERT's returns the projection alone
         if x.shape[1] >= self.model.config.mask_time_length:  # the stock code refuses shorter ones
             x = self.model._mask_hidden_states(x, attention_mask=valid)  # SpecAugment
-        x, encoder = _blank(x, valid), self.model.encoder
+        x, encoder = blank(x, valid), self.model.encoder
         x = x + encoder.pos_conv_embed(x)
         x = encoder.dropout(x if self.pre_norm else encoder.layer_norm(x))
-        return self._transform([_blank(x, valid)], valid, lengths)
+        return self.finished([blank(x, valid)], valid, lengths)
 
-    def stored(self, states: Tensor, lengths: Tensor) -> Encoded:
-        """Go on from the lowest stored states (B, T, K, D); lengths (B,) are in frames.
-
-        K is L + 1, or ``freeze_layers`` + 1 if the layers above are trained.
-        """
-        lengths = checked(states, lengths, 4, 1, "frames")
-        if states.shape[2] not in (self.freeze_layers + 1, self.n_layers + 1):
-            raise ValueError(
-                f"{states.shape[2]} stored states, but this encoder has {self.n_layers} layers, "
-                f"{self.freeze_layers} of them frozen: store them again with this encoder."
-            )
-        valid = self._valid(states, lengths)
-        known = _blank(states, valid).to(self.model.dtype).unbind(2)
-        return self._transform(list(known), valid, lengths)
-
-    @staticmethod
-    def _valid(x: Tensor, lengths: Tensor) -> Tensor | None:
-        """Which frames are valid (B, T); None if all, so attention can use its fastest kernel."""
-        if int(lengths.min()) == x.shape[1]:
-            return None
-        return frame_mask(lengths, x.shape[1]).to(x.device, non_blocking=True)
-
-    def _transform(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
+    def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
         """Run the layers above the states (B, T, D) that are known, the lowest first.
 
         The known ones are zero where padded, and so is each new one. Written out instead of calling
@@ -218,10 +199,8 @@ class Encoder(Pretrained):
                 x, _ = layer(x, attention_mask=valid, position_bias=bias)
             else:  # true = attend to this key, for every head and query
                 x = layer(x, attention_mask=None if valid is None else valid[:, None, None])
-            states = [*states, _blank(x, valid)]
-        frames = self.last(states)
-        frames = _blank(frames, valid) if self.pre_norm else frames
-        return Encoded(frames, lengths, tuple(states))
+            states = [*states, blank(x, valid)]
+        return super().finished(states, valid, lengths)
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
         """Waves (B, N), or CNN features (B, T, Dc), to all states."""
@@ -240,22 +219,10 @@ class Encoder(Pretrained):
             part: "all"; the "cnn"; or "lower", all that ``freeze_layers`` keeps as it was: models
                 that were tuned above it share its digest.
         """
+        config, settings = self.model.config, self.settings()
+        if part == "cnn":
+            which = re.compile("(conv|feat_extract)_").match
+            return content_digest(self.model.feature_extractor, config, settings, which)
         if part == "lower" and self.freeze_layers:
-            below = nn.ModuleList(self.frozen())
-            return content_digest(below, self.model.config, self.settings())
-        if part == "all":
-            return super().digest()
-        if part != "cnn":
-            raise ValueError(f"{part=}: all, cnn, or with frozen layers lower")
-        which = re.compile("(conv|feat_extract)_").match
-        return content_digest(
-            self.model.feature_extractor, self.model.config, self.settings(), which
-        )
-
-
-def _blank(x: Tensor, valid: Tensor | None) -> Tensor:
-    """Frames (B, T, ...) with zeros for the padding, whatever that holds.
-
-    Not a product, because 0 · NaN is NaN; on a CPU ``masked_fill`` takes nearly twice as long.
-    """
-    return x if valid is None else x.where(valid.view(*valid.shape, *[1] * (x.ndim - 2)), 0)
+            return content_digest(nn.ModuleList(self.frozen()), config, settings)
+        return super().digest(part)
