@@ -134,15 +134,10 @@ class Clips(Sequence):
         extra: Mapping[str, Sequence] | None = None,
         prepare: Callable | Mapping[str, Callable | None] | None = None,
     ) -> None:
-        """Put stores and as many keys, seconds and targets side by side.
+        """Put a store, or several by name, and as many keys, seconds and targets side by side.
 
-        Args:
-            inputs: A store, or several by name.
-            keys: Names of the clips.
-            durations: Their seconds.
-            emotion: Their class numbers.
-            extra: Other targets by name.
-            prepare: For each input of the store, or for those of each store by name.
+        Emotions are class numbers, ``extra`` has other targets by name. ``prepare`` is called on
+        each input of the store, or by name on those of each.
         """
         self.inputs, self.prepare, self.extra = inputs, prepare, dict(extra or {})
         self.keys, self.durations = list(keys), list(durations)
@@ -272,9 +267,8 @@ class DurationBatchSampler:
         """
         if not 0 <= rank < world:
             raise ValueError(f"{rank=}, {world=}: ranks count from 0")
-        if min(self.max_clips, len(self.durations)) < world and len(self.durations):
-            clips = min(self.max_clips, len(self.durations))
-            raise ValueError(f"{clips} clips per batch, at most, for {world} processes: use fewer")
+        if 0 < (most := min(self.max_clips, len(self.durations))) < world:
+            raise ValueError(f"{most} clips per batch, at most, for {world} processes: use fewer")
         rng = np.random.default_rng((self.seed, epoch))
         noise = self.quantum * rng.uniform(-1, 1, len(self.durations)) * self.shuffle
         batches, longest = [], 0

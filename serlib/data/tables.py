@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -240,20 +241,18 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    texts = np.array([type(c) is str for c in cells], dtype=bool)
-    numbers, different = pd.factorize(cells.where(texts, None))  # most are alike: parsed once
-    parsed = np.empty(len(different) + 1, dtype=object)  # the last one, number -1, is for no text
-    for i, text in enumerate(different):
-        with contextlib.suppress(ValueError):
-            parsed[i] = json.loads(text)
-        if parsed[i] is None:
-            row = int((numbers == i).argmax()) + 1
-            raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-    values = np.where(texts, parsed[numbers], cells)
-    # Each row gets a list or dict of its own: rows are changed one at a time.
-    values = [c.copy() if type(c) in (list, dict) else c for c in values]
+    parsed, values = functools.cache(json.loads), []  # most are alike: parsed once
+    for row, cell in enumerate(cells, start=1):
+        if type(cell) is str:
+            text, cell = cell, None
+            with contextlib.suppress(ValueError):
+                cell = parsed(text)
+            if cell is None:
+                raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
+        # Each row gets a list or dict of its own: rows are changed one at a time.
+        values.append(cell.copy() if type(cell) in (list, dict) else cell)
     if name == "flags":
-        values = [[] if c is None else c for c in values]
+        values = [[] if value is None else value for value in values]
     return pd.Series(values, dtype=object)
 
 

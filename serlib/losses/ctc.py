@@ -8,12 +8,7 @@ from torch import Tensor
 
 
 def ctc_loss(
-    logits: Tensor,
-    lengths: Tensor,
-    tokens: Tensor,
-    n_tokens: Tensor,
-    *,
-    reduction: str = "clips",
+    logits: Tensor, lengths: Tensor, tokens: Tensor, n_tokens: Tensor, *, reduction: str = "clips"
 ) -> Tensor:
     """Connectionist temporal classification: l = -log Σ_π Π_t p_t(π_t), blank 0.
 

@@ -108,9 +108,7 @@ def paired_bootstrap(
 
 
 def bootstrap_ratio(
-    systems: Sequence[tuple[np.ndarray, np.ndarray]],
-    groups: np.ndarray,
-    **resampling: float,
+    systems: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, **resampling: float
 ) -> Interval:
     """Interval of a ratio of sums over utterances, such as WER: edits / words.
 

@@ -151,11 +151,8 @@ def eer(scores: np.ndarray, same: np.ndarray) -> float:
     """Equal error rate of a verifier: the error where it accepts as many as it rejects wrongly.
 
     Over thresholds on the score, false rejections rise and false acceptances fall; the rate is
-    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials.
-
-    Args:
-        scores: (U,) one per trial, larger means more alike.
-        same: (U,) bool, whether the trial's two sides really are the same speaker.
+    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials. Scores (U,) are
+    larger if more alike; same (U,) says if both sides of a trial are the same speaker.
 
     >>> eer(np.array([0.9, 0.6, 0.7, 0.1]), np.array([True, True, False, False]))
     0.5

@@ -1,6 +1,6 @@
 """How the transformer layers of an encoder are trained: by adapters, with less memory, compiled.
 
-Each function changes an encoder of ``load_encoder`` in place. Whisper and RoBERTa are taken too.
+Each function changes an encoder of ``load_encoder`` in place.
 """
 
 from __future__ import annotations

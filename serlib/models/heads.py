@@ -12,6 +12,14 @@ import torch.nn.functional as F  # noqa: N812 (the name every torch user expects
 from torch import Tensor, nn
 
 
+def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse tasks that a model does not have; the emotion comes first, if at all."""
+    if not tasks or len(set(tasks)) < len(tasks) or set(tasks) - {*known}:
+        raise ValueError(f"tasks={tasks}, expected some of {known}, each once.")
+    if "emotion" in tasks[1:]:
+        raise ValueError(f"tasks={tasks}: the emotion comes first.")
+
+
 class LayerSum(nn.Module):
     """Learned weighted sum of an encoder's layers: Σ_l s_l h_l, s = softmax(w).
 
@@ -33,8 +41,7 @@ class LayerSum(nn.Module):
         """Set the weights that learning starts from.
 
         Args:
-            n_layers: L, the number of layers that will be given; an encoder with n transformer
-                layers gives n + 1.
+            n_layers: how many will be given; an encoder of n transformer layers gives n + 1.
             softmax: False uses s = w directly: weights may become negative.
             layer_norm: first normalize every frame of every layer to zero mean and unit variance,
                 so that the weights compare layers of equal size.

@@ -78,12 +78,7 @@ class AttentiveStatistics(nn.Module):
     """
 
     def __init__(self, width: int, bottleneck: int = 128) -> None:
-        """Build the attention.
-
-        Args:
-            width: D.
-            bottleneck: width of its hidden layer; 128 is our choice.
-        """
+        """D, and the width of the attention's hidden layer; 128 is our choice."""
         super().__init__()
         self.hidden = nn.Linear(width, bottleneck)
         self.score = nn.Linear(bottleneck, 1, bias=False)

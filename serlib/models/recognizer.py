@@ -111,10 +111,7 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
         if self.n_classes < 2:
             raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
-            raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
-        if "emotion" in self.tasks[1:]:
-            raise ValueError(f"tasks={self.tasks}: the emotion comes first.")
+        heads.check_tasks(self.tasks, TASKS)
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
             raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
         if self.co_attention != "none" and len(self.tasks) < 2:
@@ -130,7 +127,7 @@ class SER(nn.Module):
 
     Attributes:
         config: The settings.
-        n_speakers: Talkers that the speaker head tells apart.
+        n_speakers: Talkers of the training set, which the speaker head tells apart.
         encoder: From ``load_encoder``.
         heads: One module per task, from the embedding (B, E), for "asr" from the frames (B, T, D).
         fusion: The co-attention between them, or None.
@@ -146,11 +143,8 @@ class SER(nn.Module):
     ) -> None:
         """Build the parts; the random state of the process is neither used nor changed.
 
-        Args:
-            config: The settings.
-            n_speakers: Talkers of the training set, for the task "speaker".
-            seed: Of the heads' weights (and of the encoder's, with ``random_init``).
-            encoder: Use this one instead of loading ``config.encoder``.
+        The seed is of the heads' weights (and of the encoder's, with ``random_init``). A given
+        encoder is used instead of loading ``config.encoder``.
         """
         super().__init__()
         if "speaker" in config.tasks and n_speakers < 2:

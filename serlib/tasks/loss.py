@@ -184,9 +184,7 @@ def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -
 
 
 def gradient_cosine(
-    model: torch.nn.Module,
-    terms: Mapping[str, Loss],
-    batches: Iterable[Batch],
+    model: torch.nn.Module, terms: Mapping[str, Loss], batches: Iterable[Batch]
 ) -> dict[str, float]:
     """Cosine between the gradients of the emotion's loss and of each other task's.
 

@@ -324,10 +324,7 @@ def read_extractor(folder: Path) -> dict:
 
 
 def fill(
-    model: nn.Module,
-    folder: Path,
-    rename: Callable[[str], str],
-    optional: Collection[str] = (),
+    model: nn.Module, folder: Path, rename: Callable[[str], str], optional: Collection[str] = ()
 ) -> None:
     """Give a model the weights in a folder's safetensors, in the model's own precision.
 

@@ -16,15 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serlib.models.encoders.checkpoints import (
-    TOKENIZER,
-    Encoded,
-    EncoderError,
-    Pretrained,
-    blank,
-    checked,
-    frame_mask,
-)
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.checkpoints import TOKENIZER, Encoded, EncoderError, Pretrained
 
 
 class TextEncoder(Pretrained):
@@ -110,18 +103,19 @@ class TextEncoder(Pretrained):
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
         """Token ids (B, S) to all states."""
-        lengths = checked(inputs, lengths, 2, 1, "tokens")
+        lengths = checkpoints.checked(inputs, lengths, 2, 1, "tokens")
         if inputs.is_floating_point() or int(lengths.max()) > self.max_tokens:
             found = f"{inputs.dtype}, {int(lengths.max())} of them"
             raise ValueError(f"need at most {self.max_tokens} token ids (use prepare), got {found}")
-        n_tokens, valid = inputs.shape[1], frame_mask(lengths, inputs.shape[1]).to(inputs.device)
+        n_tokens = inputs.shape[1]
+        valid = checkpoints.frame_mask(lengths, n_tokens).to(inputs.device)
         numbers = torch.arange(n_tokens, device=inputs.device) + self.pad + 1
         x = self.model.embeddings(
             input_ids=inputs.long().masked_fill(~valid, self.pad),
             position_ids=numbers.expand_as(inputs).masked_fill(~valid, self.pad),
         )
         mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None  # see `valid_mask`
-        states = [blank(x, valid) for x in self.through(x, mask)]
+        states = [checkpoints.blank(x, valid) for x in self.through(x, mask)]
         return self.finished(states, valid, lengths)
 
     def settings(self) -> str:

@@ -21,17 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serlib.data import audio
-from serlib.models.encoders import wavlm
-from serlib.models.encoders.checkpoints import (
-    Encoded,
-    Pretrained,
-    blank,
-    checked,
-    content_digest,
-    frame_mask,
-    read_extractor,
-    valid_mask,
-)
+from serlib.models.encoders import checkpoints, wavlm
+from serlib.models.encoders.checkpoints import Encoded, Pretrained
 
 
 def masked_group_norm(x: Tensor, lengths: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -100,7 +91,7 @@ class Encoder(Pretrained):
     @staticmethod
     def beside(folder: Path, config) -> bool:
         """Whether waves are normalized; if the folder does not say, as the extractor defaults."""
-        return bool(read_extractor(folder).get("do_normalize", True))
+        return bool(checkpoints.read_extractor(folder).get("do_normalize", True))
 
     @staticmethod
     def stock(config) -> nn.Module:
@@ -157,7 +148,8 @@ class Encoder(Pretrained):
             waves: (B, N), each from ``prepare``, padded with anything.
             lengths: (B,) int64, valid samples; ValueError if shorter than the receptive field.
         """
-        lengths = checked(waves, lengths, 2, self.receptive_field, "samples (use prepare)")
+        shortest, unit = self.receptive_field, "samples (use prepare)"
+        lengths = checkpoints.checked(waves, lengths, 2, shortest, unit)
         x = waves.to(self.model.dtype)[:, None]  # (B, 1, N)
         layers = self.model.feature_extractor.conv_layers
         for layer, (kernel, stride) in zip(layers, self.convs, strict=True):
@@ -167,21 +159,21 @@ class Encoder(Pretrained):
                 x = layer.activation(masked_group_norm(layer.conv(x), lengths, norm))
             else:
                 x = layer(x)
-        valid = frame_mask(lengths, x.shape[-1]).to(x.device)
+        valid = checkpoints.frame_mask(lengths, x.shape[-1]).to(x.device)
         return x.transpose(1, 2).masked_fill(~valid[..., None], 0), lengths  # (B, T, Dc)
 
     def contextualize(self, features: Tensor, frame_lengths: Tensor) -> Encoded:
         """The transformer: features (B, T, Dc) and their lengths (B,) in frames to ``Encoded``."""
-        lengths = checked(features, frame_lengths, 3, 1, "frames")
-        valid = valid_mask(features, lengths)
-        x = self.model.feature_projection(blank(features, valid).to(self.model.dtype))
+        lengths = checkpoints.checked(features, frame_lengths, 3, 1, "frames")
+        valid = checkpoints.valid_mask(features, lengths)
+        x = self.model.feature_projection(checkpoints.blank(features, valid).to(self.model.dtype))
         x = x[0] if isinstance(x, tuple) else x  # HuBERT's returns the projection alone
         if x.shape[1] >= self.model.config.mask_time_length:  # the stock code refuses shorter ones
             x = self.model._mask_hidden_states(x, attention_mask=valid)  # SpecAugment
-        x, encoder = blank(x, valid), self.model.encoder
+        x, encoder = checkpoints.blank(x, valid), self.model.encoder
         x = x + encoder.pos_conv_embed(x)
         x = encoder.dropout(x if self.pre_norm else encoder.layer_norm(x))
-        return self.finished([blank(x, valid)], valid, lengths)
+        return self.finished([checkpoints.blank(x, valid)], valid, lengths)
 
     def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
         """Run the layers above the states (B, T, D) that are known, the lowest first.
@@ -199,7 +191,7 @@ class Encoder(Pretrained):
                 x, _ = layer(x, attention_mask=valid, position_bias=bias)
             else:  # true = attend to this key, for every head and query
                 x = layer(x, attention_mask=None if valid is None else valid[:, None, None])
-            states = [*states, blank(x, valid)]
+            states = [*states, checkpoints.blank(x, valid)]
         return super().finished(states, valid, lengths)
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
@@ -222,7 +214,7 @@ class Encoder(Pretrained):
         config, settings = self.model.config, self.settings()
         if part == "cnn":
             which = re.compile("(conv|feat_extract)_").match
-            return content_digest(self.model.feature_extractor, config, settings, which)
+            return checkpoints.content_digest(self.model.feature_extractor, config, settings, which)
         if part == "lower" and self.freeze_layers:
-            return content_digest(nn.ModuleList(self.frozen()), config, settings)
+            return checkpoints.content_digest(nn.ModuleList(self.frozen()), config, settings)
         return super().digest(part)

@@ -23,15 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serlib.data.audio import SAMPLE_RATE
-from serlib.models.encoders.checkpoints import (
-    EXTRACTOR,
-    Encoded,
-    EncoderError,
-    Pretrained,
-    checked,
-    frame_mask,
-    read_extractor,
-)
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.checkpoints import EXTRACTOR, Encoded, EncoderError, Pretrained
 
 DYNAMIC_RANGE = 8.0  # powers of ten below a window's loudest bin; the rest is cut off
 
@@ -42,14 +35,8 @@ def log_mel(waves: Tensor, filters: Tensor, n_fft: int, hop: int) -> Tensor:
     y = (max(x, max x - 8) + 4) / 4, the inner maximum over each row's own spectrogram, padding
     included. In float32 whatever autocast says.
 
-    Args:
-        waves: (B, N), padded as they are to be seen, N a multiple of ``hop``.
-        filters: (n_fft / 2 + 1, F) float32.
-        n_fft: Samples of the Hann window.
-        hop: Samples from one frame to the next.
-
-    Returns:
-        (B, F, N / hop) float32.
+    Waves (B, N), padded as they are to be seen, and filters (n_fft / 2 + 1, F) give (B, F, N / hop)
+    float32: a Hann window of n_fft samples, hop samples from one frame to the next.
     """
     with torch.autocast(waves.device.type, enabled=False):
         window = torch.hann_window(n_fft, device=waves.device)
@@ -69,9 +56,6 @@ class WhisperEncoder(Pretrained):
     nothing else, and the positions are the first ones. It costs a sixth of the arithmetic for
     clips of 6 s, and the frames are not those of the full context: the model has not seen speech
     without the zeros after it in training. Clips as long as the context are the same in both.
-
-    ``Encoded.layers[-1]`` is the output of layer L before the LayerNorm, as in all encoders here;
-    the last one of the stock model's hidden states is normalized.
     """
 
     FACTS = Pretrained.FACTS + ("context", "context_seconds", "spec_augment", "n_mels", "stride")
@@ -97,7 +81,7 @@ class WhisperEncoder(Pretrained):
         """Whisper's feature extractor, of which only the settings and the mel filters are used."""
         from transformers import WhisperFeatureExtractor
 
-        extractor = WhisperFeatureExtractor.from_dict(read_extractor(folder))
+        extractor = WhisperFeatureExtractor.from_dict(checkpoints.read_extractor(folder))
         if extractor.feature_size != config.num_mel_bins:
             found = f"{extractor.feature_size} mel bands, the model {config.num_mel_bins}"
             fix = "Fetch both again, from one checkpoint."
@@ -136,11 +120,11 @@ class WhisperEncoder(Pretrained):
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
         """Waves (B, N) to all states of the clips' own frames."""
-        lengths = checked(inputs, lengths, 2, 1, "samples")
+        lengths = checkpoints.checked(inputs, lengths, 2, 1, "samples")
         windows, sizes, rows, columns = self._cut(inputs, lengths)
         states = self._transform(*self._spectrograms(windows, sizes))
         frames = self.frame_lengths(lengths)
-        padded = ~frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
+        padded = ~checkpoints.frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
         n_windows = int(columns.max()) + 1
 
         def join(x: Tensor) -> Tensor:
@@ -155,7 +139,7 @@ class WhisperEncoder(Pretrained):
 
     def _cut(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows (W, N) with zeros after the clip, samples in each, whose they are, which one."""
-        valid = frame_mask(lengths, waves.shape[1]).to(waves.device)
+        valid = checkpoints.frame_mask(lengths, waves.shape[1]).to(waves.device)
         waves = waves.masked_fill(~valid, self.fill_value)
         size = self.window_samples
         n_windows = -(-int(lengths.max()) // size)
@@ -163,12 +147,8 @@ class WhisperEncoder(Pretrained):
         waves = functional.pad(waves, (0, n_windows * size - waves.shape[1]), value=self.fill_value)
         filled = (lengths[:, None] - size * torch.arange(n_windows)).clamp(0, size)
         rows, columns = filled.nonzero(as_tuple=True)
-        return (
-            waves.unflatten(1, (n_windows, size))[rows, columns],
-            filled[rows, columns],
-            rows,
-            columns,
-        )
+        windows = waves.unflatten(1, (n_windows, size))
+        return windows[rows, columns], filled[rows, columns], rows, columns
 
     def _spectrograms(self, windows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel spectrograms (W, F, 2 T) of windows, and how many frames (W,) the model sees."""
@@ -199,7 +179,7 @@ class WhisperEncoder(Pretrained):
             (len(mels), mels.shape[-1]),
             config.mask_time_prob,
             config.mask_time_length,
-            attention_mask=frame_mask(lengths, mels.shape[-1]).long(),
+            attention_mask=checkpoints.frame_mask(lengths, mels.shape[-1]).long(),
             min_masks=config.mask_time_min_masks,
         )
         return mels.masked_fill(torch.from_numpy(hidden).to(mels.device)[:, None], 0)
@@ -212,7 +192,7 @@ class WhisperEncoder(Pretrained):
         model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
         x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
         if int(seen.min()) < n_frames:
-            mask = frame_mask(seen, n_frames).to(x.device)[:, None, None]
+            mask = checkpoints.frame_mask(seen, n_frames).to(x.device)[:, None, None]
         # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
         # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
