@@ -17,7 +17,6 @@ from serbook.plan.rehearse import RehearsalError
 from serlib import __main__ as cli
 from serlib.data import audio
 from serlib.data.batching import Clips, collate
-from serlib.models import adapters
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes import papers
 from tests.bench import __main__ as bench
@@ -200,7 +199,7 @@ def test_every_switch_gets_a_row(monkeypatch):
     stored = made["with stored CNN outputs"]()
     assert stored.clips[0].input.shape[1] == 32 and stored.epoch() > 0
     assert made["random batches"]().plan() != made["this loop"]().plan()
-    norms = [made[n]().model.encoder.masked for n in ("this loop", "stock group norm")]
+    norms = [made[n]().model.encoder.masked_group_norm for n in ("this loop", "stock group norm")]
     assert norms == [True, False]
     trained = made["CNN trained too"]().model.encoder.model.feature_extractor.parameters()
     assert all(p.requires_grad for p in trained)
@@ -214,7 +213,7 @@ def test_what_can_be_added_is_added(monkeypatch):
     made = {name: make for name, make in train.switches(setup) if name in train.ADDED}
     whole = setup.make()
     lora, again, compiled = (make() for make in made.values())
-    (layer,) = adapters.stack(compiled.model.encoder)
+    (layer,) = compiled.model.encoder.stack
     assert layer._compiled_call_impl is not None  # what torch.compile made, not yet called
     learning = [n for n, p in lora.model.encoder.named_parameters() if p.requires_grad]
     assert len(learning) == 4 and all("lora_" in name for name in learning)

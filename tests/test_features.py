@@ -175,7 +175,6 @@ def test_features_are_named_by_everything_they_depend_on(tmp_path, monkeypatch):
         (Toy(), WaveStore(waves_of(LENGTHS, seed=1)), {}),
         (Toy(), store, {"kind": "layers_mean"}),
         (Toy(), store, {"dtype": "float16"}),
-        (Toy(), store, {"key": "another manifest"}),
     ):
         more = files(encoder, waves, **changes)
         assert len(more) == len(known) + 1, changes

@@ -17,10 +17,8 @@ from serlib.losses.ctc import ctc_loss
 
 LOSSES = {
     "cross_entropy": classification.cross_entropy,
-    "smoothed": lambda x, y, **k: classification.cross_entropy(x, y, label_smoothing=0.1, **k),
     "focal": classification.focal,
     "focal_half": lambda x, y, **k: classification.focal(x, y, gamma=0.5, **k),
-    "balanced": lambda x, y: classification.class_balanced_cross_entropy(x, y, [50, 20, 5, 1]),
 }
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 4.0])
 
@@ -96,11 +94,10 @@ def test_beta_outside_its_range_is_refused(beta):
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_cross_entropy_is_torchs(weight, smoothing):
+def test_cross_entropy_is_torchs(weight):
     logits, target = batch()
-    expected = nn.CrossEntropyLoss(weight, label_smoothing=smoothing)(logits, target)
-    found = classification.cross_entropy(logits, target, weight=weight, label_smoothing=smoothing)
+    expected = nn.CrossEntropyLoss(weight)(logits, target)
+    found = classification.cross_entropy(logits, target, weight=weight)
     torch.testing.assert_close(found, expected)
     gradients = [torch.autograd.grad(loss, logits)[0] for loss in (found, expected)]
     torch.testing.assert_close(*gradients)
@@ -135,15 +132,10 @@ def test_weighted_losses_by_hand():
         )
     counts, beta = [50, 20, 5, 1], 0.9
     balanced = [(1 - beta) / (1 - beta**n) for n in counts]  # any scale: the mean divides it out
-    found = classification.class_balanced_cross_entropy(logits, target, counts, beta=beta)
+    found = cross_entropy(
+        logits, target, weight=classification.class_balanced_weights(counts, beta)
+    )
     assert found.item() == pytest.approx(by_hand(logits, target, balanced))
-
-
-def test_smoothing_by_hand():
-    # p = (3/4, 1/4), y = 0, epsilon 0.2: target (0.9, 0.1)
-    logits = torch.tensor([[math.log(3.0), 0.0]])
-    found = classification.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.2)
-    assert found.item() == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
 
 
 def test_focal_with_gamma_zero_is_cross_entropy_and_easy_utterances_fade():
@@ -380,15 +372,3 @@ def test_ctc_is_the_same_on_a_gpu_with_targets_on_either_side():
     expected = ctc_loss(logits, lengths, tokens, n_tokens)
     found = ctc_loss(logits.cuda(), lengths, tokens.cuda(), n_tokens.cuda())
     torch.testing.assert_close(found.cpu(), expected)
-
-
-# ---- several tasks ------------------------------------------------------------------------------
-
-
-def test_a_weighted_sum_by_hand_and_what_weighs_nothing_is_not_touched():
-    a, b, c = (torch.tensor(x, requires_grad=True) for x in (2.0, 3.0, math.nan))
-    weights = {"emotion": 0.5, "asr": 0.1, "gender": 0.0}
-    total = classification.weighted_sum({"emotion": a, "asr": b, "gender": c}, weights)
-    assert total.item() == pytest.approx(1.3)
-    found = torch.autograd.grad(total, [a, b, c], allow_unused=True)
-    assert [None if g is None else pytest.approx(float(g)) for g in found] == [0.5, 0.1, None]

@@ -74,7 +74,7 @@ def test_only_adapters_learn_and_all_of_them_do(folder, family):
 
 @pytest.mark.parametrize("family", ALL)
 def test_adapters_are_what_their_formula_says(folder, family):
-    """W + 2 B A, put into an encoder without adapters by hand; and folded in."""
+    """W + 2 B A, put into an encoder without adapters by hand."""
     tuned, plain = (load_encoder(folder(family)) for _ in range(2))
     adapters.add_lora(tuned, 2)
     state = awaken(tuned).state_dict()
@@ -90,9 +90,6 @@ def test_adapters_are_what_their_formula_says(folder, family):
     batch = batch_of(plain)
     found, expected = states(tuned(*batch)), states(plain(*batch))
     assert (found - expected).abs().max() < 1e-5
-    adapters.merge_lora(tuned)
-    assert tuned.state_dict().keys() == plain.state_dict().keys()
-    assert (states(tuned(*batch)) - expected).abs().max() < 1e-5
     assert tuned.digest() != load_encoder(folder(family)).digest()
 
 

@@ -14,7 +14,7 @@ import torch
 from scipy import fft
 from torchaudio import functional
 
-from serlib.data.audio import HOP, N_FFT, POWER_FLOOR, SAMPLE_RATE, WINDOW, _checked
+from serlib.data.audio import HOP, N_FFT, POWER_FLOOR, SAMPLE_RATE, WINDOW, checked
 
 PITCH_HZ = (60.0, 500.0)
 PITCH_WINDOW = SAMPLE_RATE // 20  # 50 ms: three periods of the lowest pitch
@@ -43,7 +43,7 @@ def log_mel(wave: np.ndarray, n_mels: int = 80) -> np.ndarray:
     triangles on Slaney's mel scale from 0 to 8 kHz (as in librosa and Whisper).
     """
     window, filters = _mel_tables(n_mels)
-    tensor = torch.from_numpy(_checked(wave))
+    tensor = torch.from_numpy(checked(wave))
     power = functional.spectrogram(  # zeros at the edges, because reflection refuses short clips
         tensor, 0, window, N_FFT, HOP, WINDOW, 2.0, False, pad_mode="constant"
     )  # (N_FFT // 2 + 1, T)
@@ -64,7 +64,7 @@ def energy_db(wave: np.ndarray) -> np.ndarray:
     (T,) float32; -100 is digital silence, -3 a full-scale sine. Edge frames average only the
     samples that exist, so a steady tone is steady to its end.
     """
-    wave = _checked(wave).astype(np.float64)
+    wave = checked(wave).astype(np.float64)
     centers = np.arange(1 + len(wave) // HOP) * HOP
     low = np.clip(centers - WINDOW // 2, 0, len(wave) - 1)
     high = np.clip(centers + WINDOW // 2, 1, len(wave))
@@ -99,7 +99,7 @@ def pitch(wave: np.ndarray) -> np.ndarray:
     Returns:
         (T,) float32, about 60 to 500 Hz, NaN where unvoiced.
     """
-    padded = np.pad(_checked(wave), PITCH_WINDOW // 2)
+    padded = np.pad(checked(wave), PITCH_WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, PITCH_WINDOW)[::HOP]
     frames = frames - frames.mean(axis=1, keepdims=True)  # (T, PITCH_WINDOW)
     level = np.sqrt((frames**2).mean(axis=1))

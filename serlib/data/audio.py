@@ -1,8 +1,7 @@
-"""Waveforms in and out, and the classical acoustic features.
+"""Waveforms in and out.
 
 Everything in the book is mono, 16 kHz, float32 in [-1, 1]: `load` makes it so or says why it
-cannot. All frame-wise features share one grid: a clip of N samples has T = 1 + N // 160 frames,
-frame t is centered on sample 160 t (every 10 ms).
+cannot.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def save(path: str | os.PathLike, wave: np.ndarray) -> None:
     AudioError if the wave is empty, not one-dimensional, not finite, or would clip (over 1.0).
     """
     path = Path(path)
-    peak = float(np.abs(_checked(wave)).max())
+    peak = float(np.abs(checked(wave)).max())
     if peak > 1.0:
         raise AudioError(f"{path}: peak {peak:.4f} would clip. Divide the wave by its peak first.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -138,7 +137,7 @@ def save(path: str | os.PathLike, wave: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _checked(wave: np.ndarray) -> np.ndarray:
+def checked(wave: np.ndarray) -> np.ndarray:
     """The wave as float32 (N,), or an AudioError."""
     wave = np.asarray(wave, dtype=np.float32)
     if wave.ndim != 1 or wave.size == 0:
@@ -157,7 +156,7 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
     >>> to_int16(np.array([-1.0, 0.5, 1.0])).tolist()
     [-32768, 16384, 32767]
     """
-    wave = _checked(wave)
+    wave = checked(wave)
     peak = float(np.abs(wave).max())
     if peak > MAX_OVERSHOOT:
         raise AudioError(f"peak {peak:.3g} is far outside [-1, 1]. Scale the wave first.")
@@ -180,5 +179,5 @@ def normalize(wave: np.ndarray) -> np.ndarray:
     >>> normalize(np.full(3, 0.1)).tolist()
     [0.0, 0.0, 0.0]
     """
-    wave = _checked(wave).astype(np.float64)
+    wave = checked(wave).astype(np.float64)
     return ((wave - wave.mean()) / math.sqrt(wave.var() + 1e-7)).astype(np.float32)

@@ -134,21 +134,15 @@ class Clips(Sequence):
         extra: Mapping[str, Sequence] | None = None,
         prepare: Callable | Mapping[str, Callable | None] | None = None,
     ) -> None:
-        """Put stores and as many keys, seconds and targets side by side.
+        """Put a store, or several by name, and as many keys, seconds and targets side by side.
 
-        Args:
-            inputs: A store, or several by name.
-            keys: Names of the clips.
-            durations: Their seconds.
-            emotion: Their class numbers.
-            extra: Other targets by name.
-            prepare: For each input of the store, or for those of each store by name.
+        Emotions are class numbers, ``extra`` has other targets by name. ``prepare`` is called on
+        each input of the store, or by name on those of each.
         """
         self.inputs, self.prepare, self.extra = inputs, prepare, dict(extra or {})
         self.keys, self.durations = list(keys), list(durations)
         self.emotion = [IGNORE] * len(self.keys) if emotion is None else list(emotion)
-        stores = inputs.values() if isinstance(inputs, Mapping) else [inputs]
-        counts = [len(store) for store in stores]
+        counts = [len(x) for x in (inputs.values() if isinstance(inputs, Mapping) else [inputs])]
         others = [len(x) for x in (self.keys, self.durations, self.emotion, *self.extra.values())]
         if not counts or len({*counts, *others}) > 1:
             found = ", ".join(map(str, counts))
@@ -174,20 +168,18 @@ class Clips(Sequence):
         quantum: int | Mapping[str, int] = 1,
         *,
         ahead: int | None = None,
-        pin: bool | None = None,
     ) -> Batches:
         """The batches of a plan: places of clips, batch by batch.
+
+        If there is a GPU their memory is pinned, so that copies to it overlap with its work.
 
         Args:
             plan: Whose places, batch by batch.
             quantum: As in ``collate``.
             ahead: Batches, and threads, at work while one is used; None: 4 with a GPU, else 1.
-            pin: Whether their memory is pinned, so that copies to a GPU overlap with its work;
-                None: if there is one.
         """
         gpu = torch.cuda.is_available()
-        ahead, pin = (4 if gpu else 1) if ahead is None else ahead, gpu if pin is None else pin
-        return Batches(self, list(plan), quantum, ahead, pin)
+        return Batches(self, list(plan), quantum, ahead or (4 if gpu else 1), gpu)
 
 
 def _prepared(clip, prepare: Callable | None):
@@ -201,8 +193,8 @@ class Batches:
     clips: Clips
     plan: Sequence[Sequence[int]]
     quantum: int | Mapping[str, int]
-    ahead: int = 1
-    pin: bool = False
+    ahead: int
+    pin: bool
 
     def __len__(self) -> int:
         """Batches."""
@@ -275,9 +267,8 @@ class DurationBatchSampler:
         """
         if not 0 <= rank < world:
             raise ValueError(f"{rank=}, {world=}: ranks count from 0")
-        if min(self.max_clips, len(self.durations)) < world and len(self.durations):
-            clips = min(self.max_clips, len(self.durations))
-            raise ValueError(f"{clips} clips per batch, at most, for {world} processes: use fewer")
+        if 0 < (most := min(self.max_clips, len(self.durations))) < world:
+            raise ValueError(f"{most} clips per batch, at most, for {world} processes: use fewer")
         rng = np.random.default_rng((self.seed, epoch))
         noise = self.quantum * rng.uniform(-1, 1, len(self.durations)) * self.shuffle
         batches, longest = [], 0

@@ -21,11 +21,10 @@ import joblib
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from serlib import records
+from serlib.data.batching import pad
 
 KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 SOURCES = ("data", "models/encoders")  # folders that decide features, and are in their names
@@ -83,8 +82,7 @@ def write(path: str | Path, clips: Iterable[np.ndarray], *, dtype: str = "float3
         raise ValueError(f"clips of widths {sorted(widths)}: expected one")
     about = {"dtype": dtype, "width": widths.pop(), "sha256": content.hexdigest()}
     os.replace(partial, path)
-    partial.write_text(json.dumps(about | {"lengths": lengths}), encoding="utf-8")
-    os.replace(partial, path.with_suffix(".json"))
+    records.atomic_write(path.with_suffix(".json"), json.dumps(about | {"lengths": lengths}))
 
 
 def read(path: str | Path) -> FeatureStore | None:
@@ -116,7 +114,6 @@ def cache(
     store: Sequence,
     *,
     root: str | Path | None = None,
-    key: str = "",
     kind: str = "cnn",
     dtype: str = "float32",
     progress: bool = True,
@@ -133,7 +130,6 @@ def cache(
         encoder: From ``load_encoder``.
         store: The clips, a ``stores.WaveStore``, or for a text encoder a ``stores.TextStore``.
         root: Folder of the files; None takes $SERLIB_HOME/features.
-        key: Anything else the features depend on.
         kind: "cnn", what ``encoder.contextualize`` takes: (T, Dc); of wave models only. "lower",
             the states that ``freeze_layers`` = K - 1 fixes, side by side: (T, K D). "frames",
             the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
@@ -156,7 +152,7 @@ def cache(
     weights = encoder.digest(kind if kind in ("cnn", "lower") else "all")
     source = records.source_digest(SOURCES)
     what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
-    name = records.digest([weights, store.digest(), source, key, what, dtype], 24)
+    name = records.digest([weights, store.digest(), source, what, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
@@ -202,9 +198,8 @@ def _batch(
     encoder: torch.nn.Module, items: list[np.ndarray], kind: str, quantum: int
 ) -> list[np.ndarray]:
     """Features (T, D) of each prepared clip of a batch."""
-    lengths = torch.tensor([len(item) for item in items])
-    x = pad_sequence([torch.from_numpy(item) for item in items], batch_first=True)
-    x = functional.pad(x, (0, -x.shape[1] % quantum)).to(next(encoder.parameters()).device)
+    x, lengths = pad(items, quantum)
+    x = x.to(next(encoder.parameters()).device)
     if hasattr(encoder, "extract"):
         x, lengths = encoder.extract(x, lengths)  # (B, T, Dc)
     if kind != "cnn":

@@ -17,11 +17,10 @@ import numpy as np
 import pandas as pd
 
 from serlib.data import tables
-from serlib.data.tables import EMOTIONS, ManifestError  # fmt: skip
+from serlib.data.tables import EMOTIONS, ManifestError
 
 # MSP-Podcast's order A S H U F D C N, and the usual four of IEMOCAP.
 CLASSES_8 = tuple("anger sadness happiness surprise fear disgust contempt neutral".split())
-CLASSES_10 = (*CLASSES_8, "other", "no_agreement")  # all that MSP-Podcast's raters could end in
 CLASSES_4 = ("neutral", "happiness", "anger", "sadness")
 ENUMS = {
     "emotion": "|".join(EMOTIONS),

@@ -2,7 +2,6 @@
 
 A split is only as good as the check that nothing is shared: `leaks` counts what is,
 `assert_disjoint` refuses it, and `protocol` makes the usual splits, the bad ones on request.
-`serlib.data.manifest` says what the columns mean; use the functions here through it.
 """
 
 from __future__ import annotations
@@ -179,8 +178,7 @@ def fold_numbers(df: pd.DataFrame, name: str, folds: int | None = None) -> list[
         return [1]  # the others test the same utterances
     if name not in PROTOCOLS:
         raise ManifestError(f"no protocol {name!r}: use one of {', '.join(PROTOCOLS)}")
-    _, count = _deal(_units(df, name), _pieces(name, folds), 0)
-    return list(range(1, count + 1))
+    return list(range(1, _numbers(df, name, folds, 0)[1] + 1))
 
 
 def _official(df: pd.DataFrame, fold: int) -> pd.Series:
@@ -197,12 +195,8 @@ def _dev_as_test(df: pd.DataFrame, fold: int, seed: int) -> pd.Series:
     return role.astype(object).where(role.notna(), None)
 
 
-def _pieces(name: str, folds: int | None) -> int | None:
-    return 5 if folds is None and name in ("dialogue", "random") else folds
-
-
 def _cross(df: pd.DataFrame, name: str, fold: int, folds: int | None, seed: int) -> pd.Series:
-    number, count = _deal(_units(df, name), _pieces(name, folds), seed)
+    number, count = _numbers(df, name, folds, seed)
     if count < 3 or not 1 <= fold <= count:
         raise ManifestError(f"fold {fold} of {count}: needs 3 folds or more, and one of them")
     others = [(fold - 1 + step) % count + 1 for step in range(1, count)]
@@ -217,13 +211,17 @@ def _cross(df: pd.DataFrame, name: str, fold: int, folds: int | None, seed: int)
     return roles.where(roles.notna(), None)
 
 
-def _units(df: pd.DataFrame, name: str) -> pd.Series:
-    if name != "prefix":
-        return df[{"session": "fold", "random": "key", "talker": "speaker"}.get(name, name)]
-    tokens = df["utt_id"].str.split("_")
-    if (tokens.str.len() < 2).any():
-        raise ManifestError("protocol 'prefix' needs names like Ses01F_impro01_M003 in utt_id")
-    return tokens.str[0]
+def _numbers(df: pd.DataFrame, name: str, folds: int | None, seed: int) -> tuple[pd.Series, int]:
+    """The fold of each row in a protocol's cross-validation, from 1, and how many there are."""
+    if name in ("dialogue", "random"):
+        folds = 5 if folds is None else folds
+    if name == "prefix":
+        tokens = df["utt_id"].str.split("_")
+        if (tokens.str.len() < 2).any():
+            raise ManifestError("protocol 'prefix' needs names like Ses01F_impro01_M003 in utt_id")
+        return _deal(tokens.str[0], folds, seed)
+    column = {"session": "fold", "random": "key", "talker": "speaker"}.get(name, name)
+    return _deal(df[column], folds, seed)
 
 
 def _deal(units: pd.Series, folds: int | None, seed: int) -> tuple[pd.Series, int]:

@@ -1,25 +1,26 @@
 """The file format of manifests: typed columns in CSV or JSONL, which hold the same table.
 
 Missing is None in columns of text and JSON, NaN in floats and <NA> in whole numbers; in a file it
-is an empty cell or null, and an empty text is missing. `serlib.data.manifest` says what the columns
-mean; use the functions here through it.
+is an empty cell or null, and an empty text is missing. What a good manifest is `manifest` says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from serlib import records
 
 # Column -> kind of its cells. Attributes (valence, arousal, dominance) are on 1..7, times in
 # seconds, `channel` counts from 1, `group` must not cross a split, `speaker` is the true talker.
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     """
     parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
     try:
-        return typed(parse(_utf8(path)))
+        return typed(parse(utf8(path)))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
@@ -84,7 +85,7 @@ def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
         text = df.to_csv(index=False, lineterminator="\n")
         if "\r" in text:  # csv leaves it without quotes, where it would end the row
             text = df.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    _replace(path, text)
+    records.atomic_write(path, text)
 
 
 def rows(df: pd.DataFrame) -> list[dict[str, Any]]:
@@ -109,7 +110,8 @@ def suffix(path: str | os.PathLike) -> str:
     return kind
 
 
-def _utf8(path: str | os.PathLike) -> str:
+def utf8(path: str | os.PathLike) -> str:
+    """The text of a file, or a ManifestError."""
     data = Path(path).read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -119,17 +121,6 @@ def _utf8(path: str | os.PathLike) -> str:
     if "\0" in text:
         raise ManifestError("holds null bytes: save the file as UTF-8")
     return text
-
-
-def _replace(path: str | os.PathLike, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(text.encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _parse_csv(text: str) -> pd.DataFrame:
@@ -250,20 +241,18 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    texts = np.array([type(c) is str for c in cells], dtype=bool)
-    numbers, different = pd.factorize(cells.where(texts, None))  # most are alike: parsed once
-    parsed = np.empty(len(different) + 1, dtype=object)  # the last one, number -1, is for no text
-    for i, text in enumerate(different):
-        with contextlib.suppress(ValueError):
-            parsed[i] = json.loads(text)
-        if parsed[i] is None:
-            row = int((numbers == i).argmax()) + 1
-            raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-    values = np.where(texts, parsed[numbers], cells)
-    # Each row gets a list or dict of its own: rows are changed one at a time.
-    values = [c.copy() if type(c) in (list, dict) else c for c in values]
+    parsed, values = functools.cache(json.loads), []  # most are alike: parsed once
+    for row, cell in enumerate(cells, start=1):
+        if type(cell) is str:
+            text, cell = cell, None
+            with contextlib.suppress(ValueError):
+                cell = parsed(text)
+            if cell is None:
+                raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
+        # Each row gets a list or dict of its own: rows are changed one at a time.
+        values.append(cell.copy() if type(cell) in (list, dict) else cell)
     if name == "flags":
-        values = [[] if c is None else c for c in values]
+        values = [[] if value is None else value for value in values]
     return pd.Series(values, dtype=object)
 
 

@@ -107,7 +107,6 @@ def pad(texts: Sequence[str | None]) -> tuple[np.ndarray, np.ndarray]:
     """
     encoded = [encode(text) for text in texts]
     lengths = np.array([len(numbers) for numbers in encoded], dtype=np.int64)
-    padded = np.full((len(encoded), max(1, lengths.max(initial=0))), BLANK, dtype=np.int64)
-    for row, numbers in zip(padded, encoded, strict=True):
-        row[: len(numbers)] = numbers
-    return padded, lengths
+    width = max(1, lengths.max(initial=0))  # torch wants a column even where nothing is said
+    padded = [numbers + [BLANK] * (width - len(numbers)) for numbers in encoded]
+    return np.array(padded, dtype=np.int64).reshape(-1, width), lengths

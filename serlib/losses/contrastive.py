@@ -10,31 +10,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from serlib.losses.classification import IGNORE, _counts
+from serlib.losses.classification import IGNORE, checked_counts
 
 
 def swfc_weights(counts: Sequence[float] | Tensor, power: float = 1.1) -> Tensor:
     """Weights w_c = (n / n_c)^a / Σ_k (n / n_k)^a, n = Σ n_c; they sum to 1 over the classes.
 
     a = 0 weighs the classes that occur alike, a = 1 is inverse frequency on another scale. Shi and
-    Huang (ACL 2023, MultiEMO), as released. A class that does not occur has weight 0.
-
-    Args:
-        counts: (C,) training utterances n_c per class, not those of the batch.
-        power: a >= 0; 1.1 is their script's for IEMOCAP, 1.2 for MELD.
-
-    Returns:
-        (C,) float32.
-
-    Raises:
-        ValueError: a negative or not finite, or counts as in `inverse_frequency_weights`.
+    Huang (ACL 2023, MultiEMO), as released; a = 1.1 is their script's for IEMOCAP, 1.2 for MELD.
+    (C,) float32, from counts as in `classification`; a ValueError for a negative or not finite a.
 
     >>> swfc_weights([1, 3, 0], 1.0).tolist()  # 4 and 4/3, over 16/3
     [0.75, 0.25, 0.0]
     """
     if not 0 <= power < float("inf"):
         raise ValueError(f"power is {power}: need a finite power >= 0")
-    n = _counts(counts)
+    n = checked_counts(counts)
     seen = n > 0
     log_weight = torch.where(seen, -power * n.clamp(min=1e-9).log(), -torch.inf)
     return log_weight.softmax(0).float()  # divides by the sum, without overflow

@@ -1,7 +1,4 @@
-"""Connectionist temporal classification, the loss of the speech recognition task.
-
-Computed in float32, whatever precision the network ran in.
-"""
+"""The loss of the speech recognition task, computed in float32."""
 
 from __future__ import annotations
 
@@ -11,12 +8,7 @@ from torch import Tensor
 
 
 def ctc_loss(
-    logits: Tensor,
-    lengths: Tensor,
-    tokens: Tensor,
-    n_tokens: Tensor,
-    *,
-    reduction: str = "clips",
+    logits: Tensor, lengths: Tensor, tokens: Tensor, n_tokens: Tensor, *, reduction: str = "clips"
 ) -> Tensor:
     """Connectionist temporal classification: l = -log Σ_π Π_t p_t(π_t), blank 0.
 
@@ -44,7 +36,7 @@ def ctc_loss(
         Scalar float32.
 
     >>> logits = torch.zeros(1, 2, 2)  # two frames, p = 1/2 each: of "aa", "-a", "a-", "--"
-    >>> ctc(logits, torch.tensor([2]), torch.tensor([[1]]), torch.tensor([1]))  # log 4/3
+    >>> ctc_loss(logits, torch.tensor([2]), torch.tensor([[1]]), torch.tensor([1]))  # log 4/3
     tensor(0.2877)
     """
     if reduction not in ("sum", "clips", "characters"):

@@ -4,7 +4,8 @@ Shapes: predicted (B, A) floating point, target (B, A), B utterances and A attri
 NaN is unknown and contributes nothing: neither to a mean nor to a count. Every loss is computed per
 attribute over the utterances that have it, then averaged over the attributes that any utterance of
 the batch has, so that a rarely rated attribute weighs as much as the others. Without any target the
-loss is 0 and its gradient is zero. Everything is in float32 at least.
+loss is 0 and its gradient is zero. A loss is a scalar in float32 at least; a ValueError says that
+the shapes differ.
 """
 
 from __future__ import annotations
@@ -34,17 +35,7 @@ def _mean(losses: Tensor, known: Tensor) -> Tensor:
 
 
 def mse(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error l = (y - ŷ)².
-
-    Args:
-        predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
-
-    Returns:
-        Scalar float32, in squared units of the scale.
-
-    Raises:
-        ValueError: the shapes differ.
+    """Mean squared error l = (y - ŷ)², in squared units of the scale.
 
     >>> mse(torch.tensor([[1.0], [5.0], [9.0]]), torch.tensor([[2.0], [2.0], [torch.nan]]))
     tensor(5.)
@@ -71,16 +62,13 @@ def gaussian_mse(
 
     Args:
         predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
+        target: y (B, A).
         mu: μ, where errors count in full.
         sigma: σ > 0, in units of the scale; large values approach MSE.
         detach: treat the weight as a constant. The value is the same, the gradient is not.
 
-    Returns:
-        Scalar float32.
-
     Raises:
-        ValueError: σ is not positive, or the shapes differ.
+        ValueError: σ is not positive.
 
     >>> round(gaussian_mse(torch.tensor([[7.0]]), torch.tensor([[4.0]]), sigma=1.0).item(), 3)
     0.1
@@ -93,55 +81,28 @@ def gaussian_mse(
     return _mean((weight * (predicted - target) ** 2).masked_fill(~known, 0), known)
 
 
-def ccc(predicted: Tensor, target: Tensor) -> Tensor:
-    """Concordance correlation of each attribute over the batch.
+def ccc_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """L = mean over attributes of 1 - ρ, ρ the concordance correlation over the batch.
 
         ρ = 2 cov(ŷ, y) / (var(ŷ) + var(y) + (mean(ŷ) - mean(y))²)
 
     Variances and covariance divide by the number of utterances (the population form, Lin 1989, as
-    `measures.ccc`). 0 if only one side is constant, one utterance included; NaN where nothing is
-    known, or where both sides are the same constant.
-
-    Args:
-        predicted: ŷ (B, A).
-        target: y (B, A), NaN where unknown.
-
-    Returns:
-        (A,) float32.
-
-    Raises:
-        ValueError: the shapes differ.
-
-    >>> ccc(torch.tensor([[0.0], [1.0], [1.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
-    tensor([0.6667])
-    """
-    covariance, spread = _concordance(predicted, target)
-    return torch.where(spread > FLAT, 2 * covariance / spread.clamp(min=FLAT), torch.nan)
-
-
-def ccc_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """L = mean over attributes of 1 - ρ, see `ccc`; the challenge baseline's (Naini et al. 2025).
-
-    The baseline adds the three attributes up, three times this. ρ is a property of a batch, not a
-    mean over utterances: two half batches have not the loss of the whole one. If all targets of an
-    attribute are alike, or there is one utterance, the covariance is 0 for any prediction; the loss
-    is 1 and its gradient zero. An attribute where ρ is NaN is left out.
+    `measures.ccc`). The challenge baseline's loss (Naini et al. 2025), who add the three attributes
+    up, three times this. ρ is a property of a batch, not a mean over utterances: two half batches
+    have not the loss of the whole one. If one side is constant, or there is one utterance, ρ is 0;
+    where it is the target's, no prediction changes that and the gradient is zero. An attribute
+    where nothing is known, or both sides are the same constant, has no ρ and is left out.
 
     >>> ccc_loss(torch.tensor([[0.0], [1.0], [1.0]]), torch.tensor([[0.0], [1.0], [2.0]]))
     tensor(0.3333)
     """
-    covariance, spread = _concordance(predicted, target)
-    defined = spread > FLAT
-    loss = (1 - 2 * covariance / spread.clamp(min=FLAT)).masked_fill(~defined, 0)
-    return loss.sum() / defined.sum().clamp(min=1)
-
-
-def _concordance(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Covariance and the denominator of ρ, (A,) each; both 0 where nothing is known."""
     predicted, target, known = _known(predicted, target)
     n = known.sum(0).clamp(min=1)
     gap = (predicted.sum(0) - target.sum(0)) / n
-    x, y = (
-        (v - v.sum(0) / n).masked_fill(~known, 0) for v in (predicted, target)
-    )  # around their means
-    return (x * y).sum(0) / n, (x**2).sum(0) / n + (y**2).sum(0) / n + gap**2
+    # around their means
+    x, y = ((v - v.sum(0) / n).masked_fill(~known, 0) for v in (predicted, target))
+    covariance = (x * y).sum(0) / n  # (A,)
+    spread = (x**2).sum(0) / n + (y**2).sum(0) / n + gap**2  # the denominator of ρ
+    defined = spread > FLAT
+    loss = (1 - 2 * covariance / spread.clamp(min=FLAT)).masked_fill(~defined, 0)
+    return loss.sum() / defined.sum().clamp(min=1)

@@ -2,7 +2,7 @@
 
 Counts and sums add up over speakers, so a bootstrap over speakers is one matrix product and
 thousands of resamples take milliseconds. Letters: U utterances, C classes, S seeds, G groups
-(speakers), K systems. What is undefined is NaN, never 0. `serlib.metrics` has these names too.
+(speakers), K systems. What is undefined is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def bootstrap(
     groups: np.ndarray,
     *,
     n_classes: int,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    **resampling: float,
 ) -> Interval:
     """Percentile bootstrap over speakers and training seeds.
 
@@ -80,15 +78,14 @@ def bootstrap(
         predictions: (U,) int for one model, or (S, U) for S seeds of it.
         groups: (U,) speaker of each utterance, none missing.
         n_classes: C.
-        n: resamples; those where the metric is undefined are left out.
-        seed: of the resampling.
-        level: coverage wanted.
+        resampling: ``n`` = 2000 resamples, of which those where the metric is undefined are left
+            out; ``seed`` = 0 of the draws; ``level`` = 0.95, the coverage wanted.
 
     Returns:
         value = mean over seeds on the data as they are; bounds NaN with fewer than two groups.
     """
     tables = _tables(truth, [predictions], groups, n_classes)
-    return _interval(metric, tables, np.ones(1), n, seed, level)
+    return _interval(metric, tables, np.ones(1), **resampling)
 
 
 def paired_bootstrap(
@@ -99,9 +96,7 @@ def paired_bootstrap(
     groups: np.ndarray,
     *,
     n_classes: int,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    **resampling: float,
 ) -> Interval:
     """Interval of metric(b) - metric(a), both on the same resampled speakers and seeds.
 
@@ -109,41 +104,27 @@ def paired_bootstrap(
     b and a differ. Arguments as in `bootstrap`; seed s of a is paired with seed s of b.
     """
     tables = _tables(truth, [predictions_a, predictions_b], groups, n_classes)
-    return _interval(metric, tables, np.array([-1.0, 1.0]), n, seed, level)
+    return _interval(metric, tables, np.array([-1.0, 1.0]), **resampling)
 
 
 def bootstrap_ratio(
-    systems: Sequence[tuple[np.ndarray, np.ndarray]],
-    groups: np.ndarray,
-    *,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    systems: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, **resampling: float
 ) -> Interval:
     """Interval of a ratio of sums over utterances, such as WER: edits / words.
 
-    Resampling as in `bootstrap`. Two systems give the interval of second - first, paired.
-
-    Args:
-        systems: One or two pairs (numerators, denominators), each (U,) or (S, U).
-        groups: (U,) speaker of each utterance.
-        n: resamples.
-        seed: of the resampling.
-        level: coverage wanted.
+    Systems are one or two pairs (numerators, denominators), each (U,) or (S, U). All else is as in
+    `bootstrap_sums`.
     """
     pairs = [np.stack([np.atleast_2d(x) for x in pair], -1) for pair in systems]
     ratio = lambda t: quotient(t[..., 0], t[..., 1])  # noqa: E731
-    return bootstrap_sums(ratio, pairs, groups, n=n, seed=seed, level=level)
+    return bootstrap_sums(ratio, pairs, groups, **resampling)
 
 
 def bootstrap_sums(
     statistic: Callable[[np.ndarray], np.ndarray],
     systems: Sequence[np.ndarray],
     groups: np.ndarray,
-    *,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    **resampling: float,
 ) -> Interval:
     """Interval of a function of sums over utterances, such as CCC of numbers, sums and squares.
 
@@ -153,15 +134,13 @@ def bootstrap_sums(
         statistic: Sums (..., M) to values (...,); NaN where undefined.
         systems: One or two arrays (S, U, M) of what is added up; M may be several axes.
         groups: (U,) speaker of each utterance.
-        n: resamples.
-        seed: of the resampling.
-        level: coverage wanted.
+        resampling: as in `bootstrap`.
     """
     parts = np.stack(systems)
     names, index = _speakers(np.asarray(groups))  # parts (K, S, U, M)
     tables = np.stack([parts[:, :, index == g].sum(2) for g in range(len(names))], 2)
     sign = np.ones(1) if len(systems) == 1 else np.array([-1.0, 1.0])
-    return _interval(statistic, tables, sign, n, seed, level)
+    return _interval(statistic, tables, sign, **resampling)
 
 
 def _tables(truth: np.ndarray, systems: list, groups: np.ndarray, n_classes: int) -> np.ndarray:
@@ -186,7 +165,12 @@ def _speakers(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _interval(
-    metric: Metric, tables: np.ndarray, sign: np.ndarray, n: int, seed: int, level: float
+    metric: Metric,
+    tables: np.ndarray,
+    sign: np.ndarray,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
     """Interval of Σ_k sign[k] metric(system k), from counts (K, S, G, ...)."""
     k, s, g, *cell = tables.shape

@@ -1,4 +1,4 @@
-"""What the book reports; how sure it is, `intervals` says.
+"""The scores that the book reports; how sure they are, `intervals` says.
 
 Classification metrics are functions of a confusion matrix. Letters: U utterances, C classes. What
 is undefined is NaN, never 0.
@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from serlib.metrics.intervals import labels as _labels
-from serlib.metrics.intervals import quotient
+from serlib.metrics.intervals import labels, quotient
 
 
 def confusion(truth: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.ndarray:
@@ -22,7 +21,7 @@ def confusion(truth: np.ndarray, prediction: np.ndarray, n_classes: int) -> np.n
     >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    truth, prediction = _labels(truth, n_classes), _labels(prediction, n_classes)
+    truth, prediction = labels(truth, n_classes), labels(prediction, n_classes)
     if truth.shape != prediction.shape or truth.ndim != 1:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape}: both need (U,)")
     cells = np.bincount(truth * n_classes + prediction, minlength=n_classes**2)
@@ -48,17 +47,6 @@ def recalls(cm: np.ndarray) -> np.ndarray:
     [0.75, 0.5]
     """
     return quotient(_right(cm), np.sum(cm, axis=-1))
-
-
-def precisions(cm: np.ndarray) -> np.ndarray:
-    """Share of each class's calls that were right: cm[c, c] / Σ_i cm[i, c].
-
-    (..., C, C) becomes (..., C); NaN for a class that was never called.
-
-    >>> precisions(np.array([[6, 1], [2, 1]])).tolist()
-    [0.75, 0.5]
-    """
-    return quotient(_right(cm), np.sum(cm, axis=-2))
 
 
 def wa(cm: np.ndarray) -> np.ndarray:
@@ -119,7 +107,7 @@ def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 15) ->
         raise ValueError(f"probabilities {p.shape}, truth {np.shape(truth)}: need (U, C) and (U,)")
     if not (np.all(p >= 0) and np.allclose(p.sum(axis=1), 1, atol=1e-3)):  # NaN fails too
         raise ValueError("each row of probabilities must sum to 1: apply softmax to the logits")
-    confidence, right = p.max(axis=1), p.argmax(axis=1) == _labels(truth, p.shape[1])
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == labels(truth, p.shape[1])
     edges = np.linspace(0, 1, bins + 1)
     index = np.searchsorted(edges[1:-1], confidence, side="left")
     count = np.bincount(index, minlength=bins)
@@ -163,11 +151,8 @@ def eer(scores: np.ndarray, same: np.ndarray) -> float:
     """Equal error rate of a verifier: the error where it accepts as many as it rejects wrongly.
 
     Over thresholds on the score, false rejections rise and false acceptances fall; the rate is
-    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials.
-
-    Args:
-        scores: (U,) one per trial, larger means more alike.
-        same: (U,) bool, whether the trial's two sides really are the same speaker.
+    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials. Scores (U,) are
+    larger if more alike; same (U,) says if both sides of a trial are the same speaker.
 
     >>> eer(np.array([0.9, 0.6, 0.7, 0.1]), np.array([True, True, False, False]))
     0.5

@@ -11,10 +11,7 @@ import numpy as np
 def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
     """Substitutions, deletions and insertions of one clip, and the units of its reference.
 
-    Args:
-        unit: "words" or "characters".
-        reference: What was said.
-        hypothesis: What was heard.
+    Units are "words" or "characters"; the reference was said, the hypothesis heard.
 
     >>> edits("words", "a b c", "a x c d")
     (2, 3)
@@ -38,14 +35,12 @@ def words_heard(reference: str, hypothesis: str) -> list[bool]:
     import jiwer
 
     words = reference.split()
-    heard = [False] * len(words)
-    if words:
-        found = jiwer.process_words(" ".join(words), " ".join(hypothesis.split()))
-        for chunk in found.alignments[0]:
-            if chunk.type == "equal":
-                for i in range(chunk.ref_start_idx, chunk.ref_end_idx):
-                    heard[i] = True
-    return heard
+    if not words:
+        return []
+    chunks = jiwer.process_words(" ".join(words), " ".join(hypothesis.split())).alignments[0]
+    equal = (range(c.ref_start_idx, c.ref_end_idx) for c in chunks if c.type == "equal")
+    heard = {place for places in equal for place in places}
+    return [place in heard for place in range(len(words))]
 
 
 def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:

@@ -1,24 +1,17 @@
 """How the transformer layers of an encoder are trained: by adapters, with less memory, compiled.
 
-Each function changes an encoder of ``load_encoder`` in place. Whisper and RoBERTa are taken too.
+Each function changes an encoder of ``load_encoder`` in place.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from serlib.models.encoders.checkpoints import EncoderError, Pretrained
 from serlib.models.encoders.wavlm import GatedAttention
 
 ADAPTED = ("q_proj", "v_proj", "query", "value")  # the latter two are RoBERTa's names
 SCALE = 2  # alpha / rank
-
-
-def stack(encoder: Pretrained) -> nn.ModuleList:
-    """The transformer layers, first to last."""
-    inner = getattr(encoder.model, "encoder", encoder.model)  # Whisper's is the encoder alone
-    return inner.layer if hasattr(inner, "layer") else inner.layers
 
 
 def apply(encoder: Pretrained, lora: int, checkpoint: bool, compiled: bool, seed: int) -> None:
@@ -43,7 +36,7 @@ def add_lora(encoder: Pretrained, rank: int, *, seed: int = 0) -> None:
     Args:
         encoder: Its layers keep their names, but `q_proj.weight` becomes `q_proj.base_layer.weight`
             beside `q_proj.lora_A.default.weight`: the state of one with adapters is restored into
-            one that has them too. To fold them in there is `merge_lora`.
+            one that has them too.
         rank: 1 or more.
         seed: Of A; torch's global state is left alone.
 
@@ -57,9 +50,9 @@ def add_lora(encoder: Pretrained, rank: int, *, seed: int = 0) -> None:
         raise EncoderError(f"LoRA of rank {rank}: take 1 or more.")
     if encoder.freeze == "all":
         raise EncoderError("LoRA trains inside an encoder, but freeze='all': take 'cnn'.")
-    if encoder.facts.get("lora"):
-        raise EncoderError(f"LoRA of rank {encoder.facts['lora']} is there already: load anew.")
-    layers = stack(encoder)
+    if encoder.lora:
+        raise EncoderError(f"LoRA of rank {encoder.lora} is there already: load anew.")
+    layers = encoder.stack
     if encoder.family == "wavlm" and not isinstance(layers[0].attention, GatedAttention):
         raise EncoderError("The stock attention ignores LoRA: load with attention='fused'.")
     with torch.random.fork_rng(devices=[]):
@@ -69,19 +62,7 @@ def add_lora(encoder: Pretrained, rank: int, *, seed: int = 0) -> None:
             peft.inject_adapter_in_model(config, layer)
     for name, parameter in encoder.model.named_parameters():
         parameter.requires_grad_("lora_" in name)
-    encoder.facts["lora"] = rank
-
-
-def merge_lora(encoder: Pretrained) -> None:
-    """Fold the corrections into the weights, W + s · B A; names are the checkpoint's again."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in list(encoder.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, BaseTunerLayer):
-                child.merge()
-                setattr(module, name, child.get_base_layer())
-    encoder.facts.pop("lora", None)
+    encoder.lora = rank
 
 
 def checkpoint_layers(encoder: Pretrained) -> None:
@@ -102,5 +83,5 @@ def compile_layers(encoder: Pretrained, backend: str = "inductor") -> None:
     Sizes B and T are symbols in it, so new ones compile nothing, and the layers, being alike, share
     what is compiled: one graph for each of training or not, padded or not, and B = 1 or more.
     """
-    for layer in stack(encoder):
+    for layer in encoder.stack:
         layer.compile(backend=backend, dynamic=True)

@@ -33,13 +33,7 @@ class CoAttention(nn.Module):
     COMBINE = ("concat", "sum")
 
     def __init__(self, hidden: int, tasks: Sequence[str], *, combine: str = "concat") -> None:
-        """Build the projections.
-
-        Args:
-            hidden: H, of every branch.
-            tasks: Names of the auxiliary tasks, at least one.
-            combine: "concat" or "sum".
-        """
+        """H of every branch, names of one auxiliary task or more, and how to combine."""
         super().__init__()
         if not tasks or combine not in self.COMBINE:
             raise ValueError(f"{tasks=}: at least one; {combine=}: concat or sum")

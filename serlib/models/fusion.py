@@ -82,10 +82,7 @@ class FusionConfig:
             raise ValueError(f"experts={self.experts}: at least one, each once.")
         if strangers := set(self.tuned) - set(self.experts):
             raise ValueError(f"tuned={sorted(strangers)}: not among experts={self.experts}.")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
-            raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
-        if "emotion" in self.tasks[1:]:
-            raise ValueError(f"tasks={self.tasks}: the emotion comes first.")
+        heads.check_tasks(self.tasks, TASKS)
         if self.fusion not in FUSIONS or self.freeze not in ("cnn", "none"):
             raise ValueError(f"{self.fusion=}: one of {FUSIONS}; {self.freeze=}: cnn or none.")
         if self.bidirectional and self.fusion != "lstm":
@@ -110,33 +107,23 @@ def key(name: str) -> str:
 def load(
     config: FusionConfig, *, seed: int = 0, names: Sequence[str] | None = None
 ) -> dict[str, nn.Module]:
-    """Experts by name, in order; those that are not `tuned` wholly frozen.
+    """Experts by name, in order, all or some; those that are not `tuned` wholly frozen.
 
-    Args:
-        config: The settings.
-        seed: Of weights that are drawn.
-        names: Which experts; None takes all.
-
-    Raises:
-        EncoderError: See ``load_encoder``.
+    The seed is of weights that are drawn; for errors see ``load_encoder``.
     """
-    found, seed = {}, seed if config.random_init else 0
+    seed, found = seed if config.random_init else 0, {}
     for name in config.experts if names is None else names:
-        load_one = _fresh if name in config.tuned else _frozen
-        found[name] = load_one(name, config.freeze, config.n_layers, config.random_init, seed)
+        make, freeze = (_load, config.freeze) if name in config.tuned else (_shared, "all")
+        found[name] = make(name, freeze, config.n_layers, config.random_init, seed)
     return found
 
 
-def _fresh(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
-    """An expert of one's own, to be trained."""
-    settings = dict(n_layers=n_layers, random_init=random_init, seed=seed)
-    return load_encoder(name, freeze=freeze, **settings)
+def _load(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
+    return load_encoder(name, freeze=freeze, n_layers=n_layers, random_init=random_init, seed=seed)
 
 
-@functools.lru_cache(maxsize=4)
-def _frozen(name: str, _: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
-    """A frozen expert: one for all models of this process, since nothing changes it."""
-    return _fresh(name, "all", n_layers, random_init, seed)
+# A frozen expert is one for all models of this process, since nothing changes it.
+_shared = functools.lru_cache(maxsize=4)(_load)
 
 
 class Expert(nn.Module):
@@ -237,14 +224,8 @@ class Fusion(nn.Module):
     ) -> None:
         """Build the parts; the random state of the process is neither used nor changed.
 
-        Args:
-            config: The settings.
-            widths: D_k of every expert, by name.
-            seed: Of all weights that are drawn.
-            tuned: The fine-tuned experts by name, as from ``load``.
-
-        Raises:
-            ValueError: Widths or encoders do not fit the experts of the configuration.
+        Widths D_k are of every expert, by name; ``tuned`` are the fine-tuned ones, as from
+        ``load``. A ValueError says that they do not fit the experts of the configuration.
         """
         super().__init__()
         given, wanted = set(tuned or {}), set(config.tuned)

@@ -1,9 +1,6 @@
 """From frames to answers: the sum over layers, and the classifiers of the tasks.
 
-Shapes: B batch, T frames, D width, H hidden width, L layers, C classes, V characters. `lengths`
-(B,) int64 counts the valid frames of each clip; the others are padding, and whatever they hold, NaN
-included, changes neither the result nor a gradient of pooling and co-attention. Pooling runs in
-float32 even under autocast.
+Shapes: B batch, T frames, D width, H hidden width, L layers, C classes, V characters.
 """
 
 from __future__ import annotations
@@ -13,6 +10,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F  # noqa: N812 (the name every torch user expects)
 from torch import Tensor, nn
+
+
+def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse tasks that a model does not have; the emotion comes first, if at all."""
+    if not tasks or len(set(tasks)) < len(tasks) or set(tasks) - {*known}:
+        raise ValueError(f"tasks={tasks}, expected some of {known}, each once.")
+    if "emotion" in tasks[1:]:
+        raise ValueError(f"tasks={tasks}: the emotion comes first.")
 
 
 class LayerSum(nn.Module):
@@ -36,8 +41,7 @@ class LayerSum(nn.Module):
         """Set the weights that learning starts from.
 
         Args:
-            n_layers: L, the number of layers that will be given; an encoder with n transformer
-                layers gives n + 1.
+            n_layers: how many will be given; an encoder of n transformer layers gives n + 1.
             softmax: False uses s = w directly: weights may become negative.
             layer_norm: first normalize every frame of every layer to zero mean and unit variance,
                 so that the weights compare layers of equal size.
@@ -96,22 +100,33 @@ def scaled_sigmoid(x: Tensor, low: float = 1.0, high: float = 7.0) -> Tensor:
     return low + (high - low) * x.float().sigmoid()
 
 
-def before_last(head: nn.Sequential, x: Tensor) -> Tensor:
-    """What the last layer of a head takes."""
-    for layer in list(head)[:-1]:
-        x = layer(x)
-    return x
-
-
 class LinearHead(nn.Linear):
-    """One linear layer: (B, D) to logits (B, C)."""
+    """One linear layer, with nothing before it: (..., D) to logits (..., C)."""
 
-    def __init__(self, width: int, n_classes: int) -> None:
-        """D and C."""
-        super().__init__(width, n_classes)
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last linear layer takes: x itself."""
+        return x
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (..., D) to logits (..., C)."""
+        return self(hidden)
 
 
-class MLPHead(nn.Sequential):
+class Head(nn.Sequential):
+    """Layers, the last of them linear: (..., D) to logits (..., C)."""
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """All layers but the last: (..., D) to (..., H)."""
+        for layer in list(self)[:-1]:
+            x = layer(x)
+        return x
+
+    def output(self, hidden: Tensor) -> Tensor:
+        """The last linear layer: (..., H) to logits (..., C)."""
+        return self[-1](hidden)
+
+
+class MLPHead(Head):
     """Dropout, Linear, LayerNorm, ReLU, Dropout, Linear: (B, D) to logits (B, C).
 
     The head of the Interspeech 2025 challenge baseline (Naini et al.: hidden 1024, dropout 0.5, and
@@ -128,15 +143,7 @@ class MLPHead(nn.Sequential):
         *,
         input_dropout: float = 0.0,
     ) -> None:
-        """Build the layers.
-
-        Args:
-            width: D.
-            hidden: width H between the two linear layers.
-            n_classes: C.
-            dropout: probability of zeroing a hidden unit in training.
-            input_dropout: probability of zeroing an input in training.
-        """
+        """D, H and C, and the probabilities that training zeroes a hidden unit or an input."""
         super().__init__(
             nn.Dropout(input_dropout),
             nn.Linear(width, hidden),
@@ -145,14 +152,6 @@ class MLPHead(nn.Sequential):
             nn.Dropout(dropout),
             nn.Linear(hidden, n_classes),
         )
-
-    def hidden(self, x: Tensor) -> Tensor:
-        """The first layer: (..., D) to (..., H)."""
-        return before_last(self, x)
-
-    def output(self, hidden: Tensor) -> Tensor:
-        """The last linear layer: (..., H) to logits (..., C)."""
-        return self[-1](hidden)
 
 
 class RecurrentHead(nn.Module):

@@ -78,12 +78,7 @@ class AttentiveStatistics(nn.Module):
     """
 
     def __init__(self, width: int, bottleneck: int = 128) -> None:
-        """Build the attention.
-
-        Args:
-            width: D.
-            bottleneck: width of its hidden layer; 128 is our choice.
-        """
+        """D, and the width of the attention's hidden layer; 128 is our choice."""
         super().__init__()
         self.hidden = nn.Linear(width, bottleneck)
         self.score = nn.Linear(bottleneck, 1, bias=False)
@@ -92,7 +87,8 @@ class AttentiveStatistics(nn.Module):
         """Frames (B, T, D) and lengths (B,) to (B, 2 D) float32: means, then deviations."""
         frames, mask, _ = valid_frames(frames, lengths)
         with torch.autocast(frames.device.type, enabled=False):
-            weights = self._attend(frames, mask)
+            scores = self.score(torch.tanh(self.hidden(frames)))  # (B, T, 1)
+            weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
             # Sums over t as matrix products: α h for each frame would be one more (B, T, D), and
             # on a CPU the fresh memory of such arrays costs more than the sums.
             weights = weights.transpose(1, 2)  # (B, 1, T)
@@ -102,13 +98,3 @@ class AttentiveStatistics(nn.Module):
             variance = weights @ (deviation * deviation)
             spread = variance.clamp(min=VARIANCE_FLOOR).sqrt()
             return torch.cat([mean, spread], dim=2).squeeze(1)
-
-    def attention(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """The weights α (B, T), for a plot: each row sums to 1 and is 0 in the padding."""
-        frames, mask, _ = valid_frames(frames, lengths)
-        with torch.autocast(frames.device.type, enabled=False):
-            return self._attend(frames, mask).squeeze(2)
-
-    def _attend(self, frames: Tensor, mask: Tensor) -> Tensor:
-        scores = self.score(torch.tanh(self.hidden(frames)))  # (B, T, 1)
-        return scores.masked_fill(~mask, -torch.inf).softmax(dim=1)

@@ -27,7 +27,7 @@ from serlib.models.encoders.load import load_encoder
 from serlib.models.pooling import AttentiveStatistics, MeanPool, SumPool
 
 TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
-SIZES = {"gender": 2, "attributes": 3}  # outputs that no corpus decides
+SIZES = {"gender": 2, "asr": len(text.ALPHABET), "attributes": 3}  # that no corpus decides
 POOLING = ("mean", "sum", "attentive")
 LAYERS = ("last", "weighted")
 HEADS = ("linear", "mlp")
@@ -111,10 +111,7 @@ class ModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
         if self.n_classes < 2:
             raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - {*TASKS}:
-            raise ValueError(f"tasks={self.tasks}, expected some of {TASKS}, each once.")
-        if "emotion" in self.tasks[1:]:
-            raise ValueError(f"tasks={self.tasks}: the emotion comes first.")
+        heads.check_tasks(self.tasks, TASKS)
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
             raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
         if self.co_attention != "none" and len(self.tasks) < 2:
@@ -130,7 +127,7 @@ class SER(nn.Module):
 
     Attributes:
         config: The settings.
-        n_speakers: Talkers that the speaker head tells apart.
+        n_speakers: Talkers of the training set, which the speaker head tells apart.
         encoder: From ``load_encoder``.
         heads: One module per task, from the embedding (B, E), for "asr" from the frames (B, T, D).
         fusion: The co-attention between them, or None.
@@ -146,11 +143,8 @@ class SER(nn.Module):
     ) -> None:
         """Build the parts; the random state of the process is neither used nor changed.
 
-        Args:
-            config: The settings.
-            n_speakers: Talkers of the training set, for the task "speaker".
-            seed: Of the heads' weights (and of the encoder's, with ``random_init``).
-            encoder: Use this one instead of loading ``config.encoder``.
+        The seed is of the heads' weights (and of the encoder's, with ``random_init``). A given
+        encoder is used instead of loading ``config.encoder``.
         """
         super().__init__()
         if "speaker" in config.tasks and n_speakers < 2:
@@ -178,27 +172,19 @@ class SER(nn.Module):
                     start=config.layer_start,
                     speed=config.layer_speed,
                 )
-            self.pool = {
-                "mean": MeanPool,
-                "sum": SumPool,
-                "attentive": lambda: AttentiveStatistics(width),
-            }[config.pooling]()
-            embedding = 2 * width if config.pooling == "attentive" else width
+            attentive = config.pooling == "attentive"
+            simple = {"mean": MeanPool, "sum": SumPool}
+            self.pool = AttentiveStatistics(width) if attentive else simple[config.pooling]()
             # The emotion's head comes first, so that it starts alike with and without the others.
-            outputs = {"emotion": config.n_classes, "speaker": n_speakers, **SIZES}
-            self.heads = nn.ModuleDict(
-                {
-                    task: make_asr_head(config, width)
-                    if task == "asr"
-                    else make_head(config, embedding, outputs[task])
-                    for task in config.tasks
-                }
-            )
+            sizes = {"emotion": config.n_classes, "speaker": n_speakers, **SIZES}
+            self.heads = nn.ModuleDict()
+            for task in config.tasks:
+                n_in = width if task == "asr" or not attentive else 2 * width
+                self.heads[task] = make_head(config, task, n_in, sizes[task])
             self.fusion = None
             if config.co_attention != "none":
-                self.fusion = CoAttention(
-                    config.hidden, config.tasks[1:], combine=config.co_attention
-                )
+                others = config.tasks[1:]
+                self.fusion = CoAttention(config.hidden, others, combine=config.co_attention)
                 # The emotion's last linear layer takes the fused features.
                 self.heads["emotion"][-1] = heads.LinearHead(self.fusion.width, config.n_classes)
 
@@ -213,16 +199,22 @@ class SER(nn.Module):
             ``task_weights`` (B, J) and, if it attends to "asr", ``frame_weights`` (B, T).
         """
         frames, lengths = self.frames(batch)
-        outputs = {"embedding": self.pool(frames, lengths)}
-        if self.fusion is None:
-            for task, head in self.heads.items():
-                if task == "emotion":
-                    outputs["features"] = heads.before_last(head, outputs["embedding"])
-                    outputs[task] = head[-1](outputs["features"])
-                else:
-                    outputs[task] = head(frames if task == "asr" else outputs["embedding"])
-        else:
-            outputs |= self._fused(frames, lengths, outputs["embedding"])
+        embedding = self.pool(frames, lengths)
+        hidden = {
+            task: head.hidden(frames if task == "asr" else embedding)
+            for task, head in self.heads.items()
+        }
+        outputs = {"embedding": embedding}
+        if self.fusion is not None:  # between the two layers of each branch
+            others = {task: hidden[task] for task in self.config.tasks[1:]}
+            hidden["emotion"], weights, over_frames = self.fusion(
+                hidden["emotion"], others, lengths
+            )
+            outputs["task_weights"] = weights
+            outputs |= {} if over_frames is None else {"frame_weights": over_frames}
+        outputs |= {task: head.output(hidden[task]) for task, head in self.heads.items()}
+        if "emotion" in self.heads:
+            outputs["features"] = hidden["emotion"]
         if "asr" in self.heads:
             outputs["asr_lengths"] = lengths
         if "attributes" in self.heads:
@@ -230,19 +222,6 @@ class SER(nn.Module):
         if self.layer_sum is not None:
             outputs["layer_weights"] = self.layer_sum.weights
         return outputs
-
-    def _fused(self, frames: Tensor, lengths: Tensor, embedding: Tensor) -> dict[str, Tensor]:
-        """Outputs with the co-attention between the two layers of each branch."""
-        hidden = {
-            task: head.hidden(frames if task == "asr" else embedding)
-            for task, head in self.heads.items()
-        }
-        others = {task: hidden[task] for task in self.config.tasks[1:]}
-        fused, weights, over_frames = self.fusion(hidden["emotion"], others, lengths)
-        outputs = {task: self.heads[task].output(h) for task, h in others.items()}
-        outputs |= {"emotion": self.heads["emotion"].output(fused), "features": fused}
-        outputs |= {"task_weights": weights}
-        return outputs | ({} if over_frames is None else {"frame_weights": over_frames})
 
     def frames(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Frames (B, T, D) of the chosen layers, and how many of each clip are pooled (B,)."""
@@ -270,18 +249,17 @@ class SER(nn.Module):
         return (parameter for part, parameter in names if part != "encoder")
 
 
-def make_head(config: ModelConfig, width: int, n_classes: int) -> nn.Module:
-    """The head of one label per clip that a configuration asks for: (B, E) to (B, C)."""
+def make_head(config: ModelConfig, task: str, width: int, n: int) -> nn.Module:
+    """The head of a task that a configuration asks for.
+
+    Of one label per clip, (B, E) to (B, C); of "asr" one character per frame, (B, T, D) to
+    (B, T, V).
+    """
     if config.head == "linear":
-        return nn.Sequential(nn.Dropout(config.dropout), heads.LinearHead(width, n_classes))
+        head = heads.LinearHead(width, n)
+        return head if task == "asr" else heads.Head(nn.Dropout(config.dropout), head)
+    if task == "asr":
+        return heads.RecurrentHead(width, config.hidden, n, config.dropout)
     return heads.MLPHead(
-        width, config.hidden, n_classes, config.dropout, input_dropout=config.input_dropout
+        width, config.hidden, n, config.dropout, input_dropout=config.input_dropout
     )
-
-
-def make_asr_head(config: ModelConfig, width: int) -> nn.Module:
-    """The head of one character per frame: (B, T, D) to (B, T, V)."""
-    n = len(text.ALPHABET)
-    if config.head == "linear":
-        return heads.LinearHead(width, n)
-    return heads.RecurrentHead(width, config.hidden, n, config.dropout)

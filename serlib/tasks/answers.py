@@ -43,7 +43,7 @@ def task_ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray
     """Numerators and denominators (U,) whose sums give a metric; (0, 0) where nothing is known.
 
     Args:
-        table: Predictions with the columns of ``answers``.
+        table: Predictions with the columns of ``task_answers``.
         metric: "gender" and "speaker": right answers over known ones. "wer" and "cer": edits over
             words and over characters of the reference.
 
@@ -64,7 +64,7 @@ def task_ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray
 
 
 def task_scores(table: pd.DataFrame) -> dict[str, float]:
-    """Every metric of ``ratio``, and of ``attributes``, that a table of predictions allows."""
+    """Every metric of ``task_ratio``, and of ``attributes``, that a table of predictions allows."""
     needs = dict.fromkeys(("wer", "cer"), "reference")
     needs |= {"gender": "gender_truth", "speaker": "speaker_id_truth"}
     sums = {m: np.sum(task_ratio(table, m), 1) for m, column in needs.items() if column in table}

@@ -7,7 +7,7 @@ Letters: B batch, U utterances, A = 3 attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -99,23 +99,17 @@ def sd_of(sums: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(intervals.quotient(yy, n) - intervals.quotient(y, n) ** 2, 0))
 
 
-def _over_all(measure: Callable) -> Callable:
-    return lambda sums: measures.mean_defined(measure(sums))
-
-
-def _of_one(measure: Callable, i: int) -> Callable:
-    return lambda sums: measure(sums[..., i, :])
+def _each(name: str, measure: Callable) -> Iterator[tuple[str, Callable]]:
+    """A measure's mean over the attributes, and the measure of each."""
+    yield name, lambda sums: measures.mean_defined(measure(sums))
+    for i, attribute in enumerate(ATTRIBUTES):
+        yield f"{name}_{attribute}", lambda sums, i=i: measure(sums[..., i, :])
 
 
 # Sums of moments (..., A, 6) to a number (...); "ccc" and so on are means over the attributes.
 MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    name + suffix: make
-    for name, measure in (("ccc", ccc_of), ("rmse", rmse_of), ("sd", sd_of))
-    for suffix, make in (
-        ("", _over_all(measure)),
-        *((f"_{a}", _of_one(measure, i)) for i, a in enumerate(ATTRIBUTES)),
-    )
-}
+    **dict(_each("ccc", ccc_of)), **dict(_each("rmse", rmse_of)), **dict(_each("sd", sd_of)),
+}  # fmt: skip
 
 
 def scores(table: pd.DataFrame) -> dict[str, float]:

@@ -28,6 +28,7 @@ from serlib.data.batching import Batch
 from serlib.losses import classification, contrastive, regression
 from serlib.losses.ctc import ctc_loss
 
+Loss = Callable[[Mapping[str, Tensor], Batch], Tensor]  # of a model's outputs and the batch
 WEIGHTS = ("none", "inverse_frequency", "effective_number")
 
 
@@ -87,17 +88,12 @@ class LossConfig:
         ):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
-        weights = (self.alpha, self.alpha_speaker, self.alpha_attributes, self.swfc)
-        if min(weight or 0 for weight in weights) < 0:
-            raise ValueError(
-                f"{self.alpha=}, {self.alpha_speaker=}, {self.alpha_attributes=}, {self.swfc=}: "
-                "weights are not negative."
-            )
-        if not (self.sigma > 0 and self.tau > 0 and self.swfc_gamma >= 0 and self.swfc_power >= 0):
-            raise ValueError(
-                f"{self.sigma=} and {self.tau=} must be positive, {self.swfc_gamma=} and "
-                f"{self.swfc_power=} not negative."
-            )
+        for name in "alpha alpha_speaker alpha_attributes swfc swfc_gamma swfc_power".split():
+            if not (getattr(self, name) or 0) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: weights are not negative.")
+        for name in ("sigma", "tau"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive.")
 
     def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
         """The weight of each task's loss, and of "swfc" if it has one.
@@ -109,11 +105,12 @@ class LossConfig:
         >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
         {'emotion': 0.8, 'gender': 0.1, 'asr': 0.1}
         """
-        weights = {task: self.alpha for task in tasks if task != "emotion"}
-        if "speaker" in weights and self.alpha_speaker is not None:
-            weights["speaker"] = self.alpha_speaker
-        if "attributes" in weights and self.alpha_attributes is not None:
-            weights["attributes"] = self.alpha_attributes
+        own = {"speaker": self.alpha_speaker, "attributes": self.alpha_attributes}
+        weights = {
+            task: self.alpha if own.get(task) is None else own[task]
+            for task in tasks
+            if task != "emotion"
+        }
         if self.swfc and "emotion" not in tasks:
             raise ValueError(f"{self.swfc=} needs the emotion among the tasks {tasks}.")
         if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
@@ -127,9 +124,7 @@ class LossConfig:
         return {"emotion": rest, **weights} | ({"swfc": self.swfc} if self.swfc else {})
 
 
-def task_losses(
-    config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray
-) -> dict[str, Callable[[Mapping[str, Tensor], Batch], Tensor]]:
+def task_losses(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -> dict[str, Loss]:
     """Each task's loss, a function of a model's outputs and the batch.
 
     Args:
@@ -137,20 +132,22 @@ def task_losses(
         tasks: Which ones; "swfc" comes with the emotion if it has a weight.
         counts: (C,) training utterances per emotion, for class weights.
     """
-    class_weight = {
-        "none": lambda: None,
-        "inverse_frequency": lambda: classification.inverse_frequency_weights(counts),
-        "effective_number": lambda: classification.class_balanced_weights(counts, config.beta),
-    }[config.weights]()
+    class_weight, swfc_weight = None, None
+    if config.weights == "inverse_frequency":
+        class_weight = classification.inverse_frequency_weights(counts)
+    elif config.weights == "effective_number":
+        class_weight = classification.class_balanced_weights(counts, config.beta)
+    contrasted = config.swfc and "emotion" in tasks
+    if contrasted:
+        swfc_weight = contrastive.swfc_weights(counts, config.swfc_power)
 
     def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        logits = outputs["emotion"]
-        weight = None if class_weight is None else class_weight.to(logits.device)
+        pair = outputs["emotion"], batch.emotion
         if config.gamma:
-            return classification.focal(logits, batch.emotion, gamma=config.gamma, weight=weight)
-        return classification.cross_entropy(logits, batch.emotion, weight=weight)
+            return classification.focal(*pair, gamma=config.gamma, weight=class_weight)
+        return classification.cross_entropy(*pair, weight=class_weight)
 
-    def label(task: str):
+    def label(task: str) -> Loss:
         return lambda outputs, batch: classification.cross_entropy(outputs[task], batch.extra[task])
 
     def asr(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -164,44 +161,30 @@ def task_losses(
             return regression.gaussian_mse(*pair, sigma=config.sigma, detach=config.detach)
         return {"mse": regression.mse, "ccc": regression.ccc_loss}[config.attributes](*pair)
 
+    def contrast(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
+        features = outputs[config.swfc_on]
+        return contrastive.swfc(features, batch.emotion, swfc_weight, **settings)
+
     known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
-    known |= {"attributes": scales}
-    found = {task: known[task] for task in tasks}
-    return found | (
-        {"swfc": contrast(config, counts)} if config.swfc and "emotion" in tasks else {}
+    known |= {"attributes": scales, "swfc": contrast}
+    return {task: known[task] for task in (*tasks, *(["swfc"] if contrasted else []))}
+
+
+def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -> Loss:
+    """The loss of a batch: L = Σ_k w_k L_k over its tasks, see ``LossConfig``.
+
+    A task of weight 0 is not computed, and trains nothing.
+    """
+    weights = config.task_weights(tasks)
+    terms = task_losses(config, tuple(task for task in tasks if weights[task]), counts)
+    return lambda outputs, batch: sum(
+        weights[task] * term(outputs, batch) for task, term in terms.items()
     )
 
 
-def contrast(config: LossConfig, counts: np.ndarray) -> Callable[..., Tensor]:
-    """The contrastive term, a function of a model's outputs and the batch."""
-    class_weight = contrastive.swfc_weights(counts, config.swfc_power)
-
-    def swfc(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        features = outputs[config.swfc_on]
-        weight = class_weight.to(features.device)
-        settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
-        return contrastive.swfc(features, batch.emotion, weight, **settings)
-
-    return swfc
-
-
-def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray):
-    """The loss of a batch: the weighted sum of its tasks' losses, see ``LossConfig``."""
-    weights = config.task_weights(tasks)
-    terms = task_losses(config, tuple(task for task in tasks if weights[task]), counts)
-
-    def loss(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return classification.weighted_sum(
-            {k: term(outputs, batch) for k, term in terms.items()}, weights
-        )
-
-    return loss
-
-
 def gradient_cosine(
-    model: torch.nn.Module,
-    terms: Mapping[str, Callable[[Mapping[str, Tensor], Batch], Tensor]],
-    batches: Iterable[Batch],
+    model: torch.nn.Module, terms: Mapping[str, Loss], batches: Iterable[Batch]
 ) -> dict[str, float]:
     """Cosine between the gradients of the emotion's loss and of each other task's.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import serlib
 from serlib import records
+from serlib.data.audio import SAMPLE_RATE
 
 DEMO = Path(serlib.__file__).parent / "corpora" / "demo" / "encoders"
 CONFIG, EXTRACTOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
@@ -59,48 +60,129 @@ class Pretrained(nn.Module):
         modality: "speech" or "text".
         width: D.
         n_layers: L.
+        pre_norm: Whether the layers normalize their inputs; a LayerNorm then follows the last.
         freeze: What is not trained, "cnn", "all" or "none".
         freeze_layers: With "cnn", how many of the lowest layers are not trained either.
-        facts: What was loaded, and how; plain values.
+        lora: Rank of the adapters in it, see ``adapters.add_lora``; 0 without.
     """
 
+    FACTS = ("family", "modality", "freeze", "n_layers", "width", "final")
+    DROPOUTS: tuple[str, ...] = ()  # names of the configuration's rates
+    OPTIONS: tuple[str, ...] = ()  # what `load_encoder` hands on to this family alone
+    REFUSED: tuple[str, ...] = ()  # settings of a checkpoint that would need other code
+    PARTS = "this encoder has only 'all'"  # with a digest of its own
+    OPTIONAL: tuple[str, ...] = ()  # weights that a checkpoint may lack
     modality = "speech"
     pre_norm = False
-    freeze_layers = 0
+    lora = 0
 
-    def __init__(self, model: nn.Module, freeze: str) -> None:
-        """Wrap a transformers model, and freeze all of it if so asked."""
+    def __init__(self, model: nn.Module, freeze: str, freeze_layers: int = 0) -> None:
+        """Wrap a transformers model, and freeze what is not to be trained."""
         super().__init__()
         self.model, self.freeze, config = model, freeze, model.config
+        self.freeze_layers = freeze_layers if freeze == "cnn" else 0
         self.family, self.width = config.model_type, config.hidden_size
-        self.n_layers = config.num_hidden_layers
-        names = ("family", "modality", "freeze", "n_layers", "width")
-        self.facts = {name: getattr(self, name) for name in names}
-        if freeze == "all":
-            model.requires_grad_(False)
+        self.n_layers = len(self.stack)
+        self.spec_augment = getattr(config, "mask_time_prob", 0.0)
+        for part in {"all": [model], "cnn": self.frozen(), "none": []}[freeze]:
+            part.requires_grad_(False)
         self.eval()
 
+    @classmethod
+    def build(cls, config, folder: Path, *, weights: bool, **options: object) -> Pretrained:
+        """Make one from a folder and its configuration, of random weights or the folder's.
+
+        A family says what it needs `beside` the weights, which model is the `stock` one, and how to
+        `rename` a checkpoint's weights. For the options see ``load_encoder``.
+        """
+        for setting in cls.REFUSED:
+            if getattr(config, setting, False):
+                raise EncoderError(
+                    f"{folder}: {setting} is not supported. Take another checkpoint."
+                )
+        beside, model = cls.beside(folder, config), cls.stock(config)
+        if weights:
+            fill(model, folder, cls.rename, cls.OPTIONAL)
+        return cls(model, beside, **options)
+
+    @property
+    def stack(self) -> nn.ModuleList:
+        """The transformer layers, first to last."""
+        inner = self.transformer
+        return inner.layer if hasattr(inner, "layer") else inner.layers
+
+    @property
+    def transformer(self) -> nn.Module:
+        """What holds the layers; of Whisper, whose encoder alone is loaded, the model itself."""
+        return getattr(self.model, "encoder", self.model)
+
+    @property
+    def final(self) -> str:
+        """What the output is, in words."""
+        return "LayerNorm of layer L" if self.pre_norm else "layer L"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What was loaded, and how; plain values."""
+        facts = {name: getattr(self, name) for name in self.FACTS}
+        facts |= {name: getattr(self.model.config, name) for name in self.DROPOUTS}
+        return facts | ({"lora": self.lora} if self.lora else {})
+
+    def frozen(self) -> list[nn.Module]:
+        """What freeze="cnn" leaves as it was: all that is below the first trained layer."""
+        return []
+
     def train(self, mode: bool = True) -> Pretrained:
-        """Switch dropout; off for good in a wholly frozen encoder."""
-        return super().train(mode and self.freeze != "all")
+        """Switch dropout; what is frozen keeps it off, so that its output may be stored."""
+        super().train(mode and self.freeze != "all")
+        for part in self.frozen() if self.freeze_layers else ():
+            part.eval()
+        return self
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
+        """Encode clips, or go on from where stored features stop.
+
+        Args:
+            inputs: Waves (B, N) or token ids (B, S), each from ``prepare``, padded with anything;
+                CNN features (B, T, Dc) of a wave model; or hidden states (B, T, K, D), of which
+                there are L + 1 (a wave model with frozen layers takes fewer, see ``stored``).
+            lengths: (B,) int64, in samples for waves, else in frames or tokens.
+        """
+        return (self.stored if inputs.ndim == 4 else self.encode)(inputs, lengths)
+
+    def through(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
+        """All L + 1 states (B, T, D) from the first, x; ``mask`` is True at keys to attend to."""
+        states = [x]
+        for layer in self.stack:
+            states.append(layer(states[-1], mask))
+        return states
 
     def last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        """The output (B, T, D) that belongs to all L + 1 states."""
-        return layers[-1]
+        """The output (B, T, D) that belongs to all L + 1 states; RuntimeError if they are not."""
+        if len(layers) != self.n_layers + 1:  # transformers changes, or other states were stored
+            raise RuntimeError(f"{len(layers)} states from {self.n_layers} layers: model changed.")
+        return self.transformer.layer_norm(layers[-1]) if self.pre_norm else layers[-1]
 
     def stored(self, states: Tensor, lengths: Tensor) -> Encoded:
-        """Go on from stored hidden states (B, T, L + 1, D), whose lengths (B,) are in frames."""
-        lengths = checked(states, lengths, 4, 1, "frames")
-        padded = ~frame_mask(lengths, states.shape[1]).to(states.device)
-        states = states.to(self.model.dtype).masked_fill(padded[..., None, None], 0)
-        layers = states.unbind(2)
-        return Encoded(self.last(layers).masked_fill(padded[..., None], 0), lengths, layers)
+        """Go on from the lowest stored states (B, T, K, D); lengths (B,) are in frames.
 
-    def counted(self, layers: list[Tensor]) -> list[Tensor]:
-        """The states, after a look whether there are L + 1: transformers changes."""
-        if len(layers) != self.n_layers + 1:
-            raise RuntimeError(f"{len(layers)} states from {self.n_layers} layers: model changed.")
-        return layers
+        K is L + 1, or ``freeze_layers`` + 1 if the layers above are trained.
+        """
+        lengths = checked(states, lengths, 4, 1, "frames")
+        if states.shape[2] not in (self.freeze_layers + 1, self.n_layers + 1):
+            raise ValueError(
+                f"{states.shape[2]} stored states, but this encoder has {self.n_layers} layers, "
+                f"{self.freeze_layers} of them frozen: store them again with this encoder."
+            )
+        valid = valid_mask(states, lengths)
+        known = blank(states, valid).to(self.model.dtype).unbind(2)
+        return self.finished(list(known), valid, lengths)
+
+    def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
+        """What is handed on, from all states (B, T, D), which are zero where padded."""
+        frames = self.last(states)
+        frames = blank(frames, valid) if self.pre_norm else frames
+        return Encoded(frames, lengths, tuple(states))
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration."""
@@ -109,7 +191,7 @@ class Pretrained(nn.Module):
     def digest(self, part: str = "all") -> str:
         """SHA-256 of the weights and settings that decide the output."""
         if part != "all":
-            raise ValueError(f"part={part!r}: an encoder of {self.family} has only 'all'.")
+            raise ValueError(f"{part=}: {self.PARTS}")
         return content_digest(self.model, self.model.config, self.settings())
 
 
@@ -134,19 +216,30 @@ def content_digest(
 
 
 def frame_mask(lengths: Tensor, n_frames: int) -> Tensor:
-    """True where a frame is valid: t < lengths[b].
-
-    Args:
-        lengths: (B,) int64, in frames.
-        n_frames: T.
-
-    Returns:
-        (B, T) bool, on the device of lengths.
+    """True where a frame is valid, t < lengths[b]: (B, T) on the device of lengths, in frames.
 
     >>> frame_mask(torch.tensor([1, 3]), 3).int().tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
     return torch.arange(n_frames, device=lengths.device) < lengths[:, None]
+
+
+def valid_mask(x: Tensor, lengths: Tensor) -> Tensor | None:
+    """Which frames of x (B, T, ...) are valid, (B, T) on its device; None if all.
+
+    Without padding a mask is not needed, and the fastest attention takes none.
+    """
+    if int(lengths.min()) == x.shape[1]:
+        return None
+    return frame_mask(lengths, x.shape[1]).to(x.device, non_blocking=True)
+
+
+def blank(x: Tensor, valid: Tensor | None) -> Tensor:
+    """Frames (B, T, ...) with zeros for the padding, whatever that holds.
+
+    Not a product, because 0 · NaN is NaN; on a CPU ``masked_fill`` takes nearly twice as long.
+    """
+    return x if valid is None else x.where(valid.view(*valid.shape, *[1] * (x.ndim - 2)), 0)
 
 
 def checked(inputs: Tensor, lengths: Tensor, ndim: int, shortest: int, unit: str) -> Tensor:
@@ -183,7 +276,8 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
     if family in ("", *FAMILIES):  # else `read_config` has a better word to say
         files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
         files |= {"model.safetensors": WEIGHTS} if weights else {}
-    if missing := [file for file, patterns in files.items() if not _any(folder, patterns)]:
+    found = {file for file, patterns in files.items() if any(any(folder.glob(p)) for p in patterns)}
+    if missing := [file for file in files if file not in found]:
         fix = _fix(source, target, family, weights)
         raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
     return folder
@@ -192,10 +286,6 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
 def _family(folder: Path) -> str | None:
     about = records.read_json(folder / CONFIG)
     return about.get("model_type") if isinstance(about, dict) else None
-
-
-def _any(folder: Path, patterns: Collection[str]) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def _fix(source: str | Path, target: Path, family: str, weights: bool) -> str:
@@ -225,11 +315,16 @@ def read_config(folder: Path):
         raise EncoderError(f"{folder}: {CONFIG} unusable ({error}). Fetch it again.") from error
 
 
+def read_extractor(folder: Path) -> dict:
+    """The settings of a speech checkpoint's feature extractor, which must be for 16 kHz."""
+    about = records.read_json(folder / EXTRACTOR)
+    if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
+        raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
+    return about
+
+
 def fill(
-    model: nn.Module,
-    folder: Path,
-    rename: Callable[[str], str],
-    optional: Collection[str] = (),
+    model: nn.Module, folder: Path, rename: Callable[[str], str], optional: Collection[str] = ()
 ) -> None:
     """Give a model the weights in a folder's safetensors, in the model's own precision.
 

@@ -14,11 +14,7 @@ from pathlib import Path
 import torch
 
 from serlib.models.encoders import wavlm
-from serlib.models.encoders.checkpoints import (
-    EncoderError,
-    locate,
-    read_config,
-)
+from serlib.models.encoders.checkpoints import EncoderError, locate, read_config
 from serlib.models.encoders.roberta import TextEncoder
 from serlib.models.encoders.wav2vec2 import Encoder
 from serlib.models.encoders.whisper import WhisperEncoder
@@ -74,24 +70,23 @@ def load_encoder(
     folder = locate(name, weights=not random_init)
     config = read_config(folder)
     kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
-    own = {
-        Encoder: {
-            "masked": masked_group_norm,
-            "attention": attention,
-            "freeze_layers": freeze_layers,
-        },
-        WhisperEncoder: {"context": context},
+    given = {
+        "masked_group_norm": masked_group_norm,
+        "attention": attention,
+        "context": context,
+        "spec_augment": spec_augment,
+        "freeze_layers": freeze_layers,
     }
-    of_wavlm = attention == "fused" or config.model_type == "wavlm"
-    for option, applies, fix in (
-        ("masked_group_norm=False", masked_group_norm or kind is Encoder, "for wave models"),
-        (f"attention={attention!r}", of_wavlm, "for WavLM"),
-        (f"context={context!r}", context == "full" or kind is WhisperEncoder, "for Whisper"),
-        (f"spec_augment={spec_augment}", not spec_augment or kind is not TextEncoder, "for speech"),
-        (f"freeze_layers={freeze_layers}", not freeze_layers or kind is Encoder, "for wave models"),
+    for option, off, applies, family in (
+        ("masked_group_norm", True, kind is Encoder, "wave models"),
+        ("attention", "fused", config.model_type == "wavlm", "WavLM"),
+        ("context", "full", kind is WhisperEncoder, "Whisper"),
+        ("spec_augment", 0, kind is not TextEncoder, "speech"),
+        ("freeze_layers", 0, kind is Encoder, "wave models"),
     ):
-        if not applies:
-            raise EncoderError(f"{option} is {fix}, and {name} is {config.model_type}: drop it.")
+        if given[option] != off and not applies:
+            what = f"{option}={given[option]!r} is for {family}"
+            raise EncoderError(f"{what}, and {name} is {config.model_type}: drop it.")
     if n_layers is not None and not 1 <= n_layers <= config.num_hidden_layers:
         raise EncoderError(f"n_layers={n_layers}: {name} has {config.num_hidden_layers}.")
     config.num_hidden_layers = n_layers or config.num_hidden_layers
@@ -103,9 +98,8 @@ def load_encoder(
         config.update({"mask_time_prob": float(spec_augment), "mask_feature_prob": 0.0})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return kind.build(
-            config, folder, weights=not random_init, freeze=freeze, **own.get(kind, {})
-        )
+        own = {option: given[option] for option in kind.OPTIONS}
+        return kind.build(config, folder, weights=not random_init, freeze=freeze, **own)
 
 
 def _check_freeze(layers: int, of: int, spec_augment: float) -> None:

@@ -16,15 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serlib.models.encoders.checkpoints import (
-    TOKENIZER,
-    Encoded,
-    EncoderError,
-    Pretrained,
-    checked,
-    fill,
-    frame_mask,
-)
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.checkpoints import TOKENIZER, Encoded, EncoderError, Pretrained
 
 
 class TextEncoder(Pretrained):
@@ -35,36 +28,56 @@ class TextEncoder(Pretrained):
     At most ``max_tokens`` tokens of a text are used, the first ones.
     """
 
+    FACTS = (*Pretrained.FACTS, "max_tokens")
     DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    REFUSED = ("is_decoder", "add_cross_attention")
     modality = "text"
 
     def __init__(self, model: nn.Module, tokenizer, *, freeze: str) -> None:
         """Wrap a transformers model and its tokenizer; see ``load_encoder``."""
         super().__init__(model, "none" if freeze == "cnn" else freeze)  # there is no CNN
-        config = model.config
         self.tokenizer = tokenizer.backend_tokenizer
         self.begin, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        self.pad = config.pad_token_id
+        self.pad = model.config.pad_token_id
         # Positions are numbered from the padding token's id + 1.
-        self.max_tokens = config.max_position_embeddings - self.pad - 1
-        self.facts |= {"final": "layer L", "max_tokens": self.max_tokens}
-        self.facts |= {name: getattr(config, name) for name in self.DROPOUTS}
+        self.max_tokens = model.config.max_position_embeddings - self.pad - 1
 
-    @classmethod
-    def build(cls, config, folder: Path, *, weights: bool, freeze: str) -> TextEncoder:
-        """Make one from a folder and its configuration; see ``load_encoder``."""
+    @staticmethod
+    def beside(folder: Path, config):
+        """The folder's tokenizer; refused if it does not fit the model."""
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
+        except Exception as error:  # tokenizers raises bare exceptions
+            why = f"{TOKENIZER} unusable ({error})"
+            raise EncoderError(f"{folder}: {why}. Fetch it again.") from error
+        if len(tokenizer) > config.vocab_size or tokenizer.pad_token_id != config.pad_token_id:
+            found = f"{len(tokenizer)} tokens, padding {tokenizer.pad_token_id}"
+            model = f"{config.vocab_size} and {config.pad_token_id}"
+            fix = "Fetch both again, from one checkpoint."
+            raise EncoderError(f"{folder}: {TOKENIZER} has {found}; the model {model}. {fix}")
+        if None in (tokenizer.cls_token_id, tokenizer.sep_token_id):
+            raise EncoderError(f"{folder}: {TOKENIZER} lacks <s> or </s>. Fetch it again.")
+        return tokenizer
+
+    @staticmethod
+    def stock(config) -> nn.Module:
+        """The transformers model."""
         from transformers import AutoModel
 
-        for option in ("is_decoder", "add_cross_attention"):
-            if getattr(config, option, False):
-                raise EncoderError(f"{folder}: {option} is not supported. Take another checkpoint.")
-        tokenizer = _tokenizer(folder, config)
-        model = AutoModel.from_config(
+        return AutoModel.from_config(
             config, dtype=torch.float32, attn_implementation="sdpa", add_pooling_layer=False
         )
-        if weights:
-            fill(model, folder, lambda name: name.removeprefix("roberta."))  # saved with a head
-        return cls(model, tokenizer, freeze=freeze)
+
+    @staticmethod
+    def rename(name: str) -> str:
+        """The model's name of a checkpoint's weight, which may be saved with a head."""
+        return name.removeprefix("roberta.")
 
     def prepare(self, text: str | None) -> np.ndarray:
         """One text to token ids (S,) int64: <s>, at most ``max_tokens`` - 2 of the text, </s>.
@@ -88,35 +101,22 @@ class TextEncoder(Pretrained):
         """Frames of texts of ``n_tokens``: as many."""
         return torch.as_tensor(n_tokens)
 
-    def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
-        """Encode token ids, or go on from where stored features stop.
-
-        Args:
-            inputs: Token ids (B, S), each from ``prepare``, padded with anything; or all hidden
-                states (B, S, L + 1, D).
-            lengths: (B,) int64, in tokens.
-        """
-        if inputs.ndim == 4:
-            return self.stored(inputs, lengths)
-        lengths = checked(inputs, lengths, 2, 1, "tokens")
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
+        """Token ids (B, S) to all states."""
+        lengths = checkpoints.checked(inputs, lengths, 2, 1, "tokens")
         if inputs.is_floating_point() or int(lengths.max()) > self.max_tokens:
             found = f"{inputs.dtype}, {int(lengths.max())} of them"
             raise ValueError(f"need at most {self.max_tokens} token ids (use prepare), got {found}")
-        n_tokens, valid = inputs.shape[1], frame_mask(lengths, inputs.shape[1]).to(inputs.device)
+        n_tokens = inputs.shape[1]
+        valid = checkpoints.frame_mask(lengths, n_tokens).to(inputs.device)
         numbers = torch.arange(n_tokens, device=inputs.device) + self.pad + 1
         x = self.model.embeddings(
             input_ids=inputs.long().masked_fill(~valid, self.pad),
             position_ids=numbers.expand_as(inputs).masked_fill(~valid, self.pad),
         )
-        # True = attend to this key. Without padding a mask is not needed, and the fastest
-        # attention takes none.
-        mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None
-        layers = [x]
-        for layer in self.model.encoder.layer:
-            x = layer(x, mask)
-            layers.append(x)
-        layers = tuple(x.masked_fill(~valid[..., None], 0) for x in self.counted(layers))
-        return Encoded(layers[-1], lengths, layers)
+        mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None  # see `valid_mask`
+        states = [checkpoints.blank(x, valid) for x in self.through(x, mask)]
+        return self.finished(states, valid, lengths)
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration: the tokenizer."""
@@ -126,25 +126,3 @@ class TextEncoder(Pretrained):
         }
         content = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return f"{content} {self.begin} {self.end} {self.max_tokens}"
-
-
-def _tokenizer(folder: Path, config):
-    """The folder's tokenizer; refused if it does not fit the model."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
-    except Exception as error:  # tokenizers raises bare exceptions
-        raise EncoderError(f"{folder}: {TOKENIZER} unusable ({error}). Fetch it again.") from error
-    if len(tokenizer) > config.vocab_size or tokenizer.pad_token_id != config.pad_token_id:
-        found = f"{len(tokenizer)} tokens, padding {tokenizer.pad_token_id}"
-        model = f"{config.vocab_size} and {config.pad_token_id}"
-        fix = "Fetch both again, from one checkpoint."
-        raise EncoderError(f"{folder}: {TOKENIZER} has {found}; the model {model}. {fix}")
-    if None in (tokenizer.cls_token_id, tokenizer.sep_token_id):
-        raise EncoderError(f"{folder}: {TOKENIZER} lacks <s> or </s>. Fetch it again.")
-    return tokenizer

@@ -22,19 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from serlib import records
-from serlib.data import audio
-from serlib.models.encoders.checkpoints import (
-    EXTRACTOR,
-    Encoded,
-    EncoderError,
-    Pretrained,
-    checked,
-    fill,
-    frame_mask,
-)
+from serlib.data.audio import SAMPLE_RATE
+from serlib.models.encoders import checkpoints
+from serlib.models.encoders.checkpoints import EXTRACTOR, Encoded, EncoderError, Pretrained
 
-CONTEXTS = ("full", "short")
 DYNAMIC_RANGE = 8.0  # powers of ten below a window's loudest bin; the rest is cut off
 
 
@@ -44,14 +35,8 @@ def log_mel(waves: Tensor, filters: Tensor, n_fft: int, hop: int) -> Tensor:
     y = (max(x, max x - 8) + 4) / 4, the inner maximum over each row's own spectrogram, padding
     included. In float32 whatever autocast says.
 
-    Args:
-        waves: (B, N), padded as they are to be seen, N a multiple of ``hop``.
-        filters: (n_fft / 2 + 1, F) float32.
-        n_fft: Samples of the Hann window.
-        hop: Samples from one frame to the next.
-
-    Returns:
-        (B, F, N / hop) float32.
+    Waves (B, N), padded as they are to be seen, and filters (n_fft / 2 + 1, F) give (B, F, N / hop)
+    float32: a Hann window of n_fft samples, hop samples from one frame to the next.
     """
     with torch.autocast(waves.device.type, enabled=False):
         window = torch.hann_window(n_fft, device=waves.device)
@@ -71,12 +56,11 @@ class WhisperEncoder(Pretrained):
     nothing else, and the positions are the first ones. It costs a sixth of the arithmetic for
     clips of 6 s, and the frames are not those of the full context: the model has not seen speech
     without the zeros after it in training. Clips as long as the context are the same in both.
-
-    ``Encoded.layers[-1]`` is the output of layer L before the LayerNorm, as in all encoders here;
-    the last one of the stock model's hidden states is normalized.
     """
 
+    FACTS = Pretrained.FACTS + ("context", "context_seconds", "spec_augment", "n_mels", "stride")
     DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
+    OPTIONS = ("context",)
     pre_norm = True
 
     def __init__(self, model: nn.Module, extractor, *, context: str, freeze: str) -> None:
@@ -88,36 +72,40 @@ class WhisperEncoder(Pretrained):
         self.n_mels, self.window_frames = config.num_mel_bins, config.max_source_positions
         self.stride = self.hop * model.conv1.stride[0] * model.conv2.stride[0]
         self.window_samples = self.window_frames * self.stride
+        self.context_seconds = self.window_samples / SAMPLE_RATE
         # No buffer: it stays in float32 in a model of any precision.
         self.filters = torch.as_tensor(extractor.mel_filters, dtype=torch.float32)
-        self.facts |= {
-            "context": context,
-            "context_seconds": self.window_samples / audio.SAMPLE_RATE,
-            "final": "LayerNorm of layer L",
-            "spec_augment": config.mask_time_prob,
-        }
-        self.facts |= {name: getattr(self, name) for name in ("n_mels", "stride")}
-        self.facts |= {name: getattr(config, name) for name in self.DROPOUTS}
-        if freeze == "cnn":
-            model.conv1.requires_grad_(False)
-            model.conv2.requires_grad_(False)
 
-    @classmethod
-    def build(
-        cls, config, folder: Path, *, weights: bool, freeze: str, context: str
-    ) -> WhisperEncoder:
-        """Make one from a folder and its configuration; see ``load_encoder``.
+    @staticmethod
+    def beside(folder: Path, config):
+        """Whisper's feature extractor, of which only the settings and the mel filters are used."""
+        from transformers import WhisperFeatureExtractor
 
-        A complete Whisper will do: the decoder is neither made nor read.
-        """
+        extractor = WhisperFeatureExtractor.from_dict(checkpoints.read_extractor(folder))
+        if extractor.feature_size != config.num_mel_bins:
+            found = f"{extractor.feature_size} mel bands, the model {config.num_mel_bins}"
+            fix = "Fetch both again, from one checkpoint."
+            raise EncoderError(f"{folder}: {EXTRACTOR} has {found}. {fix}")
+        if extractor.dither:
+            raise EncoderError(f"{folder}: dither is random noise; set it to 0 in {EXTRACTOR}.")
+        return extractor
+
+    @staticmethod
+    def stock(config) -> nn.Module:
+        """The transformers encoder; the decoder is neither made nor read."""
         from transformers.models.whisper.modeling_whisper import WhisperEncoder as Stock
 
-        extractor = _extractor(folder, config.num_mel_bins)
         config._attn_implementation = "sdpa"
-        model = Stock(config)
-        if weights:
-            fill(model, folder, lambda name: re.sub(r"^(model\.)?(encoder\.)?", "", name))
-        return cls(model, extractor, context=context, freeze=freeze)
+        return Stock(config)
+
+    @staticmethod
+    def rename(name: str) -> str:
+        """The encoder's name of a weight in the folder, which may hold a complete Whisper."""
+        return re.sub(r"^(model\.)?(encoder\.)?", "", name)
+
+    def frozen(self) -> list[nn.Module]:
+        """The two convolutions."""
+        return [self.model.conv1, self.model.conv2]
 
     def prepare(self, wave: np.ndarray) -> np.ndarray:
         """One wave (N,) at 16 kHz, as float32; ValueError without samples."""
@@ -130,20 +118,13 @@ class WhisperEncoder(Pretrained):
         """Frames of clips of ``n_samples``: ceil(n / stride)."""
         return -(-torch.as_tensor(n_samples) // self.stride)
 
-    def forward(self, inputs: Tensor, lengths: Tensor) -> Encoded:
-        """Encode waves, or go on from where stored features stop.
-
-        Args:
-            inputs: Waves (B, N), padded with anything, or all hidden states (B, T, L + 1, D).
-            lengths: (B,) int64, in samples for waves, else in frames.
-        """
-        if inputs.ndim == 4:
-            return self.stored(inputs, lengths)
-        lengths = checked(inputs, lengths, 2, 1, "samples")
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Encoded:
+        """Waves (B, N) to all states of the clips' own frames."""
+        lengths = checkpoints.checked(inputs, lengths, 2, 1, "samples")
         windows, sizes, rows, columns = self._cut(inputs, lengths)
         states = self._transform(*self._spectrograms(windows, sizes))
         frames = self.frame_lengths(lengths)
-        padded = ~frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
+        padded = ~checkpoints.frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
         n_windows = int(columns.max()) + 1
 
         def join(x: Tensor) -> Tensor:
@@ -156,13 +137,9 @@ class WhisperEncoder(Pretrained):
 
         return Encoded(join(self.last(states)), frames, tuple(join(state) for state in states))
 
-    def last(self, layers: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-        """The output (B, T, D) that belongs to all L + 1 states."""
-        return self.model.layer_norm(layers[-1])
-
     def _cut(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows (W, N) with zeros after the clip, samples in each, whose they are, which one."""
-        valid = frame_mask(lengths, waves.shape[1]).to(waves.device)
+        valid = checkpoints.frame_mask(lengths, waves.shape[1]).to(waves.device)
         waves = waves.masked_fill(~valid, self.fill_value)
         size = self.window_samples
         n_windows = -(-int(lengths.max()) // size)
@@ -170,12 +147,8 @@ class WhisperEncoder(Pretrained):
         waves = functional.pad(waves, (0, n_windows * size - waves.shape[1]), value=self.fill_value)
         filled = (lengths[:, None] - size * torch.arange(n_windows)).clamp(0, size)
         rows, columns = filled.nonzero(as_tuple=True)
-        return (
-            waves.unflatten(1, (n_windows, size))[rows, columns],
-            filled[rows, columns],
-            rows,
-            columns,
-        )
+        windows = waves.unflatten(1, (n_windows, size))
+        return windows[rows, columns], filled[rows, columns], rows, columns
 
     def _spectrograms(self, windows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel spectrograms (W, F, 2 T) of windows, and how many frames (W,) the model sees."""
@@ -206,7 +179,7 @@ class WhisperEncoder(Pretrained):
             (len(mels), mels.shape[-1]),
             config.mask_time_prob,
             config.mask_time_length,
-            attention_mask=frame_mask(lengths, mels.shape[-1]).long(),
+            attention_mask=checkpoints.frame_mask(lengths, mels.shape[-1]).long(),
             min_masks=config.mask_time_min_masks,
         )
         return mels.masked_fill(torch.from_numpy(hidden).to(mels.device)[:, None], 0)
@@ -219,35 +192,15 @@ class WhisperEncoder(Pretrained):
         model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
         x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
         if int(seen.min()) < n_frames:
-            mask = frame_mask(seen, n_frames).to(x.device)[:, None, None]
+            mask = checkpoints.frame_mask(seen, n_frames).to(x.device)[:, None, None]
         # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
         # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[:n_frames]
         x = functional.dropout(x, p=model.dropout, training=self.training)
-        layers = [x]
-        for layer in model.layers:
-            x = layer(x, mask)
-            layers.append(x)
-        return self.counted(layers)
+        return self.through(x, mask)
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration."""
         filters = hashlib.sha256(self.filters.numpy()).hexdigest()
         return f"{self.context} {self.n_fft} {self.hop} {self.fill_value} {filters}"
-
-
-def _extractor(folder: Path, n_mels: int):
-    """Whisper's feature extractor, of which only the settings and the mel filters are used."""
-    from transformers import WhisperFeatureExtractor
-
-    about = records.read_json(folder / EXTRACTOR)
-    if about.get("sampling_rate", audio.SAMPLE_RATE) != audio.SAMPLE_RATE:
-        raise EncoderError(f"{folder}: made for {about['sampling_rate']} Hz; serlib has 16 kHz.")
-    extractor = WhisperFeatureExtractor.from_dict(about)
-    if extractor.feature_size != n_mels:
-        found = f"{EXTRACTOR} has {extractor.feature_size} mel bands, the model {n_mels}"
-        raise EncoderError(f"{folder}: {found}. Fetch both again, from one checkpoint.")
-    if extractor.dither:
-        raise EncoderError(f"{folder}: dither is random noise; set it to 0 in {EXTRACTOR}.")
-    return extractor
