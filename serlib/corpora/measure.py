@@ -37,7 +37,7 @@ _MAGIC = (
     (4, b"ftyp", "mp4"), (0, b"\x00\x05\x16\x07", "appledouble"), (0, b"PK\x03\x04", "zip"),
     (0, b"version https://git-lfs", "lfs"), (0, b"\x1f\x8b", "gzip"),
 )  # fmt: skip
-_AUDIO = {"wav": ".wav", "aiff": ".aif .aiff", "flac": ".flac", "ogg": ".ogg .oga", "mp3": ".mp3"}
+_AUDIO = {"wav", "aiff", "flac", "ogg", "mp3"}
 _MEND = {
     "avi": "is a video clip (AVI): pull the sound out first, with serlib manifest extract",
     "mp4": "is a video clip (MP4): pull the sound out first, with serlib manifest extract",
