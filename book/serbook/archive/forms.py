@@ -1,128 +1,198 @@
 """What may stand in an archive: a list of what is allowed, for `make` to take and `check` to hold.
 
-A form is a test of a value, a dict of fields (a name that ends in "?" may be absent), a `Map` of
-names that fit a pattern, or a list with the form of its items.
+A recipe is allowed if it can be built again: its fields then have the types and the values that
+recipes know. The few texts that a recipe takes as they come have patterns here.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from serbook.claims import VERDICTS
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+)  # fmt: skip
+
+from serbook.claims.judge import VERDICTS
+from serbook.claims.rules import NAME
 from serlib import records
 from serlib.data.manifest import ATTRIBUTES
 from serlib.data.splits import PROTOCOLS
 from serlib.data.tables import EMOTIONS
-from serlib.models.fusion import FusionConfig
-from serlib.models.recognizer import ModelConfig
 from serlib.recipes.recipe import PROFILES, Recipe
-from serlib.tasks.loss import LossConfig
-from serlib.training.loop import TrainConfig
 
-LEFT_OUT = ("name", "data_root")  # of a recipe: free text, and a folder
 FORMAT = 1  # of archives; a new number for each change of what is below
+LEFT_OUT = ("name", "data_root")  # of a recipe: free text, and a folder
 METRIC = f"wa|ua|macro_f1|wer|cer|gender|speaker|rmse|ccc(?:_(?:{'|'.join(ATTRIBUTES)}))?"
-SCORE = re.compile(METRIC)
-CURVE = re.compile(  # names in a learning curve
+CURVE = (  # names in a learning curve
     "epoch|loss|gradient_norm|steps|clips|audio_seconds|padding|train_seconds|seconds|best|tflops|"
     "audio_seconds_per_second|peak_share|peak_memory_gb|lr_head|lr_encoder|"
-    rf"dev_(?:{METRIC}|n|ece|both|layer_\d\d?|(?:cosine_)?(?:asr|gender|speaker|attributes)|"
+    rf"dev_(?:{METRIC}|n|ece|both|layer_[0-9]{{1,2}}|(?:cosine_)?(?:asr|gender|speaker|attributes)|"
     "(?:asr|gender|speaker|attributes)_ratio)"
 )
-CORPUS = re.compile(r"[a-z][a-z0-9_-]{1,39}")
-ENCODER = re.compile(r"(?:[A-Za-z0-9_-]{1,40}/)?[A-Za-z0-9_.-]{1,60}")
-CHIP = r"(?:NVIDIA|AMD|Tesla)(?: [A-Z0-9][A-Za-z0-9-]{0,20}){1,6}"
+CORPUS = "[a-z][a-z0-9_-]{1,39}"
+ENCODER = "(?:[A-Za-z0-9_-]{1,40}/)?[A-Za-z0-9_.-]{1,60}"
+VERSION = "[0-9][0-9a-z.+]{0,29}"
+MACHINE = "x86_64|amd64|AMD64|aarch64|arm64"
+CHIP = "(?:NVIDIA|AMD|Tesla)(?: [A-Z0-9][A-Za-z0-9-]{0,20}){1,6}"
+DEVICE = f"CPU|other|{CHIP}(?:, {CHIP}){{0,15}}"
+TEXTS = {  # of recipes, which do not compare these with a list themselves
+    **dict.fromkeys(("encoder", "experts", "tuned"), ENCODER),
+    **dict.fromkeys(("classes", "merge"), "|".join(EMOTIONS)),
+    "corpus": CORPUS,
+    "protocol": "|".join(PROTOCOLS),
+    "freeze": "none|cnn|all",
+    "select": f"-?(?:{METRIC}|both)|last",
+}
 
 
-@dataclass(frozen=True)
-class Map:
-    """A dict of names that fit a pattern, all with values of one form."""
-
-    names: re.Pattern
-    values: Any
-
-
-def number(value: Any) -> bool:
-    """A finite number."""
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def maybe(value: Any) -> bool:
-    """A number, null, or true or false."""
-    return value is None or isinstance(value, bool) or number(value)
-
-
-def count(value: Any) -> bool:
-    """A whole number from 0 on."""
-    return type(value) is int and 0 <= value < 10**12
-
-
-def among(*known: Any):
-    """One of these."""
-    return lambda value: isinstance(value, str | int) and value in known
-
-
-def like(pattern: str):
+def like(pattern: str) -> Any:
     """A text that fits a pattern from end to end."""
-    known = re.compile(pattern, re.ASCII)
-    return lambda value: isinstance(value, str) and known.fullmatch(value) is not None
+    return Annotated[str, Field(pattern=f"^(?:{pattern})$")]
 
 
-HASH = like("[0-9a-f]{12}")
-RUN = like(r"[a-z][a-z-]{0,20}-[0-9a-f]{12}")
-VERSION = like(r"[0-9][0-9a-z.+]{0,29}")
-CPU = like("[A-Z][a-z]{2,9}-(?:x86_64|amd64|AMD64|aarch64|arm64)")
-DEVICE = like(f"CPU|other|{CHIP}(?:, {CHIP}){{0,15}}")
-ENVIRONMENT = {
-    "python": VERSION, "packages": Map(re.compile("|".join(records.PACKAGES)), VERSION),
-    "platform": lambda v: v == "other" or CPU(v), "cpu_count": count, "threads": count,
-    "device": DEVICE,
-}  # fmt: skip
-SUMS = {
-    "utterances": HASH, "speakers": [HASH], "confusion?": [[count]],
-    "ratios?": Map(re.compile("wer|cer|gender|speaker"), [[count]]), "moments?": [[[number]]],
-}  # fmt: skip
-RECORD = {
-    "config": {"recipe": lambda value: not [*recipe_faults(value)], "manifest": HASH},
-    "environment": ENVIRONMENT, "epochs": [Map(CURVE, maybe)],
-    "scores": Map(re.compile("dev|test"), Map(SCORE, number)), "sums": Map(CORPUS, SUMS),
-}  # fmt: skip
-ABOUT = {
-    "format": among(FORMAT), "serlib": VERSION, "source": HASH, "ledger": HASH,
-    "profile": among(*PROFILES), "chapters": [like("[0-9]{2}")],
-}  # fmt: skip
-ANSWER = among("", "yes", "no", "cannot tell")
-MEASURED = {"value": maybe, "low": maybe, "high": maybe, "seeds": count, "answer": ANSWER}
-CLAIMS = [
-    {"id": like(r"[a-z0-9_]+(\.[a-z0-9_]+)*"), "verdict": among(*VERDICTS), "runs": [RUN],
-     "measured": [MEASURED]}
-]  # fmt: skip
+Hash, Count = like("[0-9a-f]{12}"), Annotated[int, Field(ge=0, lt=10**12)]
 
 
-def faults(value: Any, form: Any, where: str) -> Iterator[str]:
-    """What in a value does not fit its form, each with its place."""
-    if isinstance(form, (dict, Map)) and isinstance(value, dict):
-        if isinstance(form, Map):
-            known = {key: form.values for key in value if form.names.fullmatch(key)}
-        else:
-            known = {key.rstrip("?"): part for key, part in form.items()}
-            lacking = [key for key in form if not key.endswith("?") and key not in value]
-            yield from (f"{where}: {key} is missing" for key in lacking)
+class Strict(BaseModel):
+    """All that is not named is refused, and so is each value of another type, infinities, NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Environment(Strict):
+    """Versions, and the kind of machine, never its name."""
+
+    python: like(VERSION)
+    packages: dict[Literal[records.PACKAGES], like(VERSION)]
+    platform: like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})")
+    cpu_count: Count
+    threads: Count
+    device: like(DEVICE)
+
+
+class Sums(Strict):
+    """See `sums`."""
+
+    utterances: Hash
+    speakers: Annotated[list[Hash], FailFast()]
+    confusion: Annotated[list[list[Count]], FailFast()] = []
+    ratios: dict[Literal["wer", "cer", "gender", "speaker"], list[list[Count]]] = {}
+    moments: Annotated[list[list[list[float]]], FailFast()] = []
+
+
+class _Built(Strict):
+    recipe: Recipe
+
+
+def built(value: Any) -> Any:
+    """The fields of a recipe without name and folder, if they make one; a ValueError if not."""
+    for name, text in _texts(value):
+        if not re.fullmatch(TEXTS.get(name, "[a-z0-9_-]{1,24}"), text, re.ASCII):
+            raise ValueError(f"{name}: {shown(text)}")
+    try:
+        _Built.model_validate_json(json.dumps({"recipe": _named(value)}))
+    except ValidationError as error:
+        raise ValueError(next(told(error, "a recipe"))) from None
+    return value
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """All texts, each with the name of its field."""
+    if isinstance(value, dict):
         for key, part in value.items():
-            if key in known:
-                yield from faults(part, known[key], f"{where}, {key}")
-            else:
-                yield f"{where}: {shown(key)} does not belong there"
-    elif isinstance(form, list) and isinstance(value, list):
-        for i, part in enumerate(value):
-            yield from faults(part, form[0], f"{where}[{i}]")
-    elif not callable(form) or not form(value):
-        yield f"{where}: {shown(value)} does not belong there"
+            yield from _texts(part, key)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, name)
+    elif isinstance(value, str):
+        yield name, value
+
+
+def _named(value: Any) -> Any:
+    """A recipe's fields with what the archive leaves out; those it builds on, too."""
+    if not isinstance(value, dict) or {*LEFT_OUT} & set(value):
+        raise ValueError(f"a recipe's fields without {' and '.join(LEFT_OUT)} belong here")
+    before = {k: _named(value[k]) for k in ("start", "recognizer") if value.get(k) is not None}
+    return value | before | dict.fromkeys(LEFT_OUT, "")
+
+
+class Config(Strict):
+    """What a run was asked to do."""
+
+    recipe: Annotated[dict[str, Any], PlainValidator(built)]
+    manifest: Hash
+
+
+class Record(Strict):
+    """What is kept of a run."""
+
+    config: Config
+    environment: Environment
+    epochs: list[dict[like(CURVE), float | bool | None]]
+    scores: dict[Literal["dev", "test"], dict[like(METRIC), float]]
+    sums: dict[like(CORPUS), Sums]
+
+
+class About(Strict):
+    """What the archive is."""
+
+    format: Literal[FORMAT]
+    serlib: like(VERSION)
+    source: Hash
+    ledger: Hash
+    profile: Literal[PROFILES]
+    chapters: list[like("[0-9]{2}")]
+
+
+class Measured(Strict):
+    """One comparison of a claim."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    seeds: Count
+    answer: Literal["", "yes", "no", "cannot tell"]
+
+
+class Verdict(Strict):
+    """A claim's verdict, and what it rests on."""
+
+    id: like(NAME)
+    verdict: Literal[VERDICTS]
+    runs: list[like("[a-z][a-z-]{0,20}-[0-9a-f]{12}")]
+    measured: list[Measured]
+
+
+FORMS = {"archive.json": TypeAdapter(About), "claims.json": TypeAdapter(list[Verdict])}
+RECORD = TypeAdapter(Record)
+
+
+def faults(name: str, data: bytes) -> Iterator[str]:
+    """What in a file of an archive is not allowed, each with its place."""
+    try:
+        FORMS.get(name, RECORD).validate_json(data)
+    except ValidationError as error:
+        yield from told(error, name)
+
+
+def told(error: ValidationError, where: str) -> Iterator[str]:
+    """Faults in one line each; values and names are cut, since they may be anything."""
+    if error.error_count() > 1000:
+        yield f"{where}: {error.error_count():,} faults"
+        return
+    for fault in error.errors(include_url=False, include_context=False):
+        place = shown(".".join(map(str, fault["loc"])))
+        yield f"{where}, {place}: {shown(fault['input'])}: {fault['msg']}"
 
 
 def shown(value: Any) -> str:
@@ -131,7 +201,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-# ---------------------------------------------------------------------------------- configurations
+# ------------------------------------------------------------------------------ what `make` takes
 
 
 def bare(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,80 +219,17 @@ def bare(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encoder(name: str) -> str:
     """A hub name as it is; of a folder its last part."""
-    return name if ENCODER.fullmatch(name) else PurePath(name).name
-
-
-def recipe_faults(value: Any) -> Iterator[str]:
-    """Why a config is not that of a recipe without its name and folder."""
-    if not isinstance(value, dict) or not all(
-        isinstance(value.get(k), dict) for k in ("model", "loss", "train")
-    ):
-        yield "it has no model, loss and train"
-        return
-    model = FusionConfig if value.get("system") == "fusion" else ModelConfig
-    parts = {"model": model, "loss": LossConfig, "train": TrainConfig}
-    for name, kind in (*parts.items(), ("", Recipe)):
-        yield from _texts(value[name] if name else value, kind)
-    for part in ("start", "recognizer"):
-        if value.get(part) is not None:
-            yield from recipe_faults(value[part])
-    try:
-        made = {k: v for k, v in value.items() if k not in (*parts, "start", "recognizer")}
-        made |= {k: kind(**_tuples(value[k])) for k, kind in parts.items()}
-        # Those it builds on are looked at above; that they are there is enough here.
-        alone = {"start": None, "recognizer": None, "transcript": "manifest"}
-        Recipe(**_tuples(made) | alone, name="", data_root="")
-    except (TypeError, ValueError) as error:
-        yield str(error)
-
-
-def _tuples(value: Mapping) -> dict:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
-
-
-# Texts of recipes that the recipe itself does not compare with a list.
-PLAIN = {
-    **dict.fromkeys(("encoder", "experts", "tuned"), ENCODER.fullmatch),
-    **dict.fromkeys(("classes", "merge"), among(*EMOTIONS)),
-    "corpus": CORPUS.fullmatch,
-    "protocol": among(*PROTOCOLS),
-    "freeze": among("none", "cnn", "all"),
-    "select": like(f"-?(?:{METRIC}|both)|last"),
-}
-
-
-def _texts(value: Mapping, kind: type) -> Iterator[str]:
-    """Texts where numbers belong, and texts out of no list that have no plain form."""
-    known = {f.name: str(f.type) for f in fields(kind)}
-    for name, part in value.items():
-        if isinstance(part, dict) or (name in ("start", "recognizer") and part is None):
-            continue
-        for text in _leaves(part):
-            if not isinstance(text, str):
-                if not maybe(text):
-                    yield f"{name}: {shown(text)}"
-            elif "str" not in known.get(name, "") or not PLAIN.get(name, among(text))(text):
-                yield f"{name}: {shown(text)}"
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, list):
-        for part in value:
-            yield from _leaves(part)
-    else:
-        yield value
+    return name if re.fullmatch(ENCODER, name) else PurePath(name).name
 
 
 def environment(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What an archive says of the machine: its kind, never its name."""
-    system, machine = facts.get("platform", "").split("-")[0], ""
-    for known in ("x86_64", "amd64", "AMD64", "aarch64", "arm64"):
-        machine = known if f"-{known}" in facts.get("platform", "") else machine
-    device = facts.get("device", "")
-    versions = {k: v for k, v in facts.get("packages", {}).items() if v and VERSION(v)}
+    found = re.match(rf"([A-Z][a-z]{{2,9}})-(?:.*-)?({MACHINE})(?:-|$)", facts.get("platform", ""))
+    packages, device = facts.get("packages", {}), facts.get("device", "")
     return {
-        "python": facts["python"].split("+")[0], "packages": versions,
-        "platform": f"{system}-{machine}" if CPU(f"{system}-{machine}") else "other",
+        "python": facts["python"].split("+")[0],
+        "packages": {k: v for k, v in packages.items() if re.fullmatch(VERSION, v or "")},
+        "platform": "-".join(found.groups()) if found else "other",
         "cpu_count": facts.get("cpu_count") or 0, "threads": facts.get("threads") or 0,
-        "device": device if DEVICE(device) else "other",
+        "device": device if re.fullmatch(DEVICE, device) else "other",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The runs of an archive, and claims judged by them as by the runs of this machine."""
+"""The runs of an archive, claims judged by them as by the runs of this machine, and its bytes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from serbook import claims
 from serbook.archive import forms, sums
+from serbook.claims.judge import judge
 from serbook.claims.ledger import Ledger
-from serbook.claims.runs import Finished
 from serbook.runner.evidence import system_key
 from serlib import records
-from serlib.experiments.sweep import Runs
 from serlib.metrics import intervals
 from serlib.recipes.recipe import Recipe
 
@@ -29,25 +28,10 @@ NO_DATE = (1980, 1, 1, 0, 0, 0)  # of every file inside: when it was made is nob
 
 @dataclass(frozen=True)
 class Kept:
-    """A run as an archive keeps it; stands for a `records.Run` where claims are judged."""
+    """A run as an archive keeps it; `path` is that of its file inside, less .json."""
 
-    name: str
-    record: Mapping
-
-    @property
-    def path(self) -> Path:
-        """Its name, as the path of a folder that is not there."""
-        return Path(self.name)
-
-    def history(self) -> pd.DataFrame:
-        """The learning curve, as `records.Run.history`."""
-        return pd.DataFrame(self.record["epochs"]).replace({None: np.nan})
-
-    def sums(self, role: str, metric: str) -> np.ndarray:
-        """Sums (G, ...) that the metric is a function of; see `sums.unpack`."""
-        if role not in self.record["sums"]:
-            raise records.RecordError(f"{self.name} has no sums for {role!r}")
-        return sums.unpack(self.record["sums"][role], metric, self.n_classes)
+    path: PurePath
+    record: Mapping[str, Any]
 
     @property
     def n_classes(self) -> int:
@@ -55,26 +39,44 @@ class Kept:
         return len(self.record["config"]["recipe"]["classes"])
 
 
-class Summed(Runs):
-    """`Runs` that know only sums over talkers."""
+class Summed:
+    """Runs of some systems that know only sums over speakers: the `claims.runs.Scores` of them."""
+
+    def __init__(self, pairs: Iterable[tuple[Recipe, Kept]]) -> None:
+        """Sort them by the names of their recipes."""
+        self.named: dict[str, list[Kept]] = {}
+        for recipe, run in pairs:
+            self.named.setdefault(recipe.name, []).append(run)
+
+    def histories(self, name: str) -> list[pd.DataFrame]:
+        """Learning curves."""
+        tables = [pd.DataFrame(run.record["epochs"]) for run in self.named[name]]
+        return [table.replace({None: np.nan}) for table in tables]
+
+    def interval(self, name: str, metric: str, role: str) -> intervals.Interval:
+        """Mean over seeds."""
+        return self._bootstrap(metric, role, name)
+
+    def difference(self, a: str, b: str, metric: str, role: str) -> intervals.Interval:
+        """Paired, metric(b) - metric(a)."""
+        return self._bootstrap(metric, role, a, b)
 
     def _bootstrap(self, metric: str, role: str, *names: str) -> intervals.Interval:
-        found = [self.named(name).runs for name in names]
-        same = {json.dumps([run.record["sums"][role][k] for k in ("utterances", "speakers")])
-                for runs in found for run in runs}  # fmt: skip
-        if len(same) > 1:
+        runs = [run for name in names for run in self.named[name]]
+        if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:
+            raise records.RecordError(f"{lacking[0]} has no sums for {role!r}")
+        parts = [run.record["sums"][role] for run in runs]
+        if any(part[k] != parts[0][k] for part in parts for k in ("utterances", "speakers")):
             raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
-        seeds = max(map(len, found))
-        systems = [
-            np.stack([run.sums(role, metric) for run in (runs * seeds if len(runs) == 1 else runs)])
-            for runs in found
-        ]
-        talkers = np.arange(systems[0].shape[1])
-        return intervals.bootstrap_sums(sums.statistic(metric), systems, talkers)
+        added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
+        systems = np.stack(added).reshape(len(names), -1, *added[0].shape)  # (systems, S, G, ...)
+        return intervals.bootstrap_sums(
+            sums.statistic(metric), list(systems), np.arange(len(added[0]))
+        )
 
 
-class Archived(Finished):
-    """The runs of an archive, to judge claims by."""
+class Archived:
+    """The runs of an archive: the `claims.runs.Evidence` that they are."""
 
     def __init__(self, kept: Iterable[Kept]) -> None:
         """Sort them by what they were asked to do."""
@@ -86,17 +88,16 @@ class Archived(Finished):
     def seeds(self, recipe: Recipe) -> dict[int, tuple[Recipe, Kept]]:
         """The run of a recipe for each seed."""
         found = self.kept.get(system_key(forms.bare(records.plain(recipe))), {})
-        return {seed: (recipe.change(seed=seed), run) for seed, run in found.items()}
+        return {seed: (recipe, run) for seed, run in found.items()}
 
-    def runs(self, systems: Mapping[str, Recipe]) -> tuple[Summed, list[int]]:
-        """As the parent's, with sums in place of predictions."""
-        found, common = super().runs(systems)
-        return Summed(found.recipes, found.runs), common
+    def scores(self, pairs: Sequence[tuple[Recipe, Kept]]) -> Summed:
+        """See `claims.runs.Evidence`."""
+        return Summed(pairs)
 
 
-def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict:
+def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[str, Any]:
     """A claim's verdict by what the archive holds."""
-    found = claims.judge(ledger, ledger[id], profile, archived)
+    found = judge(ledger, ledger[id], profile, archived)
     measured = [
         {"value": m.interval.value, "low": m.interval.low, "high": m.interval.high,
          "seeds": m.seeds, "answer": m.answer}
@@ -106,7 +107,7 @@ def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict:
     return records.plain(row)
 
 
-def dump(content) -> bytes:
+def dump(content: Any) -> bytes:
     """The one way in which a value is written, so that nothing hides in blanks or double keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii") + b"\n"

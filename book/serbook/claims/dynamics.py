@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
 
 from serbook.claims import verdicts
-from serlib.experiments.sweep import Runs
 from serlib.metrics.intervals import Interval
+
+
+class Curves(Protocol):
+    """Learning curves of some systems."""
+
+    def histories(self, name: str) -> list[pd.DataFrame]:
+        """One table per seed, a row per epoch."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Dynamics:
         )
 
 
-def dynamics(runs: Runs, a: str, b: str, metric: str) -> Dynamics:
+def dynamics(runs: Curves, a: str, b: str, metric: str) -> Dynamics:
     """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
 
     Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least

@@ -10,15 +10,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from IPython.display import HTML
 
-from serbook import claims
-from serbook.claims import Finding, Ledger, runs
+from serbook.claims import judge, runs
+from serbook.claims.judge import UNTESTED, VERDICTS, Finding
+from serbook.claims.ledger import Ledger
 
-COLUMNS = {  # of `claims.table`, in the order that a narrow page shows first what counts
+COLUMNS = {  # of `rows`, in the order that a narrow page shows first what counts
     "claim": "claim", "verdict": "verdict", "planted": "planted", "printed": "printed",
     "measured": "measured", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
 }  # fmt: skip
@@ -26,51 +28,13 @@ SLICE = tuple(name for name in COLUMNS if name != "runs")
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
 UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
 FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
+WIDE = ("measured", "where", "why", "effect", "ours", "runs")
 # The colors are those of the site's theme, of JupyterLab, or else the browser's own. On a dark page
 # the theme gives outputs a light ground, unless they are tables of pandas; these stay dark.
-STYLE = """
-html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box) {
-  background: transparent; color: inherit; padding: 0}
-.ledger-box {max-height: 85vh; overflow: auto; margin-bottom: 1em}
-.ledger-box .ledger {display: table; width: auto; max-width: none; overflow: visible;
-  border-collapse: collapse; font-size: 0.85em}
-.ledger-box .ledger caption {text-align: left; caption-side: top}
-.ledger-box .ledger caption span {display: block; max-width: min(40rem, 80vw)}
-.ledger-box .ledger th, .ledger-box .ledger td {text-align: left; vertical-align: top;
-  padding: 0.3em 0.6em; max-width: 24em; white-space: normal}
-.ledger-box .ledger th[scope=row] {font-weight: normal; min-width: 16em}
-.ledger-box .ledger tbody tr {border-top: 1px solid #8884}
-.ledger-box .ledger th code {display: block; font-size: 0.85em; background: none; border: 0;
-  padding: 0; color: inherit; overflow-wrap: anywhere}
-.ledger-box .ledger .wide {min-width: 15em}
-.ledger-box .ledger thead th {position: sticky; top: 0; z-index: 1;
-  background: var(--pst-color-background, var(--jp-layout-color0, Canvas));
-  color: var(--pst-color-text-base, var(--jp-content-font-color1, CanvasText))}
-#ledger-filters label {display: inline-block; margin: 0 0.8em 0.4em 0}
-#ledger-filters select {max-width: 70vw}
-"""
-WIDE = ("measured", "where", "why", "effect", "ours", "runs")
-SCRIPT = """
-(function () {
-  const box = document.getElementById("ledger-filters");
-  const rows = [...document.querySelectorAll("#ledger tbody tr")];
-  const fields = [...box.querySelectorAll("select, input")];
-  function show() {
-    const word = box.querySelector("input").value.toLowerCase();
-    let n = 0;
-    for (const row of rows) {
-      const chosen = f => f.tagName === "INPUT" || !f.value || row.dataset[f.name] === f.value;
-      const fits = fields.every(chosen) && row.textContent.toLowerCase().includes(word);
-      row.hidden = !fits;
-      n += fits;
-    }
-    document.getElementById("ledger-count").textContent = n + " of " + rows.length + " claims";
-  }
-  fields.forEach(f => f.addEventListener("input", show));
-  box.hidden = false;
-  show();
-})();
-"""
+STYLE, SCRIPT = (
+    f"\n{Path(__file__).with_name(name).read_text(encoding='utf-8')}"
+    for name in ("ledger.css", "ledger.js")
+)
 
 
 def page(found: Iterable[Finding]) -> HTML:
@@ -90,7 +54,7 @@ def page(found: Iterable[Finding]) -> HTML:
         f'<div id="ledger-filters" hidden>{menus}'
         '<label>words <input type="search" name="words"></label>'
         '<output id="ledger-count"></output></div>'
-        f'<div id="ledger">{_box(claims.table(found), COLUMNS, caption, facts)}</div>'
+        f'<div id="ledger">{_box(rows(found), COLUMNS, caption, facts)}</div>'
         f"<script>{SCRIPT}</script>"
     )
 
@@ -107,16 +71,16 @@ def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str
         corpus: As the chapter was given it.
         data_root: As the chapter was given it.
     """
-    return slice_of(claims.findings(number, profile, corpus=corpus, data_root=data_root), number)
+    return slice_of(judge.findings(number, profile, corpus=corpus, data_root=data_root), number)
 
 
 def slice_of(found: Iterable[Finding], number: str) -> HTML:
     """Findings as a chapter shows them; see `chapter`."""
     found = list(found)
-    waiting = [f for f in found if f.claim.kind == "number" and f.verdict == claims.UNTESTED]
+    waiting = [f for f in found if f.claim.kind == "number" and f.verdict == UNTESTED]
     shown = [f for f in found if f not in waiting]
     many = Counter(f.verdict for f in shown)
-    told = ", ".join(f"{many[v]} {v}" for v in claims.VERDICTS if many[v])
+    told = ", ".join(f"{many[v]} {v}" for v in VERDICTS if many[v])
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
@@ -124,20 +88,44 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     html = table(shown, caption, columns).data
     if waiting:
         title = f"{len(waiting)} printed numbers without a verdict"
-        box = _box(claims.table(waiting), WAITING, f"Chapter {number}, {profile}: {title}")
+        box = _box(rows(waiting), WAITING, f"Chapter {number}, {profile}: {title}")
         html += f"<details><summary>{title} here, and why</summary>{box}</details>"
     return HTML(html)
 
 
+def rows(found: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a table, one row per claim.
+
+    Index: its id; columns: `COLUMNS`, among them what is true on the demo corpus (planted).
+    """
+    told = {
+        f.claim.id: {
+            "where": f.claim.where, "claim": f.claim.says, "printed": f.claim.as_printed,
+            "measured": f.seen, "verdict": f.verdict, "tier": f.tier, "planted": f.planted,
+            "why": f.why, "runs": ", ".join(f.runs),
+        }
+        for f in found
+    }  # fmt: skip
+    return pd.DataFrame.from_dict(told, orient="index").rename_axis("id")
+
+
+def counts(found: Iterable[Finding], by: str = "paper") -> pd.DataFrame:
+    """How many claims have which verdict, by "paper", "chapter", "kind" or "tier"."""
+    pairs = [(f.tier if by == "tier" else getattr(f.claim, by), f.verdict) for f in found]
+    table = pd.DataFrame(pairs, columns=[by, "verdict"])
+    made = pd.crosstab(table[by], table["verdict"]).reindex(columns=VERDICTS, fill_value=0)
+    return made.assign(all=made.sum(axis=1)).rename_axis(columns=None)
+
+
 def table(found: Iterable[Finding], caption: str, columns: Iterable[str] = SLICE) -> HTML:
     """Findings as a table that scrolls in its box; `columns` are some of `COLUMNS`."""
-    return HTML(f"<style>{STYLE}</style>{_box(claims.table(found), columns, caption)}")
+    return HTML(f"<style>{STYLE}</style>{_box(rows(found), columns, caption)}")
 
 
 def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
-    """What the papers did not say, see `claims.unsaid`, as a table that scrolls in its box."""
+    """What the papers did not say, see `judge.unsaid`, as a table that scrolls in its box."""
     caption = f"What the papers left open, profile {profile}; effect: instead − ours"
-    choices = claims.unsaid(profile, ledger)
+    choices = judge.unsaid(profile, ledger)
     return HTML(f"<style>{STYLE}</style>{_box(choices, UNSAID, caption)}")
 
 
@@ -206,7 +194,7 @@ def report(finding: Finding, ledger: Ledger) -> str:
         "",
         f"- Paper: {paper['title']}, {claim.where}; at hand: {paper['read']}",
         f"- Statement: {claim.says}",
-        f"- Printed: {claims.printed(claim) or 'no number'}",
+        f"- Printed: {claim.as_printed or 'no number'}",
         f"- Corpus and protocol: {claim.corpus}; {claim.protocol}",
         f"- Rule, fixed before the runs: {f'`{claim.rule}`' if claim.steps else 'no run decides'}",
     ]  # fmt: skip
@@ -220,15 +208,14 @@ def report(finding: Finding, ledger: Ledger) -> str:
     lines.append(f"- Chapter: {claim.chapter}")
     if finding.measured:
         lines += ["", "Measured, with 95 % intervals over talkers and seeds:", ""]
-        for m in finding.measured:  # a list, since not every viewer of notebooks knows tables
-            note, seeds = f" ({m.note})" * bool(m.note), f", {m.seeds} seed{'s' * (m.seeds > 1)}"
-            lines.append(f"- {m.label}: {m.lacks or f'{m.interval}{note}{seeds}'}")
+        # A list, since not every viewer of notebooks knows tables.
+        lines += [f"- {m.label}: {m.lacks or m.seen}" for m in finding.measured]
         if any(m.seeds == 1 for m in finding.measured):
             lines += ["", "With one seed the interval knows talkers, and nothing of training luck."]
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
     if names:
         lines += ["", "Systems:", ""]
-        lines += [f"- `{name}`: {json.dumps(ledger.systems[name])}" for name in names]
+        lines += [f"- `{name}`: {json.dumps(ledger.systems[name].as_written)}" for name in names]
     if finding.runs:
         lines += ["", "Runs:", "", *(f"- `{name}`" for name in finding.runs)]
     for place in runs.environment(finding.runs):
@@ -254,12 +241,12 @@ def lines(found: Iterable[Finding]) -> str:
     """Findings for a terminal: two or three lines each, then how many have which verdict."""
     found, parts = list(found), []
     for f in found:
-        said = f"printed {claims.printed(f.claim)}" if f.claim.printed else ""
-        seen = claims.measured(f)
+        said = f"printed {f.claim.as_printed}" if f.claim.printed else ""
+        seen = f.seen
         facts = "; ".join(filter(None, (said, f"measured {seen}" if seen else "", f.why)))
         planted = f"; planted: {f.planted}" if f.planted else ""
         parts.append(f"{f.claim.id}: {f.verdict} ({f.tier}{planted})\n    {f.claim.says}")
         parts += [f"    {facts}"] if facts else []
         parts += [f"    runs: {', '.join(f.runs)}"] if f.runs else []
     with pd.option_context("display.width", 200, "display.max_columns", None):
-        return "\n".join([*parts, "", str(claims.counts(found))])
+        return "\n".join([*parts, "", str(counts(found))])

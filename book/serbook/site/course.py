@@ -15,9 +15,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from serbook import claims
-from serbook.archive.kept import Archived
-from serbook.claims import Ledger
+from serbook.claims import judge
+from serbook.claims.ledger import Ledger, read
 from serbook.lesson import exercises
 from serbook.plan import asked
 from serbook.runner import notebooks
@@ -44,7 +43,7 @@ def pages(runs: Iterable[ChapterRun], titles: Mapping[str, str]) -> dict[str, st
         runs: Finished runs, in the order of the book.
         titles: Of the chapters, by name.
     """
-    runs, ledger = list(runs), claims.read()
+    runs, ledger = list(runs), read()
     here = [path for path in notebooks.chapters() if path.stem in titles]
     return {
         "_costs.md": costs(runs, titles),
@@ -161,7 +160,7 @@ def _decided(number: str, ledger: Ledger) -> list[str]:
     rows = []
     for claim in waiting:
         where = " and ".join(dict.fromkeys(step.role for step in claim.steps))
-        said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
+        said = f"{claim.says}{f': {claim.as_printed}' if claim.printed else ''}"
         rows.append([f"{cell(said)} `{claim.id}`", cell(claim.corpus), cell(where)])
     title = f"{len(waiting)} of its {len(own)} claims are decided by runs"
     parts = table(["What is said, and the claim", "Printed for", "Scored on"], rows)
@@ -173,15 +172,12 @@ def _decided(number: str, ledger: Ledger) -> list[str]:
 
 def errata(ledger: Ledger) -> str:
     """What the papers print that cannot be, each with the arithmetic that shows it."""
-    parts, nothing = [], Archived(())
+    parts = []
     for claim in ledger.claims:
-        derived = ledger.derived(claim)
-        if claim.kind != "formula" and (derived is None or derived.possible):
-            continue
-        found = claims.judge(ledger, claim, "full", nothing)
-        if found.verdict == claims.CONTRADICTED:
+        found = judge.arithmetic(ledger, claim)
+        if found is not None and found.verdict == judge.CONTRADICTED:
             paper = f"{{cite}}`{ledger.papers[claim.paper]['cite']}`"
-            said = f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
+            said = f"{claim.says}{f': {claim.as_printed}' if claim.printed else ''}"
             parts.append(
                 f"- {paper}, {cell(claim.where)} (`{claim.id}`)\\\n  *Printed:* {cell(said)}.\\\n"
                 f"  *Comes to:* {cell(found.why)}."
