@@ -192,14 +192,14 @@ def test_machine_and_folders_are_told_in_general_terms():
     told = forms.environment(facts)
     assert told["platform"] == "Linux-x86_64" and told["device"] == facts["device"]
     assert told["packages"] == {"numpy": "2.1.0"} and told["python"] == "3.12.1"
-    forms.Environment.model_validate_json(dump(told))
+    forms.ENVIRONMENT.model_validate_json(dump(told))
     odd = forms.environment(facts | {"device": "anna's GPU", "platform": "Plan9"})
     assert (odd["device"], odd["platform"]) == ("other", "other")
     recipe = records.plain(read().recipe("cai.0", "full"))
     recipe["model"]["encoder"], recipe["corpus"] = "/home/anna/wav2vec2", "/home/anna/My.csv"
     bare = forms.bare(recipe)
     assert bare["model"]["encoder"] == "wav2vec2" and bare["corpus"] == "my"
-    assert forms.built(bare) == bare
+    assert forms.form(x=forms.RECIPE).model_validate_json(dump({"x": bare})).x.corpus == "my"
 
 
 # ------------------------------------------------------------------------------ what does not pass
