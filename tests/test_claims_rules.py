@@ -47,9 +47,9 @@ def test_what_is_no_rule(rule):
 
 
 def test_a_printed_number_is_an_interval():
-    assert bounds("78.15") == (Fraction(78145, 1000), Fraction(78155, 1000))
-    assert bounds("3") == (Fraction(5, 2), Fraction(7, 2))
-    assert bounds("-0.22") == (Fraction(-225, 1000), Fraction(-215, 1000))
+    assert bounds("78.15") == (Fraction(78145, 1000), Fraction("78.15"), Fraction(78155, 1000))
+    assert bounds("3") == (Fraction(5, 2), Fraction(3), Fraction(7, 2))
+    assert bounds("-0.22") == (Fraction(-225, 1000), Fraction("-0.22"), Fraction(-215, 1000))
     for odd in (
         "",
         "1e3",
