@@ -1,62 +1,48 @@
 """The claims ledger for readers: a page to filter, a chapter's slice, and a report of one claim.
 
-Pages are plain HTML tables, with a few lines of script and no library. Without the script, as on a
-page that shows notebooks, the whole table stays readable.
+How they look is in the templates beside this file.
 """
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 from IPython.display import HTML
 
-from serbook.claims import judge, runs
+from serbook.claims import judge
 from serbook.claims.judge import UNTESTED, VERDICTS, Finding
 from serbook.claims.ledger import Ledger
+from serlib import records
 
-COLUMNS = {  # of `rows`, in the order that a narrow page shows first what counts
-    "claim": "claim", "verdict": "verdict", "planted": "planted", "printed": "printed",
-    "measured": "measured", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
-}  # fmt: skip
-SLICE = tuple(name for name in COLUMNS if name != "runs")
+# Of a finding, in the order that a narrow page shows first what counts.
+COLUMNS = tuple("claim verdict planted printed measured tier where why runs".split())
+SLICE = COLUMNS[:-1]
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
 UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
 FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
-WIDE = ("measured", "where", "why", "effect", "ours", "runs")
-# The colors are those of the site's theme, of JupyterLab, or else the browser's own. On a dark page
-# the theme gives outputs a light ground, unless they are tables of pandas; these stay dark.
-STYLE, SCRIPT = (
-    f"\n{Path(__file__).with_name(name).read_text(encoding='utf-8')}"
-    for name in ("ledger.css", "ledger.js")
-)
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters["e"] = lambda value: html.escape(str(value))
+BOXES = TEMPLATES.get_template("ledger.html.jinja").module
 
 
 def page(found: Iterable[Finding]) -> HTML:
     """All findings as a table that can be filtered by `FILTERS` and by words."""
     found = list(found)
-    facts = [
-        {"paper": f.claim.paper, "chapter": f.claim.chapter, "kind": f.claim.kind,
-         "verdict": f.verdict, "tier": f.tier}
-        for f in found
-    ]  # fmt: skip
-    menus = "".join(_menu(name, sorted({row[name] for row in facts})) for name in FILTERS)
     note = "what the runs of this profile say; a number on human speech is judged in full only"
     profiles = ", ".join(sorted({f.profile for f in found})) or "none"
     caption = f"{len(found)} claims, profile {profiles}: {note}"
-    return HTML(
-        f"<style>{STYLE}</style>"
-        f'<div id="ledger-filters" hidden>{menus}'
-        '<label>words <input type="search" name="words"></label>'
-        '<output id="ledger-count"></output></div>'
-        f'<div id="ledger">{_box(rows(found), COLUMNS, caption, facts)}</div>'
-        f"<script>{SCRIPT}</script>"
-    )
+    return HTML(BOXES.page(rows(found), COLUMNS, caption, FILTERS))
 
 
 def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str = "") -> HTML:
@@ -85,89 +71,44 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
     caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
-    html = table(shown, caption, columns).data
+    text = BOXES.table(rows(shown), columns, caption)
     if waiting:
         title = f"{len(waiting)} printed numbers without a verdict"
-        box = _box(rows(waiting), WAITING, f"Chapter {number}, {profile}: {title}")
-        html += f"<details><summary>{title} here, and why</summary>{box}</details>"
-    return HTML(html)
+        caption = f"Chapter {number}, {profile}: {title}"
+        text += BOXES.folded(rows(waiting), WAITING, caption, title)
+    return HTML(text)
 
 
 def rows(found: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a table, one row per claim.
-
-    Index: its id; columns: `COLUMNS`, among them what is true on the demo corpus (planted).
-    """
-    told = {
-        f.claim.id: {
-            "where": f.claim.where, "claim": f.claim.says, "printed": f.claim.as_printed,
-            "measured": f.seen, "verdict": f.verdict, "tier": f.tier, "planted": f.planted,
-            "why": f.why, "runs": ", ".join(f.runs),
-        }
-        for f in found
+    """Findings as a table: one row per claim, index its id, columns `COLUMNS` and `FILTERS`."""
+    found = list(found)
+    known = {
+        "where": "claim.where", "claim": "claim.says", "printed": "claim.as_printed",
+        "measured": "seen", "verdict": "verdict", "tier": "tier", "planted": "planted",
+        "why": "why", "runs": "runs", "paper": "claim.paper", "chapter": "claim.chapter",
+        "kind": "claim.kind",
     }  # fmt: skip
-    return pd.DataFrame.from_dict(told, orient="index").rename_axis("id")
+    told = {name: list(map(attrgetter(place), found)) for name, place in known.items()}
+    told["runs"] = [", ".join(names) for names in told["runs"]]
+    return pd.DataFrame(told, index=pd.Index([f.claim.id for f in found], name="id"), dtype=object)
 
 
 def counts(found: Iterable[Finding], by: str = "paper") -> pd.DataFrame:
     """How many claims have which verdict, by "paper", "chapter", "kind" or "tier"."""
-    pairs = [(f.tier if by == "tier" else getattr(f.claim, by), f.verdict) for f in found]
-    table = pd.DataFrame(pairs, columns=[by, "verdict"])
+    table = rows(found)
     made = pd.crosstab(table[by], table["verdict"]).reindex(columns=VERDICTS, fill_value=0)
     return made.assign(all=made.sum(axis=1)).rename_axis(columns=None)
 
 
 def table(found: Iterable[Finding], caption: str, columns: Iterable[str] = SLICE) -> HTML:
     """Findings as a table that scrolls in its box; `columns` are some of `COLUMNS`."""
-    return HTML(f"<style>{STYLE}</style>{_box(rows(found), columns, caption)}")
+    return HTML(BOXES.table(rows(found), list(columns), caption))
 
 
 def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
     """What the papers did not say, see `judge.unsaid`, as a table that scrolls in its box."""
     caption = f"What the papers left open, profile {profile}; effect: instead − ours"
-    choices = judge.unsaid(profile, ledger)
-    return HTML(f"<style>{STYLE}</style>{_box(choices, UNSAID, caption)}")
-
-
-def _box(
-    rows: pd.DataFrame,
-    columns: Iterable[str],
-    caption: str,
-    facts: Iterable[Mapping[str, str]] | None = None,
-) -> str:
-    """A table in a box that scrolls, by keyboard, too.
-
-    Args:
-        rows: By id, which stands in small print in the first column.
-        columns: Which to show; the first heads its row.
-        caption: What the table is; also the name of the box.
-        facts: Data of each row, for the filters.
-    """
-    columns = list(columns)
-    wide = {name: ' class="wide"' if name in WIDE else "" for name in columns}
-    head = "".join(f'<th scope="col"{wide[c]}>{COLUMNS.get(c, c)}</th>' for c in columns)
-    body = "".join(
-        _row(given, id, [str(row[name]) for name in columns])
-        for given, (id, row) in zip(facts or [{}] * len(rows), rows.iterrows(), strict=True)
-    )
-    return (
-        f'<div class="ledger-box" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="ledger"><caption><span>{escape(caption)}</span></caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _menu(name: str, values: list[str]) -> str:
-    options = "".join(f"<option>{escape(v)}</option>" for v in values)
-    first = '<option value="">all</option>'
-    return f'<label>{name} <select name="{name}">{first}{options}</select></label>'
-
-
-def _row(facts: Mapping[str, str], id: str, said: list[str]) -> str:
-    data = "".join(f' data-{name}="{escape(value)}"' for name, value in facts.items())
-    first, *others = map(escape, said)
-    cells = "".join(f"<td>{cell}</td>" for cell in others)
-    return f'<tr{data}><th scope="row">{first} <code>{escape(id)}</code></th>{cells}</tr>'
+    return HTML(BOXES.table(judge.unsaid(profile, ledger), UNSAID, caption))
 
 
 def plain(finding: Finding) -> dict[str, Any]:
@@ -186,44 +127,22 @@ def plain(finding: Finding) -> dict[str, Any]:
 
 def report(finding: Finding, ledger: Ledger) -> str:
     """One page of Markdown on one claim: what was said, what was run, what was found."""
-    claim = finding.claim
-    paper = ledger.papers[claim.paper]
-    lines = [
-        f"# {claim.id}", "",
-        f"**Verdict: {finding.verdict}** ({finding.tier}){': ' * bool(finding.why)}{finding.why}",
-        "",
-        f"- Paper: {paper['title']}, {claim.where}; at hand: {paper['read']}",
-        f"- Statement: {claim.says}",
-        f"- Printed: {claim.as_printed or 'no number'}",
-        f"- Corpus and protocol: {claim.corpus}; {claim.protocol}",
-        f"- Rule, fixed before the runs: {f'`{claim.rule}`' if claim.steps else 'no run decides'}",
-    ]  # fmt: skip
-    if claim.derive:
-        lines.append(f"- Arithmetic: `{claim.derive}`")
-    if finding.planted:
-        lines.append(
-            f"- Measured at profile {finding.profile}, on the demo corpus and its own split"
+    claim, places = finding.claim, []
+    for name in finding.runs:  # each place once: versions, platform, device
+        path = records.home() / "runs" / name / "environment.json"
+        if path.exists() and (facts := records.read_json(path)) not in places:
+            places.append(facts)
+    for facts in places:
+        told = (
+            f"{name} {version}" for name, version in facts.get("packages", {}).items() if version
         )
-        lines.append(f"- Planted in the demo corpus: {claim.planted} (synthetic speech)")
-    lines.append(f"- Chapter: {claim.chapter}")
-    if finding.measured:
-        lines += ["", "Measured, with 95 % intervals over talkers and seeds:", ""]
-        # A list, since not every viewer of notebooks knows tables.
-        lines += [f"- {m.label}: {m.lacks or m.seen}" for m in finding.measured]
-        if any(m.seeds == 1 for m in finding.measured):
-            lines += ["", "With one seed the interval knows talkers, and nothing of training luck."]
+        facts["packages"] = ", ".join(told)
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
-    if names:
-        lines += ["", "Systems:", ""]
-        lines += [f"- `{name}`: {json.dumps(ledger.systems[name].as_written)}" for name in names]
-    if finding.runs:
-        lines += ["", "Runs:", "", *(f"- `{name}`" for name in finding.runs)]
-    for place in runs.environment(finding.runs):
-        packages = ", ".join(f"{k} {v}" for k, v in place.get("packages", {}).items() if v)
-        lines += ["", f"Made on {place.get('device')}, Python {place.get('python')}: {packages}."]
-    if names:
-        lines += ["", f"To run it: `{_command(finding, ledger)}`"]
-    return "\n".join(lines) + "\n"
+    return TEMPLATES.get_template("report.md.jinja").render(
+        finding=finding, claim=claim, paper=ledger.papers[claim.paper], places=places,
+        systems={name: json.dumps(ledger.systems[name].as_written) for name in names},
+        command=_command(finding, ledger),
+    )  # fmt: skip
 
 
 def _command(finding: Finding, ledger: Ledger) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path, PurePath
@@ -177,13 +177,3 @@ def measure(step: Step, systems: Mapping[str, Recipe], evidence: Evidence) -> Me
 def undefined(interval: Interval | None) -> bool:
     """Whether an interval has no bounds, as with fewer than two talkers."""
     return interval is None or any(map(math.isnan, dataclasses.astuple(interval)))
-
-
-def environment(runs: Iterable[str]) -> list[dict]:
-    """Where some runs were made, each place once: versions, platform, device."""
-    found = []
-    for name in runs:
-        path = records.home() / "runs" / name / "environment.json"
-        if path.exists() and (facts := records.read_json(path)) not in found:
-            found.append(facts)
-    return found

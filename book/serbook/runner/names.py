@@ -24,7 +24,7 @@ DATA = {
     "serlib.corpora.demo.corpus": (serlib.DATA, "demo.csv"),
     "serlib.corpora.cards": (serlib.DATA, "*.yaml", "published_counts.csv"),
     "serbook.claims.ledger": (BOOK, "claims.yaml"),
-    "serbook.claims.pages": (ROOTS["serbook"] / "claims", "ledger.css", "ledger.js"),
+    "serbook.claims.pages": (ROOTS["serbook"] / "claims", "*.css", "*.js", "*.jinja"),
     "serbook.plan.machine": (ROOTS["serbook"] / "plan", "machines.jsonl"),
 }
 
