@@ -19,8 +19,7 @@ from typing import Any
 from serbook.archive import forms, sums
 from serbook.archive.forms import shown
 from serbook.archive.kept import LIST, NO_DATE, Archived, Kept, dump, listing, verdict
-from serbook.claims import ledger as book
-from serbook.claims.ledger import Ledger
+from serbook.claims import ledger
 
 NAME = re.compile(r"archive\.json|claims\.json|SHA256SUMS|runs/[a-z][a-z-]*-[0-9a-f]{12}\.json")
 NEEDED = ("archive.json", "claims.json", LIST)
@@ -30,13 +29,8 @@ CLOSE = 1e-9  # two sums in another order
 LOCAL, CENTRAL, END = 30, 46, 22  # bytes of a zip's headers without names, and of its end
 
 
-def faults(path: str | Path, ledger: Ledger | None = None) -> list[str]:
-    """What is wrong with an archive, none if nothing.
-
-    Args:
-        path: The file.
-        ledger: None reads the book's.
-    """
+def faults(path: str | Path) -> list[str]:
+    """What is wrong with an archive, none if nothing."""
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -48,16 +42,14 @@ def faults(path: str | Path, ledger: Ledger | None = None) -> list[str]:
         return [f"{path.name} is no whole zip file: {error}"]
     listed, wanted = files.pop(LIST), listing(files)
     if listed != wanted:
-        changed = {*wanted.decode().splitlines()} - {
-            *listed.decode("ascii", "replace").splitlines()
-        }
-        names = sorted(line.split("  ")[-1] for line in changed)[:5]
+        changed = {*wanted.splitlines()} - {*listed.splitlines()}
+        names = sorted(line.decode().split("  ")[-1] for line in changed)[:5]
         return [f"{LIST} does not agree: {', '.join(names) or 'of a file that is not there'}"]
     found = [fault for name, data in files.items() for fault in islice(_form(name, data), MOST)]
     if found:
         return found
     contents = {name: json.loads(data) for name, data in files.items()}
-    return list(islice(_content(contents, ledger or book.read()), MOST))
+    return list(islice(_content(contents), MOST))
 
 
 def _wrapping(archive: zipfile.ZipFile, size: int) -> Iterator[str]:
@@ -106,9 +98,8 @@ def _form(name: str, data: bytes) -> Iterator[str]:
         yield f"{name} is not written as `serlib archive make` writes"
 
 
-def _content(contents: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
+def _content(contents: dict[str, Any]) -> Iterator[str]:
     """Scores that do not follow from the sums, and verdicts that do not follow from both."""
-    contents = dict(contents)
     about, rows = contents.pop("archive.json"), contents.pop("claims.json")
     kept = [Kept(PurePath(name).with_suffix(""), content) for name, content in contents.items()]
     for run in kept:
@@ -118,14 +109,14 @@ def _content(contents: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
     named, there = {name for row in rows for name in row["runs"]}, {run.path.name for run in kept}
     yield from (f"claims.json: no run {name}" for name in sorted(named - there))
     yield from (f"runs/{name}.json: no claim rests on it" for name in sorted(there - named))
-    if about["ledger"] != book.digest():
-        yield (f"archive.json: the ledger was {about['ledger']}, this one is {book.digest()}: "
+    if (known := ledger.digest()) != about["ledger"]:
+        yield (f"archive.json: the ledger was {about['ledger']}, this one is {known}: "
                "check with the book that made the archive")  # fmt: skip
         return
-    archived = Archived(kept)
+    archived, book = Archived(kept), ledger.read()
     for row in rows:
         try:
-            anew = verdict(ledger, row["id"], about["profile"], archived)
+            anew = verdict(book, row["id"], about["profile"], archived)
         except (ValueError, KeyError, TypeError) as error:
             yield f"claims.json, {row['id']}: {error}"
             continue

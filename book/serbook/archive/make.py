@@ -12,7 +12,7 @@ import serlib
 from serbook.archive import checking, forms, sums
 from serbook.archive.kept import Archived, Kept, dump, pack, verdict
 from serbook.claims.judge import UNTESTED, judge
-from serbook.claims.ledger import Ledger, digest, read
+from serbook.claims.ledger import digest, read
 from serbook.claims.runs import Finished
 from serlib import records
 
@@ -41,21 +41,18 @@ class Made:
     single: int
 
 
-def make(
-    out: str | Path, profile: str = "full", chosen: Iterable[str] = (), ledger: Ledger | None = None
-) -> Made:
+def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> Made:
     """Write an archive of the runs that claims of this machine's ledger rest on.
 
     Args:
         out: The file, a .zip; it is replaced.
         profile: Whose runs: smoke, demo or full.
         chosen: Chapters ("03"), or how ids of claims begin; none is all.
-        ledger: None reads the book's.
 
     Raises:
         ArchiveError: No claim was decided by runs, or what was made does not pass `check`.
     """
-    ledger, finished = ledger or read(), Finished()
+    ledger, finished = read(), Finished()
     wanted = {c.id: c for part in (list(chosen) or [""]) for c in ledger.select(part)}
     found = [judge(ledger, claim, profile, finished) for claim in wanted.values()]
     found = [f for f in found if f.runs and f.verdict != UNTESTED]
@@ -76,7 +73,7 @@ def make(
     files = {"archive.json": about, "claims.json": verdicts}
     files |= {f"{run.path}.json": run.record for run in kept}
     records.atomic_write(out, pack({name: dump(content) for name, content in files.items()}))
-    if faults := checking.faults(out, ledger):
+    if faults := checking.faults(out):
         Path(out).unlink()
         raise ArchiveError("this would not be clean:\n" + "\n".join(faults))
     told = {row["id"]: row["verdict"] for row in verdicts}

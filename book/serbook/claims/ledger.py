@@ -197,7 +197,8 @@ def _read(path: Path, stamp: int) -> Ledger:
         ledger = _build(Ledger, _plain(path.read_text(encoding="utf-8")), "the ledger")
         _check(ledger)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ClaimError(f"{path.name} is no plain YAML: {error}") from error
+        told = " ".join(str(error).split())
+        raise ClaimError(f"{path.name} is no plain YAML: {told}") from error
     except ClaimError as error:
         raise ClaimError(f"{path.name}: {error}") from error
     return ledger
@@ -224,11 +225,11 @@ def _plain(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
 
 
-FIXES = {  # of some of pydantic's kinds of faults: key, value, type of the value, what is known
+FIXES = {  # of pydantic's kinds of faults: key, value, type of the value, what is known
     "extra_forbidden": "unknown {0}", "missing": "lacks {0}", "literal_error": "no {0} {1}: {3}",
-    "string_pattern_mismatch": "no {0} {1}: write {3}", "list_type": "{2}, not a list",
-    "string_type": "{1} is not str; put it in quotes", "dict_type": "{2}, not keys and values",
-    "model_type": "{2}, not keys and values",
+    "string_pattern_mismatch": "no {0} {1}: write {3}", "list_type": "it is {2}, not a list",
+    "string_type": "{1} is not str; put it in quotes", "dict_type": "it is {2}, not keys and values",
+    "model_type": "it is {2}, not keys and values",
 }  # fmt: skip
 
 
@@ -237,20 +238,18 @@ def _build(form: type[Strict], data: Any, name: str) -> Any:
     try:
         return form.model_validate(data)
     except ValidationError as error:  # unknown keys first: a misspelled one is lacking, too
-        faults = error.errors(include_url=False)
-    found = min(faults, key=lambda fault: fault["type"] != "extra_forbidden")
+        found = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    kind = "extra_forbidden" if "[key]" in found["loc"] else found["type"]
     place, at = [name], data
     for key in found["loc"]:
         at = at.get(key) if isinstance(at, dict) else at[key] if isinstance(at, list) else None
         own = at.get("id") if isinstance(key, int) and isinstance(at, dict) else None
-        place.append(str(own or key))
-    value, known = found["input"], [*found.get("ctx", {}).values(), ""][0]
-    told = FIXES.get(found["type"], found["msg"])
-    told = told.format(
-        place[-1], repr(value)[:60], f"it is {type(value).__name__}", known.strip("^$")
-    )
-    hides = found["type"] in ("extra_forbidden", "missing")
-    raise ClaimError(f"{', '.join(place[:-1] if hides else place)}: {told}")
+        place += [str(own or key)] * (key != "[key]")
+    value, known = found["input"], str([*found.get("ctx", {}).values(), ""][0]).strip("^$")
+    words = place[-1], repr(value)[:60], type(value).__name__, known
+    told = FIXES[kind].format(*words) if kind in FIXES else found["msg"]
+    inside = kind in ("extra_forbidden", "missing")  # then the place is that of all its keys
+    raise ClaimError(f"{', '.join(place[:-1] if inside else place)}: {told}")
 
 
 def _check(ledger: Ledger) -> None:
