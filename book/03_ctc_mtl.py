@@ -340,7 +340,7 @@ for ax in axes[:2]:
 
 # %%
 pair = tuned.together(single, double)
-waiting = {metric: dynamics(pair, single, double, metric) for metric in ("wa", "ua")}
+waiting = {metric: dynamics(pair.histories(single), pair.histories(double), metric) for metric in ("wa", "ua")}
 pd.DataFrame(
     {
         f"dev {metric.upper()}": {

@@ -13,6 +13,7 @@ import yaml
 from claims_toys import SMALL, judged, make
 from serbook.claims import decide, judge, pages
 from serbook.claims import runs as claim_runs
+from serbook.claims.dynamics import dynamics
 from serbook.claims.judge import of_number
 from serbook.claims.ledger import LEDGER, ClaimError, read
 from serbook.runner import evidence
@@ -355,21 +356,22 @@ def test_dynamics_by_hand(small, place, monkeypatch):
             for e, (x, y) in enumerate(zip(wa, wer, strict=True))
         ]
 
-    def together(**systems):
-        finished = claim_runs.Finished()
-        pairs, seeds, _ = claim_runs.together(finished, systems)
-        return finished.scores(pairs), seeds
+    def histories(recipe):
+        """By seed."""
+        found = claim_runs.Finished().seeds(recipe)
+        return {seed: run.history() for seed, (_, run) in found.items()}
+
+    def of(below, above, *seeds):
+        return dynamics(*([histories(r)[seed] for seed in seeds] for r in (below, above)), "wa")
 
     a, b = (small.recipe(name, "demo") for name in "ab")
     make(a, 0.5, history=curves([0.4] * 6, [1.0] * 6))
     make(b, 0.5, history=curves([0.3, 0.3, 0.3, 0.5, 0.5, 0.5], [0.9, 0.6, 0.3, 0.3, 0.3, 0.3]))
-    runs, seeds = together(a=a, b=b)
-    found = claim_runs.dynamics(runs, "a", "b", "wa")
-    assert found.answer == "yes" and seeds == [0]
+    found = of(a, b, 0)
+    assert found.answer == "yes" and [*histories(b)] == [0]
     assert (found.leads, found.settled, found.epochs) == (4, 3, 6)
     # Turned around: faster at first, behind at last.
-    runs, _ = together(b=b, a=a)
-    found = claim_runs.dynamics(runs, "b", "a", "wa")
+    found = of(b, a, 0)
     assert found.answer == found.ahead == "no" and found.gap.value == pytest.approx(-0.1)
     assert found.leads == 7  # never for good
     # The WER still moves at the last epoch: one cannot tell.
@@ -377,9 +379,7 @@ def test_dynamics_by_hand(small, place, monkeypatch):
         b.change(seed=1), 0.5, history=curves([0.3] * 3 + [0.5] * 3, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     )
     make(a.change(seed=1), 0.5, history=curves([0.4] * 6, [1.0] * 6))
-    runs, _ = together(a=a, b=b)
-    only = claim_runs.Runs(runs.recipes[1::2], runs.runs[1::2])  # seed 1
-    found = claim_runs.dynamics(only, "a", "b", "wa")
+    found = of(a, b, 1)
     assert found.answer == found.waits == "cannot tell" and found.slower == found.ahead == "yes"
 
 

@@ -38,41 +38,9 @@ class Kept:
         """C."""
         return len(self.record["config"]["recipe"]["classes"])
 
-
-class Summed:
-    """Runs of some systems that know only sums over speakers: the `claims.runs.Scores` of them."""
-
-    def __init__(self, pairs: Iterable[tuple[Recipe, Kept]]) -> None:
-        """Sort them by the names of their recipes."""
-        self.named: dict[str, list[Kept]] = {}
-        for recipe, run in pairs:
-            self.named.setdefault(recipe.name, []).append(run)
-
-    def histories(self, name: str) -> list[pd.DataFrame]:
-        """Learning curves."""
-        tables = [pd.DataFrame(run.record["epochs"]) for run in self.named[name]]
-        return [table.replace({None: np.nan}) for table in tables]
-
-    def interval(self, name: str, metric: str, role: str) -> intervals.Interval:
-        """Mean over seeds."""
-        return self._bootstrap(metric, role, name)
-
-    def difference(self, a: str, b: str, metric: str, role: str) -> intervals.Interval:
-        """Paired, metric(b) - metric(a)."""
-        return self._bootstrap(metric, role, a, b)
-
-    def _bootstrap(self, metric: str, role: str, *names: str) -> intervals.Interval:
-        runs = [run for name in names for run in self.named[name]]
-        if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:
-            raise records.RecordError(f"{lacking[0]} has no sums for {role!r}")
-        parts = [run.record["sums"][role] for run in runs]
-        if any(part[k] != parts[0][k] for part in parts for k in ("utterances", "speakers")):
-            raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
-        added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
-        systems = np.stack(added).reshape(len(names), -1, *added[0].shape)  # (systems, S, G, ...)
-        return intervals.bootstrap_sums(
-            sums.statistic(metric), list(systems), np.arange(len(added[0]))
-        )
+    def history(self) -> pd.DataFrame:
+        """The learning curve, as `records.Run.history`."""
+        return pd.DataFrame(self.record["epochs"]).replace({None: np.nan})
 
 
 class Archived:
@@ -90,9 +58,20 @@ class Archived:
         found = self.kept.get(system_key(forms.bare(records.plain(recipe))), {})
         return {seed: (recipe, run) for seed, run in found.items()}
 
-    def scores(self, pairs: Sequence[tuple[Recipe, Kept]]) -> Summed:
+    def interval(
+        self, systems: Mapping[str, Sequence[tuple[Recipe, Kept]]], metric: str, role: str
+    ) -> intervals.Interval:
         """See `claims.runs.Evidence`."""
-        return Summed(pairs)
+        runs = [run for pairs in systems.values() for _, run in pairs]
+        if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:
+            raise records.RecordError(f"{lacking[0]} has no sums for {role!r}")
+        parts = [run.record["sums"][role] for run in runs]
+        if any(part[k] != parts[0][k] for part in parts for k in ("utterances", "speakers")):
+            raise ValueError(f"runs of {', '.join(systems)} were scored on different utterances")
+        added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
+        added = np.stack(added).reshape(len(systems), -1, *added[0].shape)  # (systems, S, G, ...)
+        speakers = np.arange(added.shape[2])
+        return intervals.bootstrap_sums(sums.statistic(metric), list(added), speakers)
 
 
 def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from serbook.claims.dynamics import Curves, dynamics
+from serbook.claims.dynamics import dynamics
 from serbook.claims.rules import Step
 from serbook.runner.evidence import finished, note, system_key
 from serlib import records
@@ -57,31 +57,26 @@ class Measured:
         return f"{self.interval}{note}, {self.seeds} seed{'s' * (self.seeds > 1)}"
 
 
-class Named(Protocol):
-    """A finished run, as far as claims know it."""
+class Run(Protocol):
+    """What a finished run must offer; `records.Run` does. The last part of its path is its name."""
 
     path: PurePath
-    """Its last part is the run's name."""
+
+    def history(self) -> pd.DataFrame:
+        """Its learning curve, a row per epoch."""
 
 
-class Scores(Curves, Protocol):
-    """Runs of some systems, one per seed, under the systems' names; `Runs` is such."""
-
-    def interval(self, name: str, metric: str, role: str) -> Interval:
-        """The mean over seeds of a metric on the predictions of a role."""
-
-    def difference(self, a: str, b: str, metric: str, role: str) -> Interval:
-        """Of metric(b) - metric(a), paired."""
+Systems = Mapping[str, Sequence[tuple[Recipe, Run]]]  # by name: runs, one per seed, as they ran
 
 
 class Evidence(Protocol):
     """What claims are judged by: the runs of this machine, `Finished`, or those of an archive."""
 
-    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Named]]:
+    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Run]]:
         """The finished run of a recipe for each seed, with its own recipe."""
 
-    def scores(self, pairs: Sequence[tuple[Recipe, Named]]) -> Scores:
-        """Of runs under the names of these recipes."""
+    def interval(self, systems: Systems, metric: str, role: str) -> Interval:
+        """Of a metric on the predictions of a role; of two systems the second less the first."""
 
 
 class ReadOnce(records.Run):
@@ -129,42 +124,36 @@ class Finished:
                 self._current[name] = recipe.profile == "full"
         return self._current[name]
 
-    def scores(self, pairs: Sequence[tuple[Recipe, records.Run]]) -> Runs:
+    def interval(self, systems: Systems, metric: str, role: str) -> Interval:
         """See `Evidence`."""
-        return Runs(*(tuple(column) for column in zip(*pairs, strict=True)))
+        pairs = [(replace(recipe, name=name), run)
+                 for name, runs in systems.items() for recipe, run in runs]  # fmt: skip
+        runs = Runs(*map(tuple, zip(*pairs, strict=True)))
+        return (runs.interval if len(systems) == 1 else runs.difference)(*systems, metric, role)
 
 
-def together(
-    evidence: Evidence, systems: Mapping[str, Recipe]
-) -> tuple[list[tuple[Recipe, Named]], list[int], list[str]]:
-    """The runs of some systems, named like these, with the seeds that all have, and who has none."""
-    found = {name: evidence.seeds(recipe) for name, recipe in systems.items()}
-    seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
-    pairs = [(there[s], name) for name, there in found.items() for s in seeds]
-    pairs = [(replace(recipe, name=name), run) for (recipe, run), name in pairs]
-    return pairs, seeds, [name for name, there in found.items() if not there]
-
-
-def measure(step: Step, systems: Mapping[str, Recipe], evidence: Evidence) -> Measured:
+def measure(step: Step, recipes: Mapping[str, Recipe], evidence: Evidence) -> Measured:
     """What the finished runs say about one comparison; see `Measured`.
 
     Args:
         step: The comparison.
-        systems: The recipes of its systems, by name.
+        recipes: Of its systems, by name.
         evidence: The runs to look among.
     """
-    pairs, seeds, missing = together(evidence, {name: systems[name] for name in step.systems})
-    label = str(step)
-    metric = {"micro_f1": "wa"}.get(step.metric, step.metric)  # one number, see `proofs`
+    found, label = {name: evidence.seeds(recipes[name]) for name in step.systems}, str(step)
+    seeds = sorted(set.intersection(*map(set, found.values())))
     if not seeds:
-        return Measured(label, lacks=f"not run: {', '.join(missing or step.systems)}")
-    names, scores = tuple(run.path.name for _, run in pairs), evidence.scores(pairs)
+        missing = [name for name, there in found.items() if not there] or step.systems
+        return Measured(label, lacks=f"not run: {', '.join(missing)}")
+    systems = {name: [there[seed] for seed in seeds] for name, there in found.items()}
+    names = tuple(run.path.name for pairs in systems.values() for _, run in pairs)
+    metric = {"micro_f1": "wa"}.get(step.metric, step.metric)  # one number, see `proofs`
     try:
         if step.kind == "dynamics":
-            curves = dynamics(scores, *step.systems, metric)
+            tables = ([run.history() for _, run in pairs] for pairs in systems.values())
+            curves = dynamics(*tables, metric)
             return Measured(label, curves.gap, names, len(seeds), curves.answer, str(curves))
-        measured = scores.interval if step.kind == "value" else scores.difference
-        interval = measured(*step.systems, metric, step.role)
+        interval = evidence.interval(systems, metric, step.role)
     except (records.RecordError, ValueError, KeyError) as error:
         where = "" if step.role == "test" else f"not scored on {step.role}: "
         told = str(error).replace(f"{records.home()}/", "")[:160]  # without folders of this machine
