@@ -62,17 +62,16 @@ def _wrapping(archive: zipfile.ZipFile, size: int) -> Iterator[str]:
         return
     place = 0
     for entry in entries:
+        more = entry.comment or entry.extra or entry.flag_bits & ~0x800 or entry.create_system > 3
         for wrong, what in (
             (names.count(entry.filename) > 1, "is there twice"),
             (not NAME.fullmatch(entry.filename), "does not belong there"),
             ((entry.external_attr >> 16) & 0o170000 not in (0, 0o100000), "is no plain file"),
-            (entry.comment or entry.extra or entry.flag_bits & ~0x800 or entry.create_system > 3,
-             "carries more than its content"),
+            (more, "carries more than its content"),
             (entry.date_time != NO_DATE, "has a date"),
-            (entry.file_size > ONE,
-             f"unpacks to {entry.file_size:,} bytes: at most {ONE:,}"),
+            (entry.file_size > ONE, f"unpacks to {entry.file_size:,} bytes: at most {ONE:,}"),
             (entry.header_offset != place, "has bytes before it that belong to no file"),
-        ):  # fmt: skip
+        ):
             if wrong:
                 yield f"{shown(entry.filename)} {what}"
         place = entry.header_offset + LOCAL + len(entry.filename.encode()) + entry.compress_size

@@ -96,46 +96,32 @@ def rows(item: Any) -> Any:
 HASH, COUNT = like("[0-9a-f]{12}"), Annotated[int, Field(ge=0, lt=10**12)]
 RECIPE = Annotated[Bare, AfterValidator(_plain)]
 ENVIRONMENT = form(
-    python=like(VERSION),
-    packages=dict[Literal[records.PACKAGES], like(VERSION)],
-    platform=like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})"),
-    cpu_count=COUNT,
-    threads=COUNT,
+    python=like(VERSION), packages=dict[Literal[records.PACKAGES], like(VERSION)],
+    platform=like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})"), cpu_count=COUNT, threads=COUNT,
     device=like(DEVICE),
-)
+)  # fmt: skip
 SUMS = form(  # see `sums`; those with a default may be absent
-    utterances=HASH,
-    speakers=rows(HASH),
-    confusion=(rows(list[COUNT]), []),
+    utterances=HASH, speakers=rows(HASH), confusion=(rows(list[COUNT]), []),
     ratios=(dict[Literal["wer", "cer", "gender", "speaker"], rows(list[COUNT])], {}),
     moments=(rows(list[list[float]]), []),
-)
+)  # fmt: skip
 RECORD = form(
-    config=form(recipe=RECIPE, manifest=HASH),
-    environment=ENVIRONMENT,
+    config=form(recipe=RECIPE, manifest=HASH), environment=ENVIRONMENT,
     epochs=rows(dict[like(CURVE), float | bool | None]),
-    scores=dict[Literal["dev", "test"], dict[like(METRIC), float]],
-    sums=dict[like(CORPUS), SUMS],
-)
+    scores=dict[Literal["dev", "test"], dict[like(METRIC), float]], sums=dict[like(CORPUS), SUMS],
+)  # fmt: skip
 ABOUT = form(
-    format=Literal[FORMAT],
-    serlib=like(VERSION),
-    source=HASH,
-    ledger=HASH,
-    profile=Literal[PROFILES],
-    chapters=rows(like("[0-9]{2}")),
-)
+    format=Literal[FORMAT], serlib=like(VERSION), source=HASH, ledger=HASH,
+    profile=Literal[PROFILES], chapters=rows(like("[0-9]{2}")),
+)  # fmt: skip
 MEASURED = form(
-    **dict.fromkeys(("value", "low", "high"), float | None),
-    seeds=COUNT,
+    value=float | None, low=float | None, high=float | None, seeds=COUNT,
     answer=Literal["", "yes", "no", "cannot tell"],
-)
+)  # fmt: skip
 VERDICT = form(
-    id=like(NAME),
-    verdict=Literal[VERDICTS],
+    id=like(NAME), verdict=Literal[VERDICTS], measured=rows(MEASURED),
     runs=rows(like("[a-z][a-z-]{0,20}-[0-9a-f]{12}")),
-    measured=rows(MEASURED),
-)
+)  # fmt: skip
 FILES = {"archive.json": ABOUT, "claims.json": rows(VERDICT)}  # all others are records
 
 

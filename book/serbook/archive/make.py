@@ -26,7 +26,6 @@ class Made:
     """What `make` put into an archive.
 
     Attributes:
-        path: The file.
         runs: How many run records.
         claims: The verdicts in it, by id.
         moved: Claims that this machine's ledger decides otherwise: near a border, an interval of
@@ -34,7 +33,6 @@ class Made:
         single: How many speakers of one test set have one clip; see the room's text.
     """
 
-    path: Path
     runs: int
     claims: Mapping[str, str]
     moved: tuple[str, ...]
@@ -79,7 +77,7 @@ def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> 
     told = {row["id"]: row["verdict"] for row in verdicts}
     moved = tuple(f.claim.id for f in found if told[f.claim.id] != f.verdict)
     single = max((sums.single(s) for k in kept for s in k.record["sums"].values()), default=0)
-    return Made(Path(out), len(kept), told, moved, single)
+    return Made(len(kept), told, moved, single)
 
 
 def _record(run: records.Run, masks: sums.Masks) -> dict[str, Any]:

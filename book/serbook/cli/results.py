@@ -76,7 +76,7 @@ def _make(arguments: argparse.Namespace) -> None:
     from serbook.archive.make import make
 
     made = make(arguments.out, arguments.profile, arguments.of)
-    print(f"{made.path}: {made.runs} runs, {len(made.claims)} claims, checked")
+    print(f"{arguments.out}: {made.runs} runs, {len(made.claims)} claims, checked")
     if made.single:
         print(f"{made.single} talkers have one clip: their counts are its label, without a name")
     for id in made.moved:
