@@ -135,7 +135,7 @@ def faults(name: str, data: bytes) -> Iterator[str]:
             return
         for fault in error.errors(include_url=False, include_context=False):
             place = shown(".".join(map(str, fault["loc"])))
-            yield f"{name}, {place}: {shown(fault['input'])}: {fault['msg']}"
+            yield f"{name}, {place}: {shown(fault['input'])}: {fault['msg'][:100]}"
 
 
 def shown(value: Any) -> str:
