@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 from serbook.archive import forms, sums
 from serbook.claims.judge import judge
 from serbook.claims.ledger import Ledger
+from serbook.claims.runs import Systems
 from serbook.runner.evidence import system_key
 from serlib import records
 from serlib.metrics import intervals
@@ -58,9 +59,7 @@ class Archived:
         found = self.kept.get(system_key(forms.bare(records.plain(recipe))), {})
         return {seed: (recipe, run) for seed, run in found.items()}
 
-    def interval(
-        self, systems: Mapping[str, Sequence[tuple[Recipe, Kept]]], metric: str, role: str
-    ) -> intervals.Interval:
+    def interval(self, systems: Systems, metric: str, role: str) -> intervals.Interval:
         """See `claims.runs.Evidence`."""
         runs = [run for pairs in systems.values() for _, run in pairs]
         if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:

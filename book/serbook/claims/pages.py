@@ -158,14 +158,7 @@ def _command(finding: Finding, ledger: Ledger) -> str:
 
 def lines(found: Iterable[Finding]) -> str:
     """Findings for a terminal: two or three lines each, then how many have which verdict."""
-    found, parts = list(found), []
-    for f in found:
-        said = f"printed {f.claim.as_printed}" if f.claim.printed else ""
-        seen = f.seen
-        facts = "; ".join(filter(None, (said, f"measured {seen}" if seen else "", f.why)))
-        planted = f"; planted: {f.planted}" if f.planted else ""
-        parts.append(f"{f.claim.id}: {f.verdict} ({f.tier}{planted})\n    {f.claim.says}")
-        parts += [f"    {facts}"] if facts else []
-        parts += [f"    runs: {', '.join(f.runs)}"] if f.runs else []
+    found = list(found)
+    text = TEMPLATES.get_template("lines.txt.jinja").render(found=found)
     with pd.option_context("display.width", 200, "display.max_columns", None):
-        return "\n".join([*parts, "", str(counts(found))])
+        return f"{text}\n{counts(found)}"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Protocol
 
 import pandas as pd
@@ -80,17 +80,12 @@ class Evidence(Protocol):
 
 
 class ReadOnce(records.Run):
-    """A run whose predictions are read from the disk once, since many claims ask for them."""
+    """A run whose predictions are read from the disk once, since many claims ask for them.
 
-    def predictions(self, split: str) -> pd.DataFrame:
-        """As `records.Run.predictions`; the table is shared, do not change it."""
-        path = self.path / f"predictions_{split}.csv"
-        return _predictions(self.path, split, path.stat().st_mtime_ns if path.exists() else 0)
+    They do not change, since a run's name is of all that decides them; nobody may change the table.
+    """
 
-
-@functools.lru_cache(maxsize=32)
-def _predictions(path: Path, split: str, stamp: int) -> pd.DataFrame:
-    return records.Run(path).predictions(split)
+    predictions = functools.lru_cache(maxsize=32)(records.Run.predictions)
 
 
 class Finished:

@@ -78,7 +78,7 @@ def _make(arguments: argparse.Namespace) -> None:
     made = make(arguments.out, arguments.profile, arguments.of)
     print(f"{arguments.out}: {made.runs} runs, {len(made.claims)} claims, checked")
     if made.single:
-        print(f"{made.single} talkers have one clip: their counts are its label, without a name")
+        print(f"{made.single} speakers have one clip: their counts are its label, without a name")
     for id in made.moved:
         print(f"{id}: {made.claims[id]} by other resamples; the ledger here says otherwise")
 
