@@ -33,6 +33,7 @@ METRICS = frozenset(
 )
 LOWER = frozenset({"wer", "cer", "rmse"})  # metrics of which less is better
 NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
+PART = re.compile(rf"([a-z]+)\(((?:{NAME}, ?)*)({NAME})(?:@({NAME}))?\)")  # of a rule
 NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 Bounds = tuple[Fraction, Fraction, Fraction]  # the lowest, as printed, the highest
 
@@ -91,25 +92,18 @@ def parse(rule: str) -> tuple[Step, ...]:
 
 
 def _step(part: str) -> Step:
-    match = re.fullmatch(r"([a-z]+)\(([^()]*)\)", part)
+    match = PART.fullmatch(part)
     if not match or match[1] not in KINDS:
-        raise RuleError(f"{part!r} is no rule: use {', '.join(KINDS)} or none")
-    kind, arguments = match[1], re.split(r", ?", match[2])
-    if len(arguments) != KINDS[kind]:
-        raise RuleError(f"{part!r}: {kind} takes {KINDS[kind]} arguments, not {len(arguments)}")
-    *systems, metric = arguments
-    metric, at, role = metric.partition("@")
-    if wrong := [x for x in (*systems, metric, role or "test") if not re.fullmatch(NAME, x)]:
-        raise RuleError(f"{part!r}: {wrong[0]!r} is no name")
+        raise RuleError(f"{part!r} is no rule: use {', '.join(KINDS)} or none, and plain names")
+    kind, systems, metric, role = match[1], re.findall(NAME, match[2]), match[3], match[4]
+    if len(systems) + 1 != KINDS[kind]:
+        raise RuleError(f"{part!r}: {kind} takes {KINDS[kind]} arguments, not {len(systems) + 1}")
     if len(set(systems)) < len(systems):
         raise RuleError(f"{part!r} compares a system with itself")
-    if kind == "prove":
-        if at:
-            raise RuleError(f"{part!r}: a proof has no corpus")
-    elif metric not in METRICS:
+    if kind == "prove" and role:
+        raise RuleError(f"{part!r}: a proof has no corpus")
+    if kind != "prove" and metric not in METRICS:
         raise RuleError(f"{part!r}: no metric {metric!r}; use {', '.join(sorted(METRICS))}")
-    elif at and not role:
-        raise RuleError(f"{part!r}: name a corpus after the @")
     return Step(kind, tuple(systems), metric, role or "test")
 
 
