@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -302,6 +303,24 @@ def test_hostile_json(made, tmp_path, json_):
         assert altered(
             made, tmp_path, lambda f, n=name: f.update({one_run(f) if n == "runs" else n: json_})
         ) or (name, json_) == ("claims.json", b"[]")
+
+
+def test_many_faults_are_counted(made, tmp_path):
+    def keys(about):
+        about |= dict.fromkeys(map(str, range(2000)), 1)
+
+    found = altered(made, tmp_path, lambda files: edit(files, "archive.json", keys))
+    assert found == ["archive.json: 2,000 faults"]
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"true", b'"1"'])
+def test_numbers_are_finite(made, tmp_path, value):
+    def change(files):
+        name = one_run(files)
+        assert b'"lr_head":' in files[name]
+        files[name] = re.sub(rb'(?<="lr_head":)[0-9.e-]+', value, files[name], count=1)
+
+    assert altered(made, tmp_path, change)
 
 
 def test_blanks_and_double_keys_hide_nothing(made, tmp_path):
