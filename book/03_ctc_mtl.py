@@ -73,8 +73,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from serbook import claims
-from serbook.claims import pages, rules
+from serbook.claims import ledger, pages, rules
 from serbook.claims.dynamics import dynamics
 from serbook.claims.verdicts import bold, verdict
 from serbook.figures import plots, taskplots
@@ -355,7 +354,7 @@ for ax in axes[:2]:
 
 # %%
 pair = tuned.together(single, double)
-waiting = {metric: dynamics(pair, single, double, metric) for metric in ("wa", "ua")}
+waiting = {metric: dynamics(pair.histories(single), pair.histories(double), metric) for metric in ("wa", "ua")}
 pd.DataFrame(
     {
         f"dev {metric.upper()}": {
@@ -1039,7 +1038,7 @@ pages.chapter("03", profile, corpus, data_root)
 # What arithmetic alone says about the printed accuracies, if each is pooled over all 5,531 utterances:
 
 # %%
-accuracies = [c for c in claims.read().select("cai2021.alpha") if c.metric == "wa"]
+accuracies = [c for c in ledger.read().select("cai2021.alpha") if c.metric == "wa"]
 shares = {c.says: rules.derive("share([p], 5531)", "", {"p": c.printed}).text for c in accuracies}
 pd.Series(shares, name="a share of 5,531?").to_frame()
 

@@ -65,8 +65,7 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from serbook import claims
-from serbook.claims import pages
+from serbook.claims import ledger, pages
 from serbook.claims.verdicts import bold
 from serbook.figures import plots, taskplots
 from serbook.lesson import cells
@@ -1062,7 +1061,7 @@ pages.chapter("04", profile, corpus, data_root)
 
 
 # %%
-printed = claims.read().printed()
+printed = ledger.read().printed()
 ROWS = {
     "baseline": "Baseline",
     "no_mtl": "w/o MTL",

@@ -43,8 +43,10 @@ import inspect
 import pandas as pd
 from IPython.display import Markdown, display
 
-from serbook import claims
-from serbook.claims import of_number, pages, rules
+from serbook.claims import judge, pages, rules
+from serbook.claims.decide import decide
+from serbook.claims.judge import of_number
+from serbook.claims.ledger import read
 from serbook.figures import plots
 from serbook.lesson import cells
 from serlib.metrics.intervals import Interval
@@ -59,7 +61,7 @@ cells.cost("08_claims")
 # The ledger is one file, `book/claims.yaml`. Each claim has an id that never changes, the place in the paper, the printed digits, what was scored there and what is scored here, and a rule. Here are two:
 
 # %%
-ledger = claims.read()
+ledger = read()
 pair = [ledger["cai2021.alpha.a0_1.wa"], ledger["cai2021.text.helps_a0_1"]]
 shown = ("where", "says", "printed", "corpus", "protocol", "chapter", "rule", "planted")
 pd.DataFrame({c.id: {name: getattr(c, name) for name in shown} for c in pair})
@@ -130,8 +132,8 @@ for said in ("2.91", "2.92", "2.93", "3.22"):
     print(f"{found.text:40s} {'can be' if found.possible else 'cannot be'}")
 
 # %%
-found = claims.findings(profile=profile, ledger=ledger)
-contradicted = [f for f in found if f.verdict == claims.CONTRADICTED]
+found = judge.findings(profile=profile, ledger=ledger)
+contradicted = [f for f in found if f.verdict == judge.CONTRADICTED]
 pages.table(contradicted, "Contradicted by the paper itself", ("claim", "printed", "why", "where"))
 
 # %% [markdown]
@@ -169,14 +171,14 @@ pd.DataFrame(
 pages.page(found)
 
 # %%
-claims.counts(found).T
+pages.counts(found).T
 
 # %%
-claims.counts(found, "tier").T
+pages.counts(found, "tier").T
 
 # %% mystnb={"image": {"alt": "One bar per paper, divided into the verdicts on its claims: most of the numbers are not testable at this profile"}, "figure": {"caption": "Verdicts on all claims, by paper. At smoke and demo every number on human speech is not testable; that is not a verdict on the paper.", "name": "fig-08-verdicts"}}
 ax = plots.stacked(
-    claims.counts(found)[list(claims.VERDICTS)].rename_axis(None), xlabel="claims in the ledger"
+    pages.counts(found)[list(judge.VERDICTS)].rename_axis(None), xlabel="claims in the ledger"
 )
 ax = plots.passport(ax, source="verdicts on the papers' claims")
 
@@ -209,17 +211,17 @@ pd.Series(answer, dtype=str).value_counts().rename("directions with a planted an
 #
 # ## Deciding one claim
 #
-# Most of the time a reader cares about one claim. `serlib claims run ID` finds out which systems its rule names, runs only those that are not there yet, and writes a page. In Python it is `claims.decide`. At smoke and demo this cell decides one direction; if a chapter ran the
+# Most of the time a reader cares about one claim. `serlib claims run ID` finds out which systems its rule names, runs only those that are not there yet, and writes a page. In Python it is `decide`. At smoke and demo this cell decides one direction; if a chapter ran the
 # same recipes before, their runs are read.
 
 # %%
 if profile != "full":
     workers = 1 if profile == "smoke" else None  # small runs end before a second process starts
-    one = claims.decide(
+    one = decide(
         decided, profile, seeds=seeds, progress=False, workers=workers, ledger=ledger
     )
 else:
-    one = claims.findings(decided, profile, ledger)[0]
+    one = judge.findings(decided, profile, ledger)[0]
 display(Markdown(pages.report(one, ledger).replace("# ", "#### ", 1)))
 
 # %% [markdown]
@@ -254,7 +256,7 @@ pages.unsaid(profile, ledger)
 # %% tags=["hide-input"]
 from decimal import Decimal
 
-from serbook.claims import of_number
+from serbook.claims.judge import of_number
 from serbook.lesson import check
 from serlib.metrics.intervals import Interval
 

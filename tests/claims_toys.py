@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from serbook import claims
-from serbook.claims import runs as claim_runs
+from serbook.claims.judge import judge
+from serbook.claims.ledger import read
+from serbook.claims.runs import Finished
 from serbook.runner import evidence
 from serlib import records
 from serlib.experiments import experiment
@@ -42,7 +43,7 @@ def ledger(folder):
     """`SMALL`, written to a file and read."""
     path = folder / "claims.yaml"
     path.write_text(SMALL)
-    return claims.read(path)
+    return read(path)
 
 
 def home(folder, monkeypatch):
@@ -80,4 +81,4 @@ def make(recipe, right, *, talkers=8, words=(), history=(), stale=False):
 
 
 def judged(ledger, id, profile="full"):
-    return claims.judge(ledger, ledger[id], profile, claim_runs.Finished())
+    return judge(ledger, ledger[id], profile, Finished())

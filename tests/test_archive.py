@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from serbook import archive, claims
 from serbook.archive import checking, forms, sums
 from serbook.archive.kept import dump, pack
+from serbook.archive.make import make
+from serbook.claims.judge import judge
+from serbook.claims.ledger import read
 from serbook.claims.runs import Finished
 from serlib import __main__ as cli
 from serlib import records
@@ -51,7 +54,7 @@ def answers(rng, n, classes, skill, ratings) -> pd.DataFrame:
 def made(tmp_path_factory):
     """The path of an archive, and its home: two systems of Cai et al., two of Zgórzyński et al."""
     home = tmp_path_factory.mktemp("home")
-    ledger = claims.read()
+    ledger = read()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERLIB_HOME", str(home))
         skills = {"cai.0": 0.5, "cai.0_1": 0.9, "zgo.mse": 0.5, "zgo.penalty": 0.9}
@@ -77,7 +80,7 @@ def made(tmp_path_factory):
                 with run.lock():
                     run.finish(scores | {"note": SENTENCE})
         file = home / "back.zip"
-        made = archive.make(file, "full", ["cai2021.text", "zgorzynski2025"])
+        made = make(file, "full", ["cai2021.text", "zgorzynski2025"])
         yield made, file, Runs, Finished
 
 
@@ -122,7 +125,7 @@ def test_nothing_licensed_is_inside(made):
 def test_two_archives_have_no_mask_in_common(made, tmp_path, monkeypatch):
     _, file, *_ = made
     monkeypatch.setenv("SERLIB_HOME", str(file.parent))
-    archive.make(tmp_path / "again.zip", "full", ["cai2021.text"])
+    make(tmp_path / "again.zip", "full", ["cai2021.text"])
     masks = [
         {m for name, data in inside(f).items() if name.startswith("runs/")
          for m in json.loads(data)["sums"]["test"]["speakers"]}
@@ -135,9 +138,9 @@ def test_scores_and_intervals_come_out_again(made, monkeypatch):
     """From the sums, and from the tables of predictions by the ledger's own way."""
     _, file, *_ = made
     monkeypatch.setenv("SERLIB_HOME", str(file.parent))
-    ledger, told = claims.read(), {r["id"]: r for r in json.loads(inside(file)["claims.json"])}
+    ledger, told = read(), {r["id"]: r for r in json.loads(inside(file)["claims.json"])}
     for id in (HELPS, WIDER):
-        found = claims.judge(ledger, ledger[id], "full", Finished())
+        found = judge(ledger, ledger[id], "full", Finished())
         assert found.verdict == told[id]["verdict"] and list(found.runs) == told[id]["runs"]
         for mine, theirs in zip(told[id]["measured"], found.measured, strict=True):
             assert mine["value"] == pytest.approx(theirs.interval.value, abs=1e-12)
@@ -190,14 +193,14 @@ def test_machine_and_folders_are_told_in_general_terms():
     told = forms.environment(facts)
     assert told["platform"] == "Linux-x86_64" and told["device"] == facts["device"]
     assert told["packages"] == {"numpy": "2.1.0"} and told["python"] == "3.12.1"
-    assert not [*forms.faults(told, forms.ENVIRONMENT, "")]
+    forms.ENVIRONMENT.model_validate_json(dump(told))
     odd = forms.environment(facts | {"device": "anna's GPU", "platform": "Plan9"})
     assert (odd["device"], odd["platform"]) == ("other", "other")
-    recipe = records.plain(claims.read().recipe("cai.0", "full"))
+    recipe = records.plain(read().recipe("cai.0", "full"))
     recipe["model"]["encoder"], recipe["corpus"] = "/home/anna/wav2vec2", "/home/anna/My.csv"
     bare = forms.bare(recipe)
     assert bare["model"]["encoder"] == "wav2vec2" and bare["corpus"] == "my"
-    assert [*forms.recipe_faults(bare)] == []
+    assert forms.form(x=forms.RECIPE).model_validate_json(dump({"x": bare})).x.corpus == "my"
 
 
 # ------------------------------------------------------------------------------ what does not pass
@@ -300,6 +303,24 @@ def test_hostile_json(made, tmp_path, json_):
         assert altered(
             made, tmp_path, lambda f, n=name: f.update({one_run(f) if n == "runs" else n: json_})
         ) or (name, json_) == ("claims.json", b"[]")
+
+
+def test_many_faults_are_counted(made, tmp_path):
+    def keys(about):
+        about |= dict.fromkeys(map(str, range(2000)), 1)
+
+    found = altered(made, tmp_path, lambda files: edit(files, "archive.json", keys))
+    assert found == ["archive.json: 2,000 faults"]
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b"true", b'"1"'])
+def test_numbers_are_finite(made, tmp_path, value):
+    def change(files):
+        name = one_run(files)
+        assert b'"lr_head":' in files[name]
+        files[name] = re.sub(rb'(?<="lr_head":)[0-9.e-]+', value, files[name], count=1)
+
+    assert altered(made, tmp_path, change)
 
 
 def test_blanks_and_double_keys_hide_nothing(made, tmp_path):

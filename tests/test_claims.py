@@ -11,15 +11,17 @@ import pytest
 import yaml
 
 from claims_toys import SMALL, judged, make
-from serbook import claims
-from serbook.claims import ClaimError, of_number, pages
+from serbook.claims import decide, judge, pages
 from serbook.claims import runs as claim_runs
+from serbook.claims.dynamics import dynamics
+from serbook.claims.judge import of_number
+from serbook.claims.ledger import LEDGER, ClaimError, read
 from serbook.runner import evidence
 from serlib import __main__ as cli
 from serlib import records
 from serlib.metrics.intervals import Interval
 
-BOOK = claims.read()
+BOOK = read()
 NAN = float("nan")
 
 
@@ -136,7 +138,7 @@ def test_a_small_ledger_is_read(small):
     [
         ('says: "accuracy of a"', 'says: "x", colour: "red"', "unknown colour"),
         ('says: "accuracy of a", ', "", "lacks says"),
-        ("id: b.wa", "id: a.wa", "p.t.a.wa is there twice"),
+        ("id: b.wa", "id: a.wa", "p.t.a.wa: the id is there twice"),
         ("id: v,", "id: u,", "the id is there twice"),
         ('printed: "70.0"', "printed: 70.0", "put it in quotes"),
         ('printed: "70.0"', 'printed: "seventy"', "no printed number"),
@@ -154,7 +156,7 @@ def test_a_small_ledger_is_read(small):
         ("recipe: cai2021, with: {alpha: 0.0}", "recipe: os.system", "no recipe"),
         ("paper: p\n    where", "paper: q\n    where", "no paper 'q'"),
         ("id: p.t\n", "id: q.t\n", "begins with its paper"),
-        ("id: a.wa", "id: ../a", "an id is of"),
+        ("id: a.wa", "id: ../a", "no id"),
         ('chapter: "03"\n', 'chapter: "30"\n', "no chapter"),
         ('metrics: "wa wer"', 'metrics: "wa f1"', "unknown metrics"),
         ("base: b, ", "", "go together"),
@@ -169,13 +171,16 @@ def test_a_small_ledger_is_read(small):
         ("  a: {recipe", "  yes: {recipe: cai2021}\n  a: {recipe", "no text"),
         ("{recipe: cai2021, with: {alpha: 0.0}}", "{recipe: [cai2021]}", "no recipe"),
         ("with: {alpha: 0.0}", "with: alpha", "keys and values"),
-        ("    claims:", "    claims: many\n    x:", "unknown x"),
+        ("    claims:", "    claims: many\n    x:", "claims: it is str, not a list"),
         ('where: "Table 1"', "where: [Table, 1]", "is not str"),
+        ("cite: p,", "quote: p,", "papers, p: unknown quote"),
+        ("cite: p, ", "", "papers, p: .*at least 3 items"),
+        ("with: {alpha: 0.0}", "at: {huge: {alpha: 0.0}}", "a, at: unknown huge"),
         ("papers:", "- papers:", "YAML"),
         (SMALL, "", "not keys and values"),
         (SMALL, "[]", "not keys and values"),
-        (SMALL, "papers: {}\nsystems: {}\ngroups: 5\nunsaid: []", "a group is"),
-        (SMALL, "papers: {}\nsystems: 5\ngroups: []\nunsaid: []", "systems is"),
+        (SMALL, "papers: {}\nsystems: {}\ngroups: 5\nunsaid: []", "groups: it is int, not a list"),
+        (SMALL, "papers: {}\nsystems: 5\ngroups: []\nunsaid: []", "systems: it is int"),
         (SMALL, "[" * 3000 + "]" * 3000, "YAML|keys and values"),
     ],
 )  # fmt: skip
@@ -187,12 +192,12 @@ def test_hostile_ledgers(tmp_path, old, new, message):
         with_it = SMALL.replace(old, new, 1)
         assert yaml.safe_load(with_it)
         try:
-            claims.read(path)
+            read(path)
         except ClaimError as error:
             assert "claims.yaml" in str(error)
         return
     with pytest.raises(ClaimError, match=message) as caught:
-        claims.read(path)
+        read(path)
     assert "claims.yaml" in str(caught.value)
 
 
@@ -200,14 +205,14 @@ def test_binary_is_no_ledger(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_bytes(b"\xff\xfe\x00papers")
     with pytest.raises(ClaimError, match="no plain YAML"):
-        claims.read(path)
+        read(path)
 
 
 def test_a_recipe_that_cannot_be_made(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text(SMALL.replace("alpha: 0.0", "color: red"))
     with pytest.raises(ClaimError, match="system a at demo.*color"):
-        claims.read(path).recipe("a", "demo")
+        read(path).recipe("a", "demo")
 
 
 # ----------------------------------------------------------------------------------- of one number
@@ -245,10 +250,10 @@ def test_no_verdict_without_bounds(bounds):
 
 def test_without_runs_nothing_is_claimed(small, place):
     found = {c.id: judged(small, c.id, "demo") for c in small.claims}
-    assert found["p.t.gain"].verdict == claims.CONTRADICTED  # 72.0 - 70.0 is no 3.0
+    assert found["p.t.gain"].verdict == judge.CONTRADICTED  # 72.0 - 70.0 is no 3.0
     assert "72.0 - 70.0 = 2, printed 3.0" in found["p.t.gain"].why
     others = {f.verdict for id, f in found.items() if id != "p.t.gain"}
-    assert others == {claims.UNTESTED}
+    assert others == {judge.UNTESTED}
     assert "needs profile='full'" in found["p.t.a.wa"].why
     assert (
         found["p.t.more"].why == "not run: a, b" and found["p.t.rank"].why == "nobody else is here"
@@ -260,7 +265,7 @@ def test_numbers_need_the_full_tier(small, place):
     for profile in ("demo", "full"):
         for seed in (0, 1):
             make(small.recipe("a", profile).change(seed=seed), 0.7)
-    assert judged(small, "p.t.a.wa", "demo").verdict == claims.UNTESTED
+    assert judged(small, "p.t.a.wa", "demo").verdict == judge.UNTESTED
     found = judged(small, "p.t.a.wa")
     assert found.verdict == "reproduced" and found.tier == "full"
     assert len(found.runs) == 2 and found.measured[0].seeds == 2
@@ -276,8 +281,8 @@ def test_directions_by_paired_intervals_on_common_seeds(small, place):
     found = judged(small, "p.t.more", "demo")
     assert found.verdict == "reproduced" and found.tier == "demo" and len(found.runs) == 2
     assert [m.interval.value for m in found.measured] == pytest.approx([0.2, -0.5])
-    assert judged(small, "p.t.more", "full").verdict == claims.UNTESTED
-    row = claims.table([found]).loc["p.t.more"]
+    assert judged(small, "p.t.more", "full").verdict == judge.UNTESTED
+    row = pages.rows([found]).loc["p.t.more"]
     assert row["planted"] == "yes" and "wa: b − a 0.200" in row["measured"]
 
 
@@ -295,11 +300,11 @@ def test_a_metric_that_is_missing(small, place):
     for name, right in (("a", 0.5), ("b", 0.7)):
         make(small.recipe(name, "demo"), right)  # no transcripts
     found = judged(small, "p.t.more", "demo")
-    assert found.verdict == claims.UNTESTED and "wer" in found.why
+    assert found.verdict == judge.UNTESTED and "wer" in found.why
     make(small.recipe("b", "demo").change(seed=1), 0.1)
     make(small.recipe("a", "demo").change(seed=1), 0.9)
     # Refuted in accuracy now: 0.7 and 0.1 against 0.5 and 0.9 — but its interval holds zero.
-    assert judged(small, "p.t.more", "demo").verdict == claims.UNTESTED
+    assert judged(small, "p.t.more", "demo").verdict == judge.UNTESTED
 
 
 def test_a_single_talker_gives_no_verdict(small, place):
@@ -308,7 +313,7 @@ def test_a_single_talker_gives_no_verdict(small, place):
         make(small.recipe(name, "demo"), right, talkers=1, words=(words, words))
     make(small.recipe("a", "full"), 0.7, talkers=1)
     assert "fewer than two talkers" in judged(small, "p.t.more", "demo").why
-    assert judged(small, "p.t.a.wa").verdict == claims.UNTESTED
+    assert judged(small, "p.t.a.wa").verdict == judge.UNTESTED
 
 
 def test_no_words_at_all(small, place):
@@ -316,7 +321,7 @@ def test_no_words_at_all(small, place):
     for name, right in (("a", 0.5), ("b", 0.7)):
         make(small.recipe(name, "demo"), right, words=([""] * 80, ["X"] * 80))
     found = judged(small, "p.t.more", "demo")
-    assert found.verdict == claims.UNTESTED and "wer is undefined" in found.why
+    assert found.verdict == judge.UNTESTED and "wer is undefined" in found.why
 
 
 def test_runs_of_older_code_do_not_count(small, place):
@@ -328,7 +333,7 @@ def test_runs_of_another_corpus_or_another_fold_do_not_count(small, place):
     full = small.recipe("a", "full")
     make(full.change(corpus="/data/cremad.csv", data_root="/data"), 0.7)
     make(full.change(fold=2), 0.7)
-    assert judged(small, "p.t.a.wa").verdict == claims.UNTESTED
+    assert judged(small, "p.t.a.wa").verdict == judge.UNTESTED
     make(full.change(corpus="/data/iemocap.csv", data_root="/data"), 0.7)
     assert judged(small, "p.t.a.wa").verdict == "reproduced"
 
@@ -341,7 +346,7 @@ def test_broken_folders_are_passed_over(small, place):
     (run.path.parent / "half" / "config.json").write_text('{"recipe": 3}')
     assert judged(small, "p.t.a.wa").verdict == "reproduced"
     records.write_json(run.path / "status.json", {"state": "failed", "error": "x"})
-    assert judged(small, "p.t.a.wa").verdict == claims.UNTESTED
+    assert judged(small, "p.t.a.wa").verdict == judge.UNTESTED
 
 
 def test_dynamics_by_hand(small, place, monkeypatch):
@@ -351,16 +356,22 @@ def test_dynamics_by_hand(small, place, monkeypatch):
             for e, (x, y) in enumerate(zip(wa, wer, strict=True))
         ]
 
+    def histories(recipe):
+        """By seed."""
+        found = claim_runs.Finished().seeds(recipe)
+        return {seed: run.history() for seed, (_, run) in found.items()}
+
+    def of(below, above, *seeds):
+        return dynamics(*([histories(r)[seed] for seed in seeds] for r in (below, above)), "wa")
+
     a, b = (small.recipe(name, "demo") for name in "ab")
     make(a, 0.5, history=curves([0.4] * 6, [1.0] * 6))
     make(b, 0.5, history=curves([0.3, 0.3, 0.3, 0.5, 0.5, 0.5], [0.9, 0.6, 0.3, 0.3, 0.3, 0.3]))
-    runs, seeds = claim_runs.Finished().runs({"a": a, "b": b})
-    found = claim_runs.dynamics(runs, "a", "b", "wa")
-    assert found.answer == "yes" and seeds == [0]
+    found = of(a, b, 0)
+    assert found.answer == "yes" and [*histories(b)] == [0]
     assert (found.leads, found.settled, found.epochs) == (4, 3, 6)
     # Turned around: faster at first, behind at last.
-    runs, _ = claim_runs.Finished().runs({"b": b, "a": a})
-    found = claim_runs.dynamics(runs, "b", "a", "wa")
+    found = of(b, a, 0)
     assert found.answer == found.ahead == "no" and found.gap.value == pytest.approx(-0.1)
     assert found.leads == 7  # never for good
     # The WER still moves at the last epoch: one cannot tell.
@@ -368,22 +379,19 @@ def test_dynamics_by_hand(small, place, monkeypatch):
         b.change(seed=1), 0.5, history=curves([0.3] * 3 + [0.5] * 3, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     )
     make(a.change(seed=1), 0.5, history=curves([0.4] * 6, [1.0] * 6))
-    asked = {"a": a, "b": b}
-    runs, _ = claim_runs.Finished().runs(asked)
-    only = claim_runs.Runs(runs.recipes[1::2], runs.runs[1::2])  # seed 1
-    found = claim_runs.dynamics(only, "a", "b", "wa")
+    found = of(a, b, 1)
     assert found.answer == found.waits == "cannot tell" and found.slower == found.ahead == "yes"
 
 
 def test_what_papers_left_open(small, place):
     words = ["X Y"] * 80
-    before = claims.unsaid("demo", small)
+    before = judge.unsaid("demo", small)
     assert (
         before.loc["u", "effect"] == "not run: b, a" and before.loc["v", "effect"] == "not measured"
     )
     make(small.recipe("a", "demo"), 0.4, words=(words, words))
     make(small.recipe("b", "demo"), 0.5, words=(words, words))
-    after = claims.unsaid("demo", small).loc["u"]
+    after = judge.unsaid("demo", small).loc["u"]
     assert (
         after["effect"].startswith("wa -0.100 [-0.100, -0.100]; wer 0.000") and after["seeds"] == 1
     )
@@ -397,50 +405,51 @@ def test_decide_runs_the_least(small, place, monkeypatch):
         for r in recipes:
             make(r, 0.5, words=(["X"] * 80, ["X"] * 80))
 
-    monkeypatch.setattr(claim_runs, "sweep", sweep)
+    monkeypatch.setattr(decide, "sweep", sweep)
     make(small.recipe("a", "demo"), 0.5, words=(["X"] * 80, ["X"] * 80))
-    found = claims.decide("p.t.more", ledger=small)
+    found = decide.decide("p.t.more", ledger=small)
     assert asked == [(0.0, 1), (0.1, 0), (0.1, 1)]  # seed 0 of a was there
     assert found.verdict == "within seed noise" and found.measured[0].seeds == 2
     for id in ("p.t.a.wa", "p.t.gain", "p.t.rank"):  # nothing at demo can decide these
-        claims.decide(id, ledger=small)
+        decide.decide(id, ledger=small)
     assert len(asked) == 3
     with pytest.raises(ClaimError, match="no claim"):
-        claims.decide("p.t.nothing", ledger=small)
+        decide.decide("p.t.nothing", ledger=small)
 
 
 def test_another_corpus_needs_its_root(small, place):
-    step = claim_runs.Step("value", ("a",), "wa", "meiju2025")
+    path = place / "claims.yaml"
+    path.write_text(SMALL.replace('rule: "value(a, wa)"', 'rule: "value(a, wa@meiju2025)"'))
     with pytest.raises(ValueError, match="--root meiju2025=DIR"):
-        claim_runs.decide([step], lambda name: small.recipe(name, "full"))
+        decide.decide("p.t.a.wa", "full", ledger=read(path))
 
 
 def test_a_class_that_is_not_there_is_not_answered():
     p = pd.DataFrame({"p_0": [0.2, 0.0], "p_1": [0.5, 0.9], "p_2": [0.3, 0.1]})
-    assert claim_runs.known_classes(p, np.array([True, False, True])).tolist() == [2, 2]
-    assert claim_runs.known_classes(p, np.ones(3, bool)).tolist() == [1, 1]
+    assert decide.known_classes(p, np.array([True, False, True])).tolist() == [2, 2]
+    assert decide.known_classes(p, np.ones(3, bool)).tolist() == [1, 1]
 
 
 # ------------------------------------------------------------------------------- pages and commands
 
 
 def test_counts_add_up(place):
-    found = claims.findings(profile="demo")
-    table = claims.counts(found)
+    found = judge.findings(profile="demo")
+    table = pages.counts(found)
     assert table["all"].sum() == len(BOOK.claims) and list(table.columns[:-1]) == list(
-        claims.VERDICTS
+        judge.VERDICTS
     )
-    assert (table[list(claims.VERDICTS)].sum(axis=1) == table["all"]).all()
-    by_tier = claims.counts(found, "tier")
-    assert by_tier.loc["arithmetic", claims.CONTRADICTED] == table[claims.CONTRADICTED].sum()
+    assert (table[list(judge.VERDICTS)].sum(axis=1) == table["all"]).all()
+    by_tier = pages.counts(found, "tier")
+    assert by_tier.loc["arithmetic", judge.CONTRADICTED] == table[judge.CONTRADICTED].sum()
     assert (
         Counter(f.claim.chapter for f in found).total()
-        == claims.counts(found, "chapter")["all"].sum()
+        == pages.counts(found, "chapter")["all"].sum()
     )
 
 
 def test_a_chapter_gets_its_slice(place):
-    table = claims.of("06")
+    table = pages.rows(judge.findings("06"))
     assert table.index.name == "id" and list(table.columns)[:5] == [
         "where", "claim", "printed", "measured", "verdict",
     ]  # fmt: skip
@@ -452,10 +461,10 @@ def test_a_chapter_gets_its_slice(place):
 def test_the_page_escapes_and_holds_every_claim(small, place):
     ledger = small
     bad = ledger["p.t.rank"]
-    found = [claims.Finding(bad, "demo", claims.UNTESTED, why='<script>"x"</script>')]
+    found = [judge.Finding(bad, "demo", judge.UNTESTED, why='<script>"x"</script>')]
     html = pages.page(found).data
     assert "<script>&quot;" not in html and "&lt;script&gt;" in html
-    whole = pages.page(claims.findings(profile="demo")).data
+    whole = pages.page(judge.findings(profile="demo")).data
     assert whole.count("<tr data-paper=") == len(BOOK.claims)
     assert "http" not in whole and str(records.home()) not in whole
     assert whole.count("<label>") == len(pages.FILTERS) + 1
@@ -482,7 +491,7 @@ def test_the_report_of_a_claim(small, place):
     number = pages.report(judged(small, "p.t.a.wa", "demo"), small)
     assert "serlib claims run p.t.a.wa --profile full --root iemocap=DIR`" in number
     id = "wang2025.t4.emotiw2018.last.wa"
-    found = claims.judge(BOOK, BOOK[id], "demo", claim_runs.Finished())
+    found = judge.judge(BOOK, BOOK[id], "demo", claim_runs.Finished())
     assert "--root msp-podcast=DIR --root emotiw2018=DIR`" in pages.report(found, BOOK)
     rank = pages.report(judged(small, "p.t.rank"), small)
     assert "no run decides" in rank and "serlib claims run" not in rank
@@ -496,7 +505,7 @@ def test_commands(place, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == len(BOOK.claims)
     assert {"id", "printed", "verdict", "measured", "runs", "rule"} <= set(rows[0])
-    assert {r["verdict"] for r in rows} <= set(claims.VERDICTS)
+    assert {r["verdict"] for r in rows} <= set(judge.VERDICTS)
     assert cli.main(["claims", "--of", "nobody"]) == 2
     assert "no claim's id begins with 'nobody'" in capsys.readouterr().err
 
@@ -515,6 +524,6 @@ def test_command_run(place, capsys):
 
 
 def test_the_ledger_names_nothing_that_is_not_there():
-    assert claims.LEDGER.is_file()
+    assert LEDGER.is_file()
     for choice in BOOK.unsaid:
         assert choice.base or choice.note

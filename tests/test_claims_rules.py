@@ -8,6 +8,7 @@ import pytest
 
 from serbook.claims import proofs, rules
 from serbook.claims.rules import RuleError, Step, bounds, derive, parse
+from serbook.runner import names
 
 
 def test_every_kind_of_rule():
@@ -47,9 +48,9 @@ def test_what_is_no_rule(rule):
 
 
 def test_a_printed_number_is_an_interval():
-    assert bounds("78.15") == (Fraction(78145, 1000), Fraction(78155, 1000))
-    assert bounds("3") == (Fraction(5, 2), Fraction(7, 2))
-    assert bounds("-0.22") == (Fraction(-225, 1000), Fraction(-215, 1000))
+    assert bounds("78.15") == (Fraction(78145, 1000), Fraction("78.15"), Fraction(78155, 1000))
+    assert bounds("3") == (Fraction(5, 2), Fraction(3), Fraction(7, 2))
+    assert bounds("-0.22") == (Fraction(-225, 1000), Fraction("-0.22"), Fraction(-215, 1000))
     for odd in (
         "",
         "1e3",
@@ -146,3 +147,14 @@ def test_the_words_of_a_step():
     assert str(Step("more", ("a", "b"), "wa")) == "wa: b − a"
     assert str(Step("value", ("a",), "wa", "meiju2025")) == "wa on meiju2025: a"
     assert rules.LOWER < rules.METRICS
+
+
+def test_who_takes_only_the_rules_does_not_depend_on_the_ledger(tmp_path):
+    """Chapter 01 does so: a new claim must not rename its run."""
+    source = tmp_path / "01_x.py"
+    source.write_text("from serbook.claims import rules")
+    assert "serbook.claims.rules" in (read := names.reads(source))
+    assert not [name for name in read if "ledger" in name]
+    source.write_text("from serbook.claims import pages")
+    read = [name.partition(": ")[2] for name in names.reads(source)]
+    assert {"claims.yaml", "ledger.css", "ledger.js", "ledger.html.jinja"} <= {*read}

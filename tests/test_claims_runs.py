@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from model_toys import RATE, tiny_folders, tone
-from serbook.claims import runs
+from serbook.claims.decide import elsewhere
 from serlib import records
 from serlib.data import manifest, tables
 from serlib.experiments.sweep import Runs
@@ -57,7 +57,7 @@ def test_another_corpus_with_fewer_classes(trained, tmp_path):
     recipe, run = trained
     emotions = ["anger", "sadness", "boredom", "anger", "neutral", "no_agreement"]
     root = corpus(tmp_path / "other", emotions, ["a", None, "a", "b", None, "b"])
-    runs.elsewhere(recipe, run, "other", root, progress=False)
+    elsewhere(recipe, run, "other", root, progress=False)
     table = run.predictions("other")
     assert table.index.tolist() == ["other-0", "other-1", "other-3", "other-4"]
     names = [manifest.CLASSES_8[i] for i in table["truth"]]
@@ -70,7 +70,7 @@ def test_another_corpus_with_fewer_classes(trained, tmp_path):
     assert interval.value == np.mean(table["truth"] == table["prediction"])
 
     before = (run.path / "predictions_other.csv").read_bytes()
-    runs.elsewhere(recipe, run, "other", "/nowhere", progress=False)  # it is there
+    elsewhere(recipe, run, "other", "/nowhere", progress=False)  # it is there
     assert (run.path / "predictions_other.csv").read_bytes() == before
 
 
@@ -78,6 +78,6 @@ def test_a_corpus_without_any_of_the_classes(trained, tmp_path):
     recipe, run = trained
     root = corpus(tmp_path / "other", ["boredom"], ["a"])
     with pytest.raises(RecipeError, match="no utterance of the classes"):
-        runs.elsewhere(recipe, run, "other", root, progress=False)
+        elsewhere(recipe, run, "other", root, progress=False)
     with pytest.raises(RecipeError, match="no manifest"):
-        runs.elsewhere(recipe, run, "third", root, progress=False)
+        elsewhere(recipe, run, "third", root, progress=False)

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from claims_toys import judged, make
-from serbook import claims
-from serbook.claims import pages
+from serbook.claims import judge, pages
+from serbook.claims.ledger import read
 from serbook.plan import asked
 from serbook.runner import evidence, notebooks
 from serlib import records
 
-BOOK = claims.read()
+BOOK = read()
 
 
 class Tables(HTMLParser):
@@ -52,7 +52,7 @@ def rows_of(html):
 
 
 def slice_of(ledger, **place):
-    found = claims.findings("03", ledger=ledger, **place)
+    found = judge.findings("03", ledger=ledger, **place)
     return pages.slice_of(found, "03").data
 
 
@@ -70,7 +70,7 @@ def test_a_slice_of_hand_made_runs(small, place):
     assert "wa: b − a 0.200 [0.200, 0.200], 1 seed" in row["measured"]
     assert "wer: b − a -0.500 [-0.500, -0.500], 1 seed" in row["measured"]
     assert shown.loc["p.t.gain", ["verdict", "tier"]].tolist() == [
-        claims.CONTRADICTED,
+        judge.CONTRADICTED,
         "arithmetic",
     ]
     assert shown.loc["p.t.rank", "why"] == "nobody else is here"
@@ -87,7 +87,7 @@ def test_a_slice_where_runs_are_missing(small, place):
     make(small.recipe("a", "demo"), 0.5)
     (shown, _) = rows_of(slice_of(small))
     row = shown.loc["p.t.more"]
-    assert (row["verdict"], row["tier"]) == (claims.UNTESTED, "none")
+    assert (row["verdict"], row["tier"]) == (judge.UNTESTED, "none")
     assert row["why"] == "not run: b" and row["measured"] == ""
     make(small.recipe("b", "demo").change(seed=1), 0.7)  # no seed that both have
     assert rows_of(slice_of(small))[0].loc["p.t.more", "why"] == "not run: a, b"
@@ -95,7 +95,7 @@ def test_a_slice_where_runs_are_missing(small, place):
     make(small.recipe("b", "demo"), 0.7)
     lost.unlink()
     row = rows_of(slice_of(small))[0].loc["p.t.more"]  # no words, so no WER
-    assert row["verdict"] == claims.UNTESTED and "0.200" in row["measured"] and row["why"]
+    assert row["verdict"] == judge.UNTESTED and "0.200" in row["measured"] and row["why"]
 
 
 def test_a_slice_in_full_without_the_corpus(small, place):
@@ -124,11 +124,11 @@ def test_a_slice_on_another_corpus(small, place, profile):
     assert (row["verdict"], row["tier"]) == ("reproduced", f"{profile}, cremad")
     assert f"Claims of chapter 03, profile {profile} on cremad: " in html
     assert "planted" not in shown  # nobody planted anything there
-    assert claims.BETTER not in html and len(waiting) == 2
+    assert judge.BETTER not in html and len(waiting) == 2
     if profile == "full":
         assert set(waiting["why"]) == {"a number on IEMOCAP; these runs are on cremad"}
     shown, *_ = rows_of(slice_of(small, profile=profile))  # and not of the claim's own corpus
-    assert shown.loc["p.t.more", "verdict"] == claims.UNTESTED
+    assert shown.loc["p.t.more", "verdict"] == judge.UNTESTED
 
 
 def test_a_slice_without_claims_or_without_numbers(small, place):

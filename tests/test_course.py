@@ -15,7 +15,8 @@ from markdown_it import MarkdownIt
 from pybtex.database import parse_file, parse_string
 
 import serlib
-from serbook import claims
+from serbook.claims import judge
+from serbook.claims.ledger import LEDGER, read
 from serbook.plan import hours
 from serbook.runner import notebooks
 from serbook.runner.chapters import ChapterRun
@@ -32,7 +33,7 @@ MARKDOWN = MarkdownIt("commonmark").enable("table")
 @functools.cache
 def shipped() -> list[course.Chapter]:
     """The book's chapters, from its notebooks."""
-    return [course.Chapter(run, claims.read().claims) for run in publish.shipped()]
+    return [course.Chapter(run, read().claims) for run in publish.shipped()]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_each_chapter_has_its_commands(reviews):
 
 def test_which_claims_wait_for_runs(reviews):
     """Counted in the file itself: those with a rule that is neither none nor a proof."""
-    raw = yaml.safe_load(claims.LEDGER.read_text())
+    raw = yaml.safe_load(LEDGER.read_text())
     seen = {name: re.findall(r"\| .* `(\S+)` \|", text) for name, text in reviews.items()}
     for name, found in seen.items():
         rules = {
@@ -178,9 +179,9 @@ def test_every_license_has_a_word_on_classes():
 
 
 def test_errata_are_the_contradicted_claims():
-    text = course.render("_errata.md", ledger=claims.read())
+    text = course.render("_errata.md", ledger=read())
     found = re.findall(r"\(`(\S+)`\)", text)
-    judged = {f.claim.id for f in claims.findings("", "full") if f.verdict == claims.CONTRADICTED}
+    judged = {f.claim.id for f in judge.findings("", "full") if f.verdict == judge.CONTRADICTED}
     assert set(found) == judged and len(found) == len(judged) >= 10
     # By hand: 36.75 - 33.84 = 2.91, and 41.42 - 38.75 = 2.67.
     assert "2.91, printed 3.22" in text and "2.67, printed 3.67" in text

@@ -1,187 +1,149 @@
 """Prove that an archive is clean and whole, and that what it says follows from what it holds.
 
-The file is read in memory and never unpacked. Every fault is listed, up to `MOST` of a kind of
-look; what was found broken is not looked into further.
+The file is read in memory and never unpacked. Faults are listed, up to `MOST` of each look; what
+was found broken is not looked into further.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 from typing import Any
 
-from serbook import claims
 from serbook.archive import forms, sums
+from serbook.archive.forms import shown
 from serbook.archive.kept import LIST, NO_DATE, Archived, Kept, dump, listing, verdict
-from serbook.claims.ledger import ClaimError, Ledger
-from serlib import records
-from serlib.data.manifest import ATTRIBUTES
+from serbook.claims import ledger
 
 NAME = re.compile(r"archive\.json|claims\.json|SHA256SUMS|runs/[a-z][a-z-]*-[0-9a-f]{12}\.json")
 NEEDED = ("archive.json", "claims.json", LIST)
 FILES, ONE, ALL = 5000, 64 * 2**20, 2**30  # entries, bytes of one and of all, unpacked
 MOST = 20
 CLOSE = 1e-9  # two sums in another order
-HEADER, END = 30, 22  # bytes of a local header without its name, and of the end of a zip file
+LOCAL, CENTRAL, END = 30, 46, 22  # bytes of a zip's headers without names, and of its end
 
 
-def faults(path: str | Path, ledger: Ledger | None = None) -> list[str]:
-    """What is wrong with an archive, none if nothing.
-
-    Args:
-        path: The file.
-        ledger: None reads the book's.
-    """
+def faults(path: str | Path) -> list[str]:
+    """What is wrong with an archive, none if nothing."""
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            found = list(itertools.islice(_wrapping(archive, Path(path).stat().st_size), MOST))
-            files = {} if found else _unpack(archive)
+            if found := list(islice(_wrapping(archive, path.stat().st_size), MOST)):
+                return found
+            files = dict(_unpack(archive))
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
             zipfile.BadZipFile) as error:  # fmt: skip
-        return [f"{Path(path).name} is no whole zip file: {error}"]
+        return [f"{path.name} is no whole zip file: {error}"]
+    listed, wanted = files.pop(LIST), listing(files)
+    if listed != wanted:
+        changed = {*wanted.splitlines()} - {*listed.splitlines()}
+        names = sorted(line.decode().split("  ")[-1] for line in changed)[:5]
+        return [f"{LIST} does not agree: {', '.join(names) or 'of a file that is not there'}"]
+    found = [fault for name, data in files.items() for fault in islice(_form(name, data), MOST)]
     if found:
         return found
-    contents, found = {}, list(_sums(files))
-    for name, data in files.items():
-        if name != LIST:
-            try:
-                contents[name] = json.loads(data, parse_constant=_refuse)
-            except (ValueError, RecursionError) as error:
-                found.append(f"{name} holds no JSON: {error}")
-                continue
-            if found_here := list(itertools.islice(_form(name, contents[name], data), MOST)):
-                found += found_here
-    return found or list(itertools.islice(_content(contents, ledger or claims.read()), MOST))
+    contents = {name: json.loads(data) for name, data in files.items()}
+    return list(islice(_content(contents), MOST))
 
 
 def _wrapping(archive: zipfile.ZipFile, size: int) -> Iterator[str]:
     """Names, sizes, and bytes that belong to no file."""
-    entries = archive.infolist()
+    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     names = [entry.filename for entry in entries]
     yield from (f"{name} is missing" for name in NEEDED if name not in names)
     if len(names) > FILES:
         yield f"{len(names)} files: at most {FILES}"
         return
-    yield from (f"{forms.shown(n)} is there twice" for n in set(names) if names.count(n) > 1)
     place = 0
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        name = forms.shown(entry.filename)
-        if not NAME.fullmatch(entry.filename):
-            yield f"{name} does not belong there"
-        if (entry.external_attr >> 16) & 0o170000 not in (0, 0o100000):
-            yield f"{name} is no plain file"
-        if entry.comment or entry.extra or entry.flag_bits & ~0x800 or entry.create_system > 3:
-            yield f"{name} carries more than its content"
-        if entry.date_time != NO_DATE:
-            yield f"{name} has a date"
-        if entry.file_size > ONE:
-            yield f"{name} unpacks to {entry.file_size:,} bytes: at most {ONE:,}"
-        if entry.header_offset != place:
-            yield f"{forms.shown(entry.filename)}: bytes that belong to no file are before it"
-        place = entry.header_offset + HEADER + len(entry.filename.encode()) + entry.compress_size
+    for entry in entries:
+        more = entry.comment or entry.extra or entry.flag_bits & ~0x800 or entry.create_system > 3
+        for wrong, what in (
+            (names.count(entry.filename) > 1, "is there twice"),
+            (not NAME.fullmatch(entry.filename), "does not belong there"),
+            ((entry.external_attr >> 16) & 0o170000 not in (0, 0o100000), "is no plain file"),
+            (more, "carries more than its content"),
+            (entry.date_time != NO_DATE, "has a date"),
+            (entry.file_size > ONE, f"unpacks to {entry.file_size:,} bytes: at most {ONE:,}"),
+            (entry.header_offset != place, "has bytes before it that belong to no file"),
+        ):
+            if wrong:
+                yield f"{shown(entry.filename)} {what}"
+        place = entry.header_offset + LOCAL + len(entry.filename.encode()) + entry.compress_size
     if (total := sum(entry.file_size for entry in entries)) > ALL:
         yield f"all files unpack to {total:,} bytes: at most {ALL:,}"
-    directory = sum(46 + len(entry.filename.encode()) for entry in entries)
+    directory = sum(CENTRAL + len(name.encode()) for name in names)
     if archive.comment or archive.start_dir != place or size != place + directory + END:
         yield "bytes that belong to no file are at the end"
 
 
-def _unpack(archive: zipfile.ZipFile) -> dict[str, bytes]:
+def _unpack(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
     """All files; an entry that says a smaller size than it has is cut and fails its checksum."""
-    files = {}
     for entry in archive.infolist():
         with archive.open(entry) as file:
-            files[entry.filename] = file.read(ONE + 1)
-    return files
+            yield entry.filename, file.read(ONE + 1)
 
 
-def _sums(files: Mapping[str, bytes]) -> Iterator[str]:
-    """Files that are not those that the list of sums is of."""
-    wanted, there = listing({n: d for n, d in files.items() if n != LIST}), files[LIST]
-    if there != wanted:
-        listed = there.decode("ascii", "replace").splitlines()
-        lines = wanted.decode().splitlines()
-        changed = [line.split("  ")[-1] for line in lines if line not in listed]
-        names = ", ".join(changed[:5]) or "of a file that is not there"
-        yield f"{LIST} does not agree: {names}"
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def _form(name: str, content: Any, data: bytes) -> Iterator[str]:
-    """What is not on the list of what is allowed."""
-    form = {"archive.json": forms.ABOUT, "claims.json": forms.CLAIMS}.get(name, forms.RECORD)
-    found = list(itertools.islice(forms.faults(content, form, name), MOST))
+def _form(name: str, data: bytes) -> Iterator[str]:
+    """What is not on the list of what is allowed, or written in another way."""
+    found = list(forms.faults(name, data))
     yield from found
-    if isinstance(content, dict) and "config" in content:
-        asked = content["config"].get("recipe") if isinstance(content["config"], dict) else None
-        yield from (f"{name}, config: {fault}" for fault in forms.recipe_faults(asked))
-    if not found and dump(content) != data:
+    if not found and dump(json.loads(data)) != data:
         yield f"{name} is not written as `serlib archive make` writes"
 
 
-def _content(contents: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
+def _content(contents: dict[str, Any]) -> Iterator[str]:
     """Scores that do not follow from the sums, and verdicts that do not follow from both."""
-    about, rows = contents["archive.json"], contents["claims.json"]
-    kept = [
-        Kept(name[5:-5], content) for name, content in contents.items() if name.startswith("runs/")
-    ]
+    about, rows = contents.pop("archive.json"), contents.pop("claims.json")
+    kept = [Kept(PurePath(name).with_suffix(""), content) for name, content in contents.items()]
     for run in kept:
         if run.record["config"]["recipe"]["profile"] != about["profile"]:
-            yield f"runs/{run.name} is not of profile {about['profile']}"
+            yield f"{run.path}.json is not of profile {about['profile']}"
         yield from _scores(run)
-    named = {name for row in rows for name in row["runs"]}
-    there = {run.name for run in kept}
+    named, there = {name for row in rows for name in row["runs"]}, {run.path.name for run in kept}
     yield from (f"claims.json: no run {name}" for name in sorted(named - there))
     yield from (f"runs/{name}.json: no claim rests on it" for name in sorted(there - named))
-    if about["ledger"] != claims.digest():
-        yield (f"archive.json: the ledger was {about['ledger']}, this one is {claims.digest()}: "
+    if (known := ledger.digest()) != about["ledger"]:
+        yield (f"archive.json: the ledger was {about['ledger']}, this one is {known}: "
                "check with the book that made the archive")  # fmt: skip
         return
-    archived = Archived(kept)
+    archived, book = Archived(kept), ledger.read()
     for row in rows:
         try:
-            anew = verdict(ledger, row["id"], about["profile"], archived)
-        except (ClaimError, ValueError, KeyError, TypeError) as error:
+            anew = verdict(book, row["id"], about["profile"], archived)
+        except (ValueError, KeyError, TypeError) as error:
             yield f"claims.json, {row['id']}: {error}"
             continue
-        yield from (
-            f"claims.json, {row['id']}: {part} is {forms.shown(row[part])}, "
-            f"from the sums {forms.shown(anew[part])}"
-            for part in anew if not _same(row[part], anew[part])
-        )  # fmt: skip
+        yield from _unequal(f"claims.json, {row['id']}", row, anew)
 
 
 def _scores(run: Kept) -> Iterator[str]:
     """Each score must be that of the sums, and each sum such a thing as it says."""
     for role, found in run.record["sums"].items():
-        told = run.record["scores"].get(role, {})
-        has = {"confusion": ("wa", "ua", "macro_f1"),
-               "moments": ("rmse", "ccc", *(f"ccc_{a}" for a in ATTRIBUTES))}  # fmt: skip
-        wanted = [m for part, names in has.items() if part in found for m in names]
-        for metric in [*wanted, *found.get("ratios", {})]:
-            try:
-                value = sums.score(found, metric, run.n_classes)
-            except (ValueError, TypeError, OverflowError) as error:
-                yield f"runs/{run.name}.json, {role}: {error}"
-                continue
-            if role in ("dev", "test") and not _same(told.get(metric), records.plain(value)):
-                yield (f"runs/{run.name}.json, {role}: {metric} is {told.get(metric)}, "
-                       f"from the sums {value}")  # fmt: skip
-        yield from (
-            f"runs/{run.name}.json, {role}: {metric} without sums"
-            for metric in set(told) - {*wanted, *found.get("ratios", {})}
-        )
+        try:
+            anew = {m: sums.score(found, m, run.n_classes) for m in sums.metrics(found)}
+        except (ValueError, TypeError, OverflowError) as error:
+            yield f"{run.path}.json, {role}: {error}"
+            continue
+        if role in ("dev", "test"):
+            anew = {m: value for m, value in anew.items() if not math.isnan(value)}
+            yield from _unequal(
+                f"{run.path}.json, {role}", run.record["scores"].get(role, {}), anew
+            )
     missing = set(run.record["scores"]) - set(run.record["sums"])
-    yield from (f"runs/{run.name}.json: no sums of {role}" for role in sorted(missing))
+    yield from (f"{run.path}.json: no sums of {role}" for role in sorted(missing))
+
+
+def _unequal(where: str, told: Mapping[str, Any], anew: Mapping[str, Any]) -> Iterator[str]:
+    """The parts of something told that are not those of the sums."""
+    for part in sorted({*told, *anew}):
+        if not _same(told.get(part), anew.get(part)):
+            yield f"{where}: {part} is {shown(told.get(part))}, from the sums {anew.get(part)!r}"
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -190,6 +152,6 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return set(a) == set(b) and all(_same(a[k], b[k]) for k in a)
-    if forms.number(a) and forms.number(b):
+    if {type(a), type(b)} <= {int, float}:
         return math.isclose(a, b, rel_tol=CLOSE, abs_tol=CLOSE)
     return a == b

@@ -1,4 +1,4 @@
-"""The runs of an archive, and claims judged by them as by the runs of this machine."""
+"""The runs of an archive, claims judged by them as by the runs of this machine, and its bytes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import json
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from serbook import claims
 from serbook.archive import forms, sums
+from serbook.claims.judge import judge
 from serbook.claims.ledger import Ledger
-from serbook.claims.runs import Finished
+from serbook.claims.runs import Systems
 from serbook.runner.evidence import system_key
 from serlib import records
-from serlib.experiments.sweep import Runs
 from serlib.metrics import intervals
 from serlib.recipes.recipe import Recipe
 
@@ -29,52 +29,23 @@ NO_DATE = (1980, 1, 1, 0, 0, 0)  # of every file inside: when it was made is nob
 
 @dataclass(frozen=True)
 class Kept:
-    """A run as an archive keeps it; stands for a `records.Run` where claims are judged."""
+    """A run as an archive keeps it; `path` is that of its file inside, less .json."""
 
-    name: str
-    record: Mapping
-
-    @property
-    def path(self) -> Path:
-        """Its name, as the path of a folder that is not there."""
-        return Path(self.name)
-
-    def history(self) -> pd.DataFrame:
-        """The learning curve, as `records.Run.history`."""
-        return pd.DataFrame(self.record["epochs"]).replace({None: np.nan})
-
-    def sums(self, role: str, metric: str) -> np.ndarray:
-        """Sums (G, ...) that the metric is a function of; see `sums.unpack`."""
-        if role not in self.record["sums"]:
-            raise records.RecordError(f"{self.name} has no sums for {role!r}")
-        return sums.unpack(self.record["sums"][role], metric, self.n_classes)
+    path: PurePath
+    record: Mapping[str, Any]
 
     @property
     def n_classes(self) -> int:
         """C."""
         return len(self.record["config"]["recipe"]["classes"])
 
-
-class Summed(Runs):
-    """`Runs` that know only sums over talkers."""
-
-    def _bootstrap(self, metric: str, role: str, *names: str) -> intervals.Interval:
-        found = [self.named(name).runs for name in names]
-        same = {json.dumps([run.record["sums"][role][k] for k in ("utterances", "speakers")])
-                for runs in found for run in runs}  # fmt: skip
-        if len(same) > 1:
-            raise ValueError(f"runs of {', '.join(names)} were scored on different utterances")
-        seeds = max(map(len, found))
-        systems = [
-            np.stack([run.sums(role, metric) for run in (runs * seeds if len(runs) == 1 else runs)])
-            for runs in found
-        ]
-        talkers = np.arange(systems[0].shape[1])
-        return intervals.bootstrap_sums(sums.statistic(metric), systems, talkers)
+    def history(self) -> pd.DataFrame:
+        """The learning curve, as `records.Run.history`."""
+        return pd.DataFrame(self.record["epochs"]).replace({None: np.nan})
 
 
-class Archived(Finished):
-    """The runs of an archive, to judge claims by."""
+class Archived:
+    """The runs of an archive: the `claims.runs.Evidence` that they are."""
 
     def __init__(self, kept: Iterable[Kept]) -> None:
         """Sort them by what they were asked to do."""
@@ -86,17 +57,25 @@ class Archived(Finished):
     def seeds(self, recipe: Recipe) -> dict[int, tuple[Recipe, Kept]]:
         """The run of a recipe for each seed."""
         found = self.kept.get(system_key(forms.bare(records.plain(recipe))), {})
-        return {seed: (recipe.change(seed=seed), run) for seed, run in found.items()}
+        return {seed: (recipe, run) for seed, run in found.items()}
 
-    def runs(self, systems: Mapping[str, Recipe]) -> tuple[Summed, list[int]]:
-        """As the parent's, with sums in place of predictions."""
-        found, common = super().runs(systems)
-        return Summed(found.recipes, found.runs), common
+    def interval(self, systems: Systems, metric: str, role: str) -> intervals.Interval:
+        """See `claims.runs.Evidence`."""
+        runs = [run for pairs in systems.values() for _, run in pairs]
+        if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:
+            raise records.RecordError(f"{lacking[0]} has no sums for {role!r}")
+        parts = [run.record["sums"][role] for run in runs]
+        if any(part[k] != parts[0][k] for part in parts for k in ("utterances", "speakers")):
+            raise ValueError(f"runs of {', '.join(systems)} were scored on different utterances")
+        added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
+        added = np.stack(added).reshape(len(systems), -1, *added[0].shape)  # (systems, S, G, ...)
+        speakers = np.arange(added.shape[2])
+        return intervals.bootstrap_sums(sums.statistic(metric), list(added), speakers)
 
 
-def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict:
+def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[str, Any]:
     """A claim's verdict by what the archive holds."""
-    found = claims.judge(ledger, ledger[id], profile, archived)
+    found = judge(ledger, ledger[id], profile, archived)
     measured = [
         {"value": m.interval.value, "low": m.interval.low, "high": m.interval.high,
          "seeds": m.seeds, "answer": m.answer}
@@ -106,7 +85,7 @@ def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict:
     return records.plain(row)
 
 
-def dump(content) -> bytes:
+def dump(content: Any) -> bytes:
     """The one way in which a value is written, so that nothing hides in blanks or double keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii") + b"\n"

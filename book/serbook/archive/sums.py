@@ -1,12 +1,14 @@
-"""Sums over each talker, from which scores and their intervals come out again.
+"""Sums over each speaker, from which scores and their intervals come out again.
 
 Of every role (dev, test, another corpus) of a run:
 
     utterances   a mask that only says which runs were scored on the same ones
-    speakers     masks of the G talkers, sorted, the same in all runs of an archive
-    confusion    [g, truth, predicted, count] with g the place in `speakers`; counts above 0 only
-    ratios       of wer, cer, gender, speaker: [numerator, denominator] of each talker
+    speakers     masks of the G speakers, sorted, the same in all runs of an archive
+    confusion    [g, truth, predicted, count], sorted, g the place in `speakers`; counts above 0
+    ratios       of wer, cer, gender, speaker: [numerator, denominator] of each speaker
     moments      (G, A, 6) of valence, arousal and dominance, see `attributes.moments`
+
+Letters: G speakers, U utterances, C classes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
+from serlib.data.manifest import ATTRIBUTES
 from serlib.experiments.sweep import METRICS
 from serlib.metrics import intervals
 from serlib.tasks import attributes
@@ -27,8 +30,7 @@ from serlib.tasks.answers import task_ratio
 # And the column that a table of predictions has if it has the metric.
 RATIOS = {"wer": "reference", "cer": "reference", "gender": "gender_truth",
           "speaker": "speaker_id_truth"}  # fmt: skip
-
-LARGEST = 10**7  # cells of all talkers' confusion matrices; 8 classes and 150,000 talkers
+LARGEST = 10**7  # cells of all speakers' confusion matrices; 8 classes and 150,000 speakers
 
 
 class Masks:
@@ -61,16 +63,29 @@ def add_up(table: pd.DataFrame, n_classes: int, masks: Masks) -> dict:
         return total.tolist()
 
     if "prediction" in table:
-        labeled = (table["truth"] >= 0).to_numpy()
-        cells = np.stack([index, table["truth"], table["prediction"]], 1)[labeled]
-        cells, counts = np.unique(cells, axis=0, return_counts=True)
-        found["confusion"] = np.column_stack([cells, counts]).tolist()
+        cells = np.stack([index, table["truth"], table["prediction"]])
+        counted = np.zeros((len(names), n_classes, n_classes), int)
+        np.add.at(counted, tuple(cells[:, cells[1] >= 0]), 1)
+        found["confusion"] = _cells(counted).tolist()
     ratios = {m: each(np.stack(task_ratio(table, m), 1)) for m, c in RATIOS.items() if c in table}
     if ratios:
         found["ratios"] = ratios
     if "valence_truth" in table:
         found["moments"] = each(attributes.moments(table))
     return found
+
+
+def _cells(counted: np.ndarray) -> np.ndarray:
+    """Places and values of the counts (G, C, C) that are not 0, in order, (cells, 4)."""
+    places = np.argwhere(counted)
+    return np.column_stack([places, counted[tuple(places.T)]])
+
+
+def metrics(found: Mapping) -> list[str]:
+    """What can be computed from sums."""
+    parts = {"confusion": METRICS, "ratios": found.get("ratios", ()),
+             "moments": ("rmse", "ccc", *(f"ccc_{a}" for a in ATTRIBUTES))}  # fmt: skip
+    return [metric for part, names in parts.items() if part in found for metric in names]
 
 
 def unpack(found: Mapping, metric: str, n_classes: int) -> np.ndarray:
@@ -81,33 +96,33 @@ def unpack(found: Mapping, metric: str, n_classes: int) -> np.ndarray:
     """
     g = len(found["speakers"])
     if g * n_classes**2 > LARGEST:
-        raise ValueError(f"{g:,} talkers and {n_classes} classes are more than any corpus has")
+        raise ValueError(f"{g:,} speakers and {n_classes} classes are more than any corpus has")
     if found["speakers"] != sorted(set(found["speakers"])):
-        raise ValueError("talkers are not in the order of their masks, each once")
+        raise ValueError("speakers are not in the order of their masks, each once")
+    part, shape = found.get("moments"), (g, 3, 6)
     if metric in METRICS:
-        cells = np.array(found.get("confusion", ()), int).reshape(-1, 4)
-        if not len(cells):
-            raise ValueError("no confusion counts")
-        places, counts = tuple(cells[:, :3].T), cells[:, 3]
-        counted = np.zeros((g, n_classes, n_classes))
-        outside = (cells[:, :3] < 0) | (cells[:, :3] >= counted.shape)
-        if outside.any() or (counts < 1).any() or len(np.unique(cells[:, :3], axis=0)) < len(cells):
-            raise ValueError(f"confusion counts do not fit {g} talkers and {n_classes} classes")
-        counted[places] = counts
-        return counted
-    kind, shape = ("ratios", (g, 2)) if metric in RATIOS else ("moments", (g, 3, 6))
-    part = found.get(kind, {})
-    part = part.get(metric) if kind == "ratios" else part
+        part, shape = found.get("confusion"), (g, n_classes, n_classes)
+    elif metric in RATIOS:
+        part, shape = found.get("ratios", {}).get(metric), (g, 2)
     if not part:
         raise ValueError(f"no sums for {metric}")
     values = np.array(part, float)
-    if values.shape != shape or (values[..., 0] < 0).any():
-        raise ValueError(f"the sums for {metric} do not fit {g} talkers")
+    try:
+        if metric in METRICS:
+            cells, values = values.astype(int), np.zeros(shape)
+            values[tuple(cells[:, :3].T)] = cells[:, 3]
+            fine = np.array_equal(_cells(values), cells) and values.min() >= 0
+        else:
+            fine = values.shape == shape and values[..., 0].min() >= 0
+    except IndexError:
+        fine = False
+    if not fine:
+        raise ValueError(f"the sums for {metric} do not fit {g} speakers and {n_classes} classes")
     return values
 
 
 def statistic(metric: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The metric as a function of sums over any talkers."""
+    """The metric as a function of sums over any speakers."""
     if metric in METRICS:
         return METRICS[metric]
     return attributes.MEASURES.get(
@@ -116,11 +131,13 @@ def statistic(metric: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def score(found: Mapping, metric: str, n_classes: int) -> float:
-    """The metric over all talkers."""
+    """The metric over all speakers."""
     return float(statistic(metric)(unpack(found, metric, n_classes).sum(0)))
 
 
 def single(found: Mapping) -> int:
-    """How many talkers have one labeled clip."""
-    talkers = [g for g, *_, count in found.get("confusion", ()) for _ in range(min(count, 2))]
-    return int((np.bincount(talkers, minlength=1) == 1).sum())
+    """How many speakers have one labeled clip."""
+    labeled = np.zeros(len(found["speakers"]), int)
+    for g, *_, count in found.get("confusion", ()):
+        labeled[g] += count
+    return int((labeled == 1).sum())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from serbook.claims import verdicts
-from serlib.experiments.sweep import Runs
 from serlib.metrics.intervals import Interval
 
 
@@ -46,7 +47,7 @@ class Dynamics:
         )
 
 
-def dynamics(runs: Runs, a: str, b: str, metric: str) -> Dynamics:
+def dynamics(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], metric: str) -> Dynamics:
     """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
 
     Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least
@@ -55,15 +56,14 @@ def dynamics(runs: Runs, a: str, b: str, metric: str) -> Dynamics:
     the last epoch itself, one cannot tell.
 
     Args:
-        runs: Of both systems, with the same seeds.
-        a: The name of one.
-        b: The name of the other, which learns to transcribe.
+        a: The learning curves of one system, a table per seed and a row per epoch.
+        b: Those of the other, which learns to transcribe, with the same seeds.
         metric: Of the curves `dev_<metric>`.
     """
-    wide = {n: np.stack([h[f"dev_{metric}"] for h in runs.histories(n)]) for n in (a, b)}
-    gap = wide[b] - wide[a]  # (seeds, epochs)
+    below, above = (np.stack([table[f"dev_{metric}"] for table in tables]) for tables in (a, b))
+    gap = above - below  # (seeds, epochs)
     epochs, last = gap.shape[1], gap[:, -1]
-    wer = np.mean([h["dev_wer"] for h in runs.histories(b)], axis=0)
+    wer = np.mean([table["dev_wer"] for table in b], axis=0)
     settled = int(np.flatnonzero(np.abs(wer - wer[-1]) > 0.05).max(initial=-1)) + 2  # from 1 on
     leads = int(np.flatnonzero(gap.mean(0) <= 0).max(initial=-1)) + 2
 

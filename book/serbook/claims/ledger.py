@@ -1,64 +1,31 @@
 """The file of the claims ledger, `book/claims.yaml`, read strictly.
 
 Every claim has an id that stays, what is said where, what is printed, and the rule of its verdict,
-fixed before any run; see `serbook.claims.rules`. `serbook.claims` judges.
+fixed before any run; see `serbook.claims.rules`. `serbook.claims.judge` judges.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from serbook.claims import rules
 from serbook.claims.proofs import PROOFS
-from serbook.claims.rules import NAME, Derived, RuleError, Step
+from serbook.claims.rules import Derived, RuleError, Step
+from serbook.claims.systems import Strict, System
 from serbook.runner.notebooks import BOOK
-from serlib.recipes import papers
-from serlib.recipes.recipe import PROFILES, Recipe
+from serlib.recipes.recipe import Recipe
 
 LEDGER = BOOK / "claims.yaml"
 UNITS = {"percent": 0.01, "points": 0.01, "fraction": 1.0}  # of printed numbers
 PLANTED = ("yes", "no", "open")
-
-
-def cai2021_other_rate(profile: str, corpus: str = "", data_root: str = "") -> Recipe:
-    """Cai et al. without the second task at another learning rate: full at that of α > 0.
-
-    The demo, which has one for all, takes a fifth. So chapter 03 has it.
-    """
-    recipe, factor = papers.cai2021(profile, corpus, data_root), 5 if profile == "full" else 1 / 5
-    rates = {k: factor * getattr(recipe.train, k) for k in ("lr_encoder", "lr_head")}
-    return recipe.change(**rates)
-
-
-def zgorzynski2025_alone(
-    profile: str, corpus: str = "", data_root: str = "", *, phase: str, **changes
-) -> Recipe:
-    """One phase of Zgórzyński et al. from fresh weights, with as many epochs as both phases have.
-
-    What their ablation compares, at equal budgets, as in chapter 07.
-    """
-    make = papers.zgorzynski2025
-    first, second = make(profile).train, make(profile, phase="emotion").train
-    budget = {"epochs": first.epochs + second.epochs, "lr_head": first.lr_head}
-    return make(profile, corpus, data_root, phase=phase, **changes).change(start=None, **budget)
-
-
-RECIPES = {
-    f.__name__: f
-    for f in (
-        papers.cai2021, papers.mtlser2025, papers.wang2025_baseline, papers.wang2025,
-        papers.challenge_baseline, papers.zgorzynski2025, papers.floor, zgorzynski2025_alone,
-        cai2021_other_rate,
-    )
-}  # fmt: skip
 
 
 class ClaimError(ValueError):
@@ -67,20 +34,33 @@ class ClaimError(ValueError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
-class Claim:
+class Row(BaseModel):
+    """What a claim says itself; `Claim` looks at the keys."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, str]
+    id: str
+
+
+class Group(Row):
+    """What its claims share."""
+
+    claims: Annotated[list[Row], Field(min_length=1)]
+
+
+class Claim(Strict):
     """One claim; see `book/claims.yaml` for what each field means."""
 
-    id: str
+    id: Annotated[str, Field(pattern=f"^{rules.NAME}$")]
     paper: str
     where: str
     says: str
-    chapter: str
+    chapter: Annotated[str, Field(pattern="^0[0-8]$")]
     corpus: str
     protocol: str
     rule: str
     printed: str = ""
-    unit: str = "percent"
+    unit: Literal[tuple(UNITS)] = "percent"
     derive: str = ""
     why: str = ""
     planted: str = ""
@@ -102,9 +82,18 @@ class Claim:
         """What is measured."""
         return ", ".join(dict.fromkeys(s.metric for s in self.steps if s.kind != "prove"))
 
+    @property
+    def as_printed(self) -> str:
+        """What the paper prints, with its unit."""
+        sign = {"percent": " %", "points": " points"}.get(self.unit, "")
+        return f"{self.printed}{sign}" if self.printed else ""
 
-@dataclass(frozen=True)
-class Open:
+
+def _words(text: Any) -> Any:
+    return tuple(text.split()) if isinstance(text, str) else text
+
+
+class Open(Strict):
     """A choice that a paper left open: our default, and the systems that show what it is worth."""
 
     id: str
@@ -115,18 +104,27 @@ class Open:
     base: str = ""
     instead: str = ""
     alternative: str = ""
-    metrics: tuple[str, ...] = ()
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Ledger:
+class Ledger(Strict):
     """All claims, the systems that their rules name, and what the papers left open."""
 
-    papers: Mapping[str, Mapping[str, str]]
-    systems: Mapping[str, Mapping[str, Any]]
-    claims: tuple[Claim, ...]
-    unsaid: tuple[Open, ...]
+    papers: dict[str, Annotated[dict[Literal["title", "cite", "read"], str], Field(min_length=3)]]
+    systems: dict[str, System]
+    groups: list[Group]
+    unsaid: list[Open]
+
+    @cached_property
+    def claims(self) -> tuple[Claim, ...]:
+        """Each claim with what it takes from its group."""
+        return tuple(
+            _build(Claim, group.model_extra | row.model_extra | {"id": id}, id)
+            for group in self.groups
+            for row in group.claims
+            for id in [f"{group.id}.{row.id}"]
+        )
 
     def __getitem__(self, id: str) -> Claim:
         """The claim of an id."""
@@ -162,15 +160,10 @@ class Ledger:
 
         Its folder is `data_root`, or what `roots` has for its corpus.
         """
-        made = self.systems[name]
-        given = dict(made.get("with", {})) | dict(made.get("at", {}).get(profile, {}))
-        given = {k: _tuples(v) for k, v in given.items()} | ({"corpus": corpus} if corpus else {})
-        make, first = RECIPES[made["recipe"]], [given.pop("system")] if "system" in given else []
         try:
-            recipe = make(*first, profile, **given)
+            recipe = self.systems[name].build(profile, {"corpus": corpus} if corpus else {})
             root = data_root or (roots or {}).get(recipe.corpus, "")
-            # Made anew: which classes a corpus can teach is known with its folder only.
-            return make(*first, profile, **given, data_root=str(root)) if root else recipe
+            return recipe.change(data_root=str(root)) if root else recipe
         except (ValueError, TypeError) as error:
             raise ClaimError(f"system {name} at {profile}: {error}") from error
 
@@ -180,6 +173,11 @@ class Ledger:
             return None
         own = {k: v for k, v in self.printed().items() if k.split(".")[0] == claim.paper}
         return rules.derive(claim.derive, claim.printed, own)
+
+
+def digest() -> str:
+    """A name of today's ledger, for results that were judged by it."""
+    return hashlib.sha256(LEDGER.read_bytes()).hexdigest()[:12]
 
 
 def read(path: str | Path = LEDGER) -> Ledger:
@@ -196,152 +194,108 @@ def read(path: str | Path = LEDGER) -> Ledger:
 @cache
 def _read(path: Path, stamp: int) -> Ledger:
     try:
-        return _ledger(_plain(path.read_text(encoding="utf-8")))
+        ledger = _build(Ledger, _plain(path.read_text(encoding="utf-8")), "the ledger")
+        _check(ledger)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ClaimError(f"{path.name} is no plain YAML: {error}") from error
+        told = " ".join(str(error).split())
+        raise ClaimError(f"{path.name} is no plain YAML: {told}") from error
     except ClaimError as error:
         raise ClaimError(f"{path.name}: {error}") from error
-
-
-def _plain(text: str) -> Any:
-    """YAML without aliases and repeated keys, which it would take in silence."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    node = yaml.compose(text, loader)
-    waiting, known = [node] if node else [], set()
-    while waiting:
-        node = waiting.pop()
-        line = node.start_mark.line + 1
-        if id(node) in known:
-            raise ClaimError(f"line {line}: used again by an alias; write it out")
-        known.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            keys = [key.value for key, _ in node.value]
-            for key, _ in node.value:
-                if key.tag != "tag:yaml.org,2002:str" or keys.count(key.value) > 1:
-                    raise ClaimError(
-                        f"line {line}: the key {key.value!r} is no text, or there twice"
-                    )
-            waiting += [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-    return yaml.load(text, loader)  # noqa: S506 (safe loaders both)
-
-
-def _keys(
-    data: Any, where: str, needed: set[str], allowed: set[str] | None = None, kind: Any = str
-) -> dict:
-    """A mapping with the right keys (None: any), whose values are texts unless `kind` says else."""
-    if not isinstance(data, dict):
-        raise ClaimError(f"{where} is {type(data).__name__}, not keys and values")
-    if odd := set() if allowed is None else set(data) - needed - allowed:
-        raise ClaimError(f"{where}: unknown {', '.join(sorted(odd))}")
-    if lacking := needed - set(data):
-        raise ClaimError(f"{where}: lacks {', '.join(sorted(lacking))}")
-    for key, value in data.items():
-        if not isinstance(value, kind):
-            hint = "; put it in quotes" if kind is str else ""
-            raise ClaimError(f"{where}, {key}: {value!r} is not {kind.__name__}{hint}")
-    return data
-
-
-def _ledger(data: Any) -> Ledger:
-    top = _keys(data, "the ledger", {"papers", "systems", "groups", "unsaid"}, set(), object)
-    papers = _keys(top["papers"], "papers", set(), kind=dict)
-    for name, about in papers.items():
-        _keys(about, f"paper {name}", {"title", "cite", "read"}, set())
-    systems = _keys(top["systems"], "systems", set(), kind=dict)
-    for name, made in systems.items():
-        _keys(made, f"system {name}", {"recipe"}, {"with", "at"}, object)
-        if not isinstance(made["recipe"], str) or made["recipe"] not in RECIPES:
-            raise ClaimError(f"system {name}: no recipe {made['recipe']!r}")
-        _keys(made.get("with", {}), f"system {name}, with", set(), kind=object)
-        _keys(made.get("at", {}), f"system {name}, at", set(), set(PROFILES), dict)
-    claims = [
-        _check(claim, papers, systems) for group in _list(top["groups"]) for claim in _group(group)
-    ]
-    if repeated := [id for id, n in Counter(c.id for c in claims).items() if n > 1]:
-        raise ClaimError(f"the id {repeated[0]} is there twice")
-    ledger = Ledger(papers, systems, tuple(claims), _unsaid(top["unsaid"], papers, systems))
-    for claim in claims:
-        try:
-            ledger.derived(claim)
-        except RuleError as error:
-            raise ClaimError(f"{claim.id}: {error}") from error
     return ledger
 
 
-def _list(value: Any) -> list:
-    """A list, or one that is refused where its entries are looked at."""
-    return value if isinstance(value, list) else [value]
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """Safe, and without repeated keys, of which YAML would take the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        keys = [key for key, _ in node.value]
+        texts = all(key.tag == "tag:yaml.org,2002:str" for key in keys)
+        if not texts or len({key.value for key in keys}) < len(keys):
+            line = node.start_mark.line + 1
+            raise ClaimError(f"line {line}: a key is no text, or there twice")
+        return super().construct_mapping(node, deep)
 
 
-def _group(group: Any) -> list[Claim]:
-    """The claims of a group, with what they share."""
-    names = {f.name for f in fields(Claim)}
-    needed = {"id", "paper", "where", "says", "chapter", "corpus", "protocol", "rule"}
-    group = dict(_keys(group, "a group", {"id", "claims"}, names, object))
-    rows = _list(group.pop("claims"))
-    where = f"group {group['id']}"
-    _keys(group, where, set(), names)
-    found = []
-    for row in rows:
-        own = _keys(row, f"{where}, a claim", {"id"}, names - {"id", "paper"})
-        whole = group | own | {"id": f"{group['id']}.{own['id']}"}
-        found.append(Claim(**_keys(whole, whole["id"], needed, names)))
-    return found
+def _plain(text: str) -> Any:
+    """YAML without aliases, which could make a small file huge."""
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent):
+            line = event.start_mark.line + 1
+            raise ClaimError(f"line {line}: used again by an alias; write it out")
+    return yaml.load(text, _Loader)  # noqa: S506 (a safe loader)
 
 
-def _check(claim: Claim, papers: Mapping, systems: Mapping) -> Claim:
-    """The claim, if its fields go together."""
+FIXES = {  # of pydantic's kinds of faults: key, value, type of the value, what is known
+    "extra_forbidden": "unknown {0}", "missing": "lacks {0}", "literal_error": "no {0} {1}: {3}",
+    "string_pattern_mismatch": "no {0} {1}: write {3}", "list_type": "it is {2}, not a list",
+    "string_type": "{1} is not str; put it in quotes", "dict_type": "it is {2}, not keys and values",
+    "model_type": "it is {2}, not keys and values",
+}  # fmt: skip
+
+
+def _build(form: type[Strict], data: Any, name: str) -> Any:
+    """The data in its form, or one line that says what is wrong where."""
     try:
-        steps = claim.steps
-        if claim.printed:
-            rules.bounds(claim.printed)
-    except RuleError as error:
-        raise ClaimError(f"{claim.id}: {error}") from error
-    named = [name for step in steps for name in step.systems]
-    proofs = [s.metric for s in steps if s.kind == "prove"]
-    for wrong, what in (
-        (not re.fullmatch(NAME, claim.id), "an id is of small letters, digits, _ and dots"),
-        (claim.paper not in papers, f"no paper {claim.paper!r}"),
+        return form.model_validate(data)
+    except ValidationError as error:  # unknown keys first: a misspelled one is lacking, too
+        found = min(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    kind = "extra_forbidden" if "[key]" in found["loc"] else found["type"]
+    place, at = [name], data
+    for key in found["loc"]:
+        at = at.get(key) if isinstance(at, dict) else at[key] if isinstance(at, list) else None
+        own = at.get("id") if isinstance(key, int) and isinstance(at, dict) else None
+        place += [str(own or key)] * (key != "[key]")
+    value, known = found["input"], str([*found.get("ctx", {}).values(), ""][0]).strip("^$")
+    words = place[-1], repr(value)[:60], type(value).__name__, known
+    told = FIXES[kind].format(*words) if kind in FIXES else found["msg"]
+    inside = kind in ("extra_forbidden", "missing")  # then the place is that of all its keys
+    raise ClaimError(f"{', '.join(place[:-1] if inside else place)}: {told}")
+
+
+def _check(ledger: Ledger) -> None:
+    """Refuse what does not go together, and names of what is not there."""
+    rows = (*ledger.claims, *ledger.unsaid)
+    many = Counter(row.id for row in rows)
+    for row in rows:
+        try:
+            named, faults = _of_claim(row, ledger) if isinstance(row, Claim) else _of_open(row)
+        except RuleError as error:
+            raise ClaimError(f"{row.id}: {error}") from error
+        for wrong, what in (
+            (many[row.id] > 1, "the id is there twice"),
+            (row.paper not in ledger.papers, f"no paper {row.paper!r}"),
+            (named - set(ledger.systems), f"unknown systems, some of {', '.join(sorted(named))}"),
+            *faults,
+        ):
+            if wrong:
+                raise ClaimError(f"{row.id}: {what}")
+
+
+Faults = tuple[set[str], tuple[tuple[Any, str], ...]]
+
+
+def _of_claim(claim: Claim, ledger: Ledger) -> Faults:
+    """The systems that its rule names, and what may be wrong with it, each with the words."""
+    steps = claim.steps
+    if claim.printed:
+        rules.bounds(claim.printed)
+    ledger.derived(claim)
+    proofs = {s.metric for s in steps if s.kind == "prove"}
+    return {name for step in steps for name in step.systems}, (
         (claim.id.split(".")[0] != claim.paper, "an id begins with its paper"),
-        (not re.fullmatch("0[0-8]", claim.chapter), f"no chapter {claim.chapter!r}"),
-        (claim.unit not in UNITS, f"unit {claim.unit!r}: {', '.join(UNITS)}"),
-        (set(named) - set(systems), f"unknown systems in {claim.rule}"),
-        (set(proofs) - set(PROOFS), f"no proof {proofs}"),
+        (proofs - set(PROOFS), f"no proof {proofs}"),
         (claim.kind == "number" and not claim.printed, "a number needs what is printed"),
         (not steps and not claim.why, "the rule 'none' needs a why"),
         ((claim.kind == "direction") != (claim.planted in PLANTED),
          f"planted is {', '.join(PLANTED)}, of directions only"),
-    ):  # fmt: skip
-        if wrong:
-            raise ClaimError(f"{claim.id}: {what}")
-    return claim
+    )  # fmt: skip
 
 
-def _unsaid(rows: Any, papers: Mapping, systems: Mapping) -> tuple[Open, ...]:
-    """The choices that papers left open."""
-    found, names = [], {f.name for f in fields(Open)}
-    needed = {"id", "paper", "open", "ours", "chapter"}
-    for row in _list(rows):
-        given = _keys(row, "a choice left open", needed, names)
-        wanted = tuple(given.get("metrics", "").split())
-        entry = Open(**given | {"metrics": wanted})
-        pair = {entry.base, entry.instead} - {""}
-        for wrong, what in (
-            (entry.id in {x.id for x in found}, "the id is there twice"),
-            (entry.paper not in papers, f"no paper {entry.paper!r}"),
-            (pair - set(systems), f"unknown systems {pair}"),
-            (set(wanted) - rules.METRICS, f"unknown metrics {wanted}"),
-            (len(pair) == 1 or bool(pair) != bool(wanted), "base, instead and metrics go together"),
-            (not pair and not entry.note, "say in a note where it is measured, or why not"),
-        ):
-            if wrong:
-                raise ClaimError(f"left open, {entry.id}: {what}")
-        found.append(entry)
-    return tuple(found)
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, all the way down, as recipes have them."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _of_open(choice: Open) -> Faults:
+    """The same of a choice that a paper left open."""
+    pair, wanted = {choice.base, choice.instead} - {""}, set(choice.metrics)
+    return pair, (
+        (wanted - rules.METRICS, f"unknown metrics {wanted}"),
+        (len(pair) == 1 or bool(pair) != bool(wanted), "base, instead and metrics go together"),
+        (not pair and not choice.note, "say in a note where it is measured, or why not"),
+    )

@@ -1,98 +1,48 @@
 """The claims ledger for readers: a page to filter, a chapter's slice, and a report of one claim.
 
-Pages are plain HTML tables, with a few lines of script and no library. Without the script, as on a
-page that shows notebooks, the whole table stays readable.
+How they look is in the templates beside this file.
 """
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from html import escape
+from collections.abc import Iterable
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 from IPython.display import HTML
 
-from serbook import claims
-from serbook.claims import Finding, Ledger, runs
+from serbook.claims import judge
+from serbook.claims.judge import UNTESTED, VERDICTS, Finding
+from serbook.claims.ledger import Ledger
+from serlib import records
 
-COLUMNS = {  # of `claims.table`, in the order that a narrow page shows first what counts
-    "claim": "claim", "verdict": "verdict", "planted": "planted", "printed": "printed",
-    "measured": "measured", "tier": "tier", "where": "where", "why": "why", "runs": "runs",
-}  # fmt: skip
-SLICE = tuple(name for name in COLUMNS if name != "runs")
+# Of a finding, in the order that a narrow page shows first what counts.
+COLUMNS = tuple("claim verdict planted printed measured tier where why runs".split())
+SLICE = COLUMNS[:-1]
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
 UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
 FILTERS = ("paper", "chapter", "kind", "verdict", "tier")
-# The colors are those of the site's theme, of JupyterLab, or else the browser's own. On a dark page
-# the theme gives outputs a light ground, unless they are tables of pandas; these stay dark.
-STYLE = """
-html[data-theme=dark] .bd-content div.cell_output .text_html:has(div.ledger-box) {
-  background: transparent; color: inherit; padding: 0}
-.ledger-box {max-height: 85vh; overflow: auto; margin-bottom: 1em}
-.ledger-box .ledger {display: table; width: auto; max-width: none; overflow: visible;
-  border-collapse: collapse; font-size: 0.85em}
-.ledger-box .ledger caption {text-align: left; caption-side: top}
-.ledger-box .ledger caption span {display: block; max-width: min(40rem, 80vw)}
-.ledger-box .ledger th, .ledger-box .ledger td {text-align: left; vertical-align: top;
-  padding: 0.3em 0.6em; max-width: 24em; white-space: normal}
-.ledger-box .ledger th[scope=row] {font-weight: normal; min-width: 16em}
-.ledger-box .ledger tbody tr {border-top: 1px solid #8884}
-.ledger-box .ledger th code {display: block; font-size: 0.85em; background: none; border: 0;
-  padding: 0; color: inherit; overflow-wrap: anywhere}
-.ledger-box .ledger .wide {min-width: 15em}
-.ledger-box .ledger thead th {position: sticky; top: 0; z-index: 1;
-  background: var(--pst-color-background, var(--jp-layout-color0, Canvas));
-  color: var(--pst-color-text-base, var(--jp-content-font-color1, CanvasText))}
-#ledger-filters label {display: inline-block; margin: 0 0.8em 0.4em 0}
-#ledger-filters select {max-width: 70vw}
-"""
-WIDE = ("measured", "where", "why", "effect", "ours", "runs")
-SCRIPT = """
-(function () {
-  const box = document.getElementById("ledger-filters");
-  const rows = [...document.querySelectorAll("#ledger tbody tr")];
-  const fields = [...box.querySelectorAll("select, input")];
-  function show() {
-    const word = box.querySelector("input").value.toLowerCase();
-    let n = 0;
-    for (const row of rows) {
-      const chosen = f => f.tagName === "INPUT" || !f.value || row.dataset[f.name] === f.value;
-      const fits = fields.every(chosen) && row.textContent.toLowerCase().includes(word);
-      row.hidden = !fits;
-      n += fits;
-    }
-    document.getElementById("ledger-count").textContent = n + " of " + rows.length + " claims";
-  }
-  fields.forEach(f => f.addEventListener("input", show));
-  box.hidden = false;
-  show();
-})();
-"""
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters["e"] = lambda value: html.escape(str(value))
+BOXES = TEMPLATES.get_template("ledger.html.jinja").module
 
 
 def page(found: Iterable[Finding]) -> HTML:
     """All findings as a table that can be filtered by `FILTERS` and by words."""
     found = list(found)
-    facts = [
-        {"paper": f.claim.paper, "chapter": f.claim.chapter, "kind": f.claim.kind,
-         "verdict": f.verdict, "tier": f.tier}
-        for f in found
-    ]  # fmt: skip
-    menus = "".join(_menu(name, sorted({row[name] for row in facts})) for name in FILTERS)
     note = "what the runs of this profile say; a number on human speech is judged in full only"
     profiles = ", ".join(sorted({f.profile for f in found})) or "none"
     caption = f"{len(found)} claims, profile {profiles}: {note}"
-    return HTML(
-        f"<style>{STYLE}</style>"
-        f'<div id="ledger-filters" hidden>{menus}'
-        '<label>words <input type="search" name="words"></label>'
-        '<output id="ledger-count"></output></div>'
-        f'<div id="ledger">{_box(claims.table(found), COLUMNS, caption, facts)}</div>'
-        f"<script>{SCRIPT}</script>"
-    )
+    return HTML(BOXES.page(rows(found), COLUMNS, caption, FILTERS))
 
 
 def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str = "") -> HTML:
@@ -107,79 +57,58 @@ def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str
         corpus: As the chapter was given it.
         data_root: As the chapter was given it.
     """
-    return slice_of(claims.findings(number, profile, corpus=corpus, data_root=data_root), number)
+    return slice_of(judge.findings(number, profile, corpus=corpus, data_root=data_root), number)
 
 
 def slice_of(found: Iterable[Finding], number: str) -> HTML:
     """Findings as a chapter shows them; see `chapter`."""
     found = list(found)
-    waiting = [f for f in found if f.claim.kind == "number" and f.verdict == claims.UNTESTED]
+    waiting = [f for f in found if f.claim.kind == "number" and f.verdict == UNTESTED]
     shown = [f for f in found if f not in waiting]
     many = Counter(f.verdict for f in shown)
-    told = ", ".join(f"{many[v]} {v}" for v in claims.VERDICTS if many[v])
+    told = ", ".join(f"{many[v]} {v}" for v in VERDICTS if many[v])
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
     caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
-    html = table(shown, caption, columns).data
+    text = BOXES.table(rows(shown), columns, caption)
     if waiting:
         title = f"{len(waiting)} printed numbers without a verdict"
-        box = _box(claims.table(waiting), WAITING, f"Chapter {number}, {profile}: {title}")
-        html += f"<details><summary>{title} here, and why</summary>{box}</details>"
-    return HTML(html)
+        caption = f"Chapter {number}, {profile}: {title}"
+        text += BOXES.folded(rows(waiting), WAITING, caption, title)
+    return HTML(text)
+
+
+def rows(found: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a table: one row per claim, index its id, columns `COLUMNS` and `FILTERS`."""
+    found = list(found)
+    known = {
+        "where": "claim.where", "claim": "claim.says", "printed": "claim.as_printed",
+        "measured": "seen", "verdict": "verdict", "tier": "tier", "planted": "planted",
+        "why": "why", "runs": "runs", "paper": "claim.paper", "chapter": "claim.chapter",
+        "kind": "claim.kind",
+    }  # fmt: skip
+    told = {name: list(map(attrgetter(place), found)) for name, place in known.items()}
+    told["runs"] = [", ".join(names) for names in told["runs"]]
+    return pd.DataFrame(told, index=pd.Index([f.claim.id for f in found], name="id"), dtype=object)
+
+
+def counts(found: Iterable[Finding], by: str = "paper") -> pd.DataFrame:
+    """How many claims have which verdict, by "paper", "chapter", "kind" or "tier"."""
+    table = rows(found)
+    made = pd.crosstab(table[by], table["verdict"]).reindex(columns=VERDICTS, fill_value=0)
+    return made.assign(all=made.sum(axis=1)).rename_axis(columns=None)
 
 
 def table(found: Iterable[Finding], caption: str, columns: Iterable[str] = SLICE) -> HTML:
     """Findings as a table that scrolls in its box; `columns` are some of `COLUMNS`."""
-    return HTML(f"<style>{STYLE}</style>{_box(claims.table(found), columns, caption)}")
+    return HTML(BOXES.table(rows(found), list(columns), caption))
 
 
 def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
-    """What the papers did not say, see `claims.unsaid`, as a table that scrolls in its box."""
+    """What the papers did not say, see `judge.unsaid`, as a table that scrolls in its box."""
     caption = f"What the papers left open, profile {profile}; effect: instead − ours"
-    choices = claims.unsaid(profile, ledger)
-    return HTML(f"<style>{STYLE}</style>{_box(choices, UNSAID, caption)}")
-
-
-def _box(
-    rows: pd.DataFrame,
-    columns: Iterable[str],
-    caption: str,
-    facts: Iterable[Mapping[str, str]] | None = None,
-) -> str:
-    """A table in a box that scrolls, by keyboard, too.
-
-    Args:
-        rows: By id, which stands in small print in the first column.
-        columns: Which to show; the first heads its row.
-        caption: What the table is; also the name of the box.
-        facts: Data of each row, for the filters.
-    """
-    columns = list(columns)
-    wide = {name: ' class="wide"' if name in WIDE else "" for name in columns}
-    head = "".join(f'<th scope="col"{wide[c]}>{COLUMNS.get(c, c)}</th>' for c in columns)
-    body = "".join(
-        _row(given, id, [str(row[name]) for name in columns])
-        for given, (id, row) in zip(facts or [{}] * len(rows), rows.iterrows(), strict=True)
-    )
-    return (
-        f'<div class="ledger-box" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="ledger"><caption><span>{escape(caption)}</span></caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _menu(name: str, values: list[str]) -> str:
-    options = "".join(f"<option>{escape(v)}</option>" for v in values)
-    first = '<option value="">all</option>'
-    return f'<label>{name} <select name="{name}">{first}{options}</select></label>'
-
-
-def _row(facts: Mapping[str, str], id: str, said: list[str]) -> str:
-    data = "".join(f' data-{name}="{escape(value)}"' for name, value in facts.items())
-    first, *others = map(escape, said)
-    cells = "".join(f"<td>{cell}</td>" for cell in others)
-    return f'<tr{data}><th scope="row">{first} <code>{escape(id)}</code></th>{cells}</tr>'
+    return HTML(BOXES.table(judge.unsaid(profile, ledger), UNSAID, caption))
 
 
 def plain(finding: Finding) -> dict[str, Any]:
@@ -198,45 +127,22 @@ def plain(finding: Finding) -> dict[str, Any]:
 
 def report(finding: Finding, ledger: Ledger) -> str:
     """One page of Markdown on one claim: what was said, what was run, what was found."""
-    claim = finding.claim
-    paper = ledger.papers[claim.paper]
-    lines = [
-        f"# {claim.id}", "",
-        f"**Verdict: {finding.verdict}** ({finding.tier}){': ' * bool(finding.why)}{finding.why}",
-        "",
-        f"- Paper: {paper['title']}, {claim.where}; at hand: {paper['read']}",
-        f"- Statement: {claim.says}",
-        f"- Printed: {claims.printed(claim) or 'no number'}",
-        f"- Corpus and protocol: {claim.corpus}; {claim.protocol}",
-        f"- Rule, fixed before the runs: {f'`{claim.rule}`' if claim.steps else 'no run decides'}",
-    ]  # fmt: skip
-    if claim.derive:
-        lines.append(f"- Arithmetic: `{claim.derive}`")
-    if finding.planted:
-        lines.append(
-            f"- Measured at profile {finding.profile}, on the demo corpus and its own split"
+    claim, places = finding.claim, []
+    for name in finding.runs:  # each place once: versions, platform, device
+        path = records.home() / "runs" / name / "environment.json"
+        if path.exists() and (facts := records.read_json(path)) not in places:
+            places.append(facts)
+    for facts in places:
+        told = (
+            f"{name} {version}" for name, version in facts.get("packages", {}).items() if version
         )
-        lines.append(f"- Planted in the demo corpus: {claim.planted} (synthetic speech)")
-    lines.append(f"- Chapter: {claim.chapter}")
-    if finding.measured:
-        lines += ["", "Measured, with 95 % intervals over talkers and seeds:", ""]
-        for m in finding.measured:  # a list, since not every viewer of notebooks knows tables
-            note, seeds = f" ({m.note})" * bool(m.note), f", {m.seeds} seed{'s' * (m.seeds > 1)}"
-            lines.append(f"- {m.label}: {m.lacks or f'{m.interval}{note}{seeds}'}")
-        if any(m.seeds == 1 for m in finding.measured):
-            lines += ["", "With one seed the interval knows talkers, and nothing of training luck."]
+        facts["packages"] = ", ".join(told)
     names = dict.fromkeys(name for step in claim.steps for name in step.systems)
-    if names:
-        lines += ["", "Systems:", ""]
-        lines += [f"- `{name}`: {json.dumps(ledger.systems[name])}" for name in names]
-    if finding.runs:
-        lines += ["", "Runs:", "", *(f"- `{name}`" for name in finding.runs)]
-    for place in runs.environment(finding.runs):
-        packages = ", ".join(f"{k} {v}" for k, v in place.get("packages", {}).items() if v)
-        lines += ["", f"Made on {place.get('device')}, Python {place.get('python')}: {packages}."]
-    if names:
-        lines += ["", f"To run it: `{_command(finding, ledger)}`"]
-    return "\n".join(lines) + "\n"
+    return TEMPLATES.get_template("report.md.jinja").render(
+        finding=finding, claim=claim, paper=ledger.papers[claim.paper], places=places,
+        systems={name: json.dumps(ledger.systems[name].as_written) for name in names},
+        command=_command(finding, ledger),
+    )  # fmt: skip
 
 
 def _command(finding: Finding, ledger: Ledger) -> str:
@@ -252,14 +158,7 @@ def _command(finding: Finding, ledger: Ledger) -> str:
 
 def lines(found: Iterable[Finding]) -> str:
     """Findings for a terminal: two or three lines each, then how many have which verdict."""
-    found, parts = list(found), []
-    for f in found:
-        said = f"printed {claims.printed(f.claim)}" if f.claim.printed else ""
-        seen = claims.measured(f)
-        facts = "; ".join(filter(None, (said, f"measured {seen}" if seen else "", f.why)))
-        planted = f"; planted: {f.planted}" if f.planted else ""
-        parts.append(f"{f.claim.id}: {f.verdict} ({f.tier}{planted})\n    {f.claim.says}")
-        parts += [f"    {facts}"] if facts else []
-        parts += [f"    runs: {', '.join(f.runs)}"] if f.runs else []
+    found = list(found)
+    text = TEMPLATES.get_template("lines.txt.jinja").render(found=found)
     with pd.option_context("display.width", 200, "display.max_columns", None):
-        return "\n".join([*parts, "", str(claims.counts(found))])
+        return f"{text}\n{counts(found)}"

@@ -22,7 +22,7 @@ import ast
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -33,8 +33,9 @@ METRICS = frozenset(
 )
 LOWER = frozenset({"wer", "cer", "rmse"})  # metrics of which less is better
 NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
+PART = re.compile(rf"([a-z]+)\(((?:{NAME}, ?)*)({NAME})(?:@({NAME}))?\)")  # of a rule
 NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?"
-Bounds = tuple[Fraction, Fraction]
+Bounds = tuple[Fraction, Fraction, Fraction]  # the lowest, as printed, the highest
 
 
 class RuleError(ValueError):
@@ -91,38 +92,31 @@ def parse(rule: str) -> tuple[Step, ...]:
 
 
 def _step(part: str) -> Step:
-    match = re.fullmatch(r"([a-z]+)\(([^()]*)\)", part)
+    match = PART.fullmatch(part)
     if not match or match[1] not in KINDS:
-        raise RuleError(f"{part!r} is no rule: use {', '.join(KINDS)} or none")
-    kind, arguments = match[1], re.split(r", ?", match[2])
-    if len(arguments) != KINDS[kind]:
-        raise RuleError(f"{part!r}: {kind} takes {KINDS[kind]} arguments, not {len(arguments)}")
-    *systems, metric = arguments
-    metric, at, role = metric.partition("@")
-    if wrong := [x for x in (*systems, metric, role or "test") if not re.fullmatch(NAME, x)]:
-        raise RuleError(f"{part!r}: {wrong[0]!r} is no name")
+        raise RuleError(f"{part!r} is no rule: use {', '.join(KINDS)} or none, and plain names")
+    kind, systems, metric, role = match[1], re.findall(NAME, match[2]), match[3], match[4]
+    if len(systems) + 1 != KINDS[kind]:
+        raise RuleError(f"{part!r}: {kind} takes {KINDS[kind]} arguments, not {len(systems) + 1}")
     if len(set(systems)) < len(systems):
         raise RuleError(f"{part!r} compares a system with itself")
-    if kind == "prove":
-        if at:
-            raise RuleError(f"{part!r}: a proof has no corpus")
-    elif metric not in METRICS:
+    if kind == "prove" and role:
+        raise RuleError(f"{part!r}: a proof has no corpus")
+    if kind != "prove" and metric not in METRICS:
         raise RuleError(f"{part!r}: no metric {metric!r}; use {', '.join(sorted(METRICS))}")
-    elif at and not role:
-        raise RuleError(f"{part!r}: name a corpus after the @")
     return Step(kind, tuple(systems), metric, role or "test")
 
 
 def bounds(printed: str) -> Bounds:
-    """The numbers that round to a printed one, as exact fractions.
+    """A printed number between those that round to it, as exact fractions.
 
     >>> [float(x) for x in bounds("2.9")]
-    [2.85, 2.95]
+    [2.85, 2.9, 2.95]
     """
     if not isinstance(printed, str) or not re.fullmatch(NUMBER, printed):
         raise RuleError(f"{printed!r} is no printed number: write its digits in quotes")
     half = Fraction(1, 2 * 10 ** len(printed.partition(".")[2]))
-    return Fraction(printed) - half, Fraction(printed) + half
+    return Fraction(printed) - half, Fraction(printed), Fraction(printed) + half
 
 
 @dataclass(frozen=True)
@@ -176,25 +170,23 @@ def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
     if isinstance(tree, ast.Call) and getattr(tree.func, "id", "") in ("share", "differ"):
         return _statement(tree, expression, used, values)
     terms = [bounds(values[name]) for name in used]
-    exact = [(Fraction(values[name]),) * 2 for name in used]
     if isinstance(tree, ast.Compare):
         if len(tree.ops) != 1 or not isinstance(tree.ops[0], (ast.Lt, ast.Gt)):
             raise RuleError(f"{expression!r}: one < or > at the top")
         sides = [_value(part, terms, expression) for part in (tree.left, tree.comparators[0])]
         low, high = sides if isinstance(tree.ops[0], ast.Lt) else sides[::-1]
-        left = _value(tree.left, exact, expression)[0]
-        holds = "can hold" if low[0] < high[1] else "cannot hold"
-        return Derived(low[0] < high[1], f"{shown}: the left side is {_digits(left)}; {holds}")
+        holds = "can hold" if low[0] < high[2] else "cannot hold"
+        text = f"{shown}: the left side is {_digits(sides[0])}; {holds}"
+        return Derived(low[0] < high[2], text)
     if not printed:
         raise RuleError(f"{expression!r} needs a printed number to be compared with")
-    low, high = _value(tree, terms, expression)
-    own = bounds(printed)
-    value = _digits(_value(tree, exact, expression)[0])
-    return Derived(low <= own[1] and own[0] <= high, f"{shown} = {value}, printed {printed}")
+    found, own = _value(tree, terms, expression), bounds(printed)
+    text = f"{shown} = {_digits(found)}, printed {printed}"
+    return Derived(found[0] <= own[2] and own[0] <= found[2], text)
 
 
-def _digits(value: Fraction) -> str:
-    return f"{float(value):.4f}".rstrip("0").rstrip(".")
+def _digits(value: Bounds) -> str:
+    return f"{float(value[1]):.4f}".rstrip("0").rstrip(".")
 
 
 def _value(node: ast.AST, terms: list[Bounds], expression: str) -> Bounds:
@@ -203,16 +195,17 @@ def _value(node: ast.AST, terms: list[Bounds], expression: str) -> Bounds:
         case ast.Constant(value=int() | float() as v) if not isinstance(v, bool):
             if not math.isfinite(v):
                 raise RuleError(f"{expression!r}: {v} is no number")
-            return (Fraction(str(v)),) * 2
+            return (Fraction(str(v)),) * 3
         case ast.Name(id=name) if re.fullmatch(r"_\d+", name) and int(name[1:]) < len(terms):
             return terms[int(name[1:])]
         case ast.BinOp(left=a, op=ast.Add() | ast.Sub() as op, right=b):
-            (low, high), (x, y) = (_value(part, terms, expression) for part in (a, b))
-            return (low + x, high + y) if isinstance(op, ast.Add) else (low - y, high - x)
+            left, right = (_value(part, terms, expression) for part in (a, b))
+            if isinstance(op, ast.Sub):
+                right = tuple(-x for x in reversed(right))
+            return tuple(map(operator.add, left, right))
         case ast.Call(func=ast.Name(id="min" | "max" as which), args=args, keywords=[]) if args:
             parts = [_value(part, terms, expression) for part in args]
-            pick: Callable = min if which == "min" else max
-            return pick(low for low, _ in parts), pick(high for _, high in parts)
+            return tuple(map(min if which == "min" else max, zip(*parts, strict=True)))
     raise RuleError(f"{expression!r}: only [ids], numbers, +, -, min and max")
 
 
@@ -227,7 +220,7 @@ def _statement(
         whole = getattr(args[1], "value", None)
         if type(whole) is not int or not 0 < whole <= 10**7 or getattr(args[0], "id", "") != "_0":
             raise RuleError(f"{expression!r}: write share([id], n)")
-        low, high = (x * whole / 100 for x in bounds(values[used[0]]))
+        low, _, high = (x * whole / 100 for x in bounds(values[used[0]]))
         first, last = math.ceil(low), math.floor(high)
         if first <= last:
             return Derived(True, f"{first:,} of {whole:,} is {values[used[0]]} %")

@@ -40,10 +40,9 @@ def parsers(commands, add) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from serbook import claims
-    from serbook.claims import pages
+    from serbook.claims import judge, pages
 
-    found = claims.findings(arguments.of, arguments.profile)
+    found = judge.findings(arguments.of, arguments.profile)
     if arguments.json:
         from serlib import records
 
@@ -54,20 +53,19 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from serbook import claims
     from serbook.claims import pages
+    from serbook.claims.decide import decide
+    from serbook.claims.ledger import ClaimError, read
     from serlib import records
 
     roots = {}
     for pair in arguments.root:
         name, equals, folder = pair.partition("=")
         if not (name and equals and folder):
-            raise claims.ClaimError(f"--root {pair}: write CORPUS=DIR")
+            raise ClaimError(f"--root {pair}: write CORPUS=DIR")
         roots[name] = str(Path(folder).expanduser().resolve())
-    ledger = claims.read()
-    found = claims.decide(
-        arguments.id, arguments.tier, seeds=arguments.seeds, roots=roots, ledger=ledger
-    )
+    ledger = read()
+    found = decide(arguments.id, arguments.tier, seeds=arguments.seeds, roots=roots, ledger=ledger)
     page = pages.report(found, ledger)
     out = arguments.out or records.home() / "claims" / f"{arguments.id}.{arguments.tier}.md"
     records.atomic_write(out, page)
@@ -77,12 +75,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    from serbook import archive
+    from serbook.archive.make import make
 
-    made = archive.make(arguments.out, arguments.profile, arguments.of)
-    print(f"{made.path}: {made.runs} runs, {len(made.claims)} claims, checked")
+    made = make(arguments.out, arguments.profile, arguments.of)
+    print(f"{arguments.out}: {made.runs} runs, {len(made.claims)} claims, checked")
     if made.single:
-        print(f"{made.single} talkers have one clip: their counts are its label, without a name")
+        print(f"{made.single} speakers have one clip: their counts are its label, without a name")
     for id in made.moved:
         print(f"{id}: {made.claims[id]} by other resamples; the ledger here says otherwise")
 

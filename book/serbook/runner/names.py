@@ -29,6 +29,7 @@ DATA = {
     # All that names runs: a slice of the ledger leaves out those that have older names.
     "serlib.experiments.experiment": (ROOTS["serlib"], *(f"{d}/**/*.py" for d in records.DECIDING)),
     "serbook.claims.ledger": (BOOK, "claims.yaml"),
+    "serbook.claims.pages": (ROOTS["serbook"] / "claims", "*.css", "*.js", "*.jinja"),
     "serbook.plan.machine": (ROOTS["serbook"] / "plan", "machines.jsonl"),
 }
 

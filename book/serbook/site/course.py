@@ -17,9 +17,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from serbook import claims
-from serbook.archive.kept import Archived
-from serbook.claims import Claim, Finding, Ledger
+from serbook.claims import judge
+from serbook.claims.judge import Finding
+from serbook.claims.ledger import Claim, Ledger, read
 from serbook.lesson import exercises
 from serbook.plan import asked
 from serbook.runner import chapters, notebooks
@@ -80,7 +80,7 @@ def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
         runs: Finished runs, in the order of the book.
         repository: Where the book is published, or "".
     """
-    runs, ledger = list(runs), claims.read()
+    runs, ledger = list(runs), read()
     made, known = [Chapter(run, ledger.claims) for run in runs], [*map(cards.read, cards.names())]
     facts = overview(runs) | dict(chapters=made, cards=known, repository=repository, ledger=ledger)
     return {name: render(name, **facts) for name in TEMPLATES.list_templates()}
@@ -107,7 +107,7 @@ def cell(text: str) -> str:
 
 def said(claim: Claim) -> str:
     """A claim with the number that is printed, if there is one."""
-    return f"{claim.says}{f': {claims.printed(claim)}' if claim.printed else ''}"
+    return f"{claim.says}{f': {claim.as_printed}' if claim.printed else ''}"
 
 
 def overview(runs: list[ChapterRun]) -> dict:
@@ -126,12 +126,8 @@ def in_class(license: str) -> str:
 
 def errata(ledger: Ledger) -> list[Finding]:
     """What the papers print that cannot be, each with the arithmetic that shows it."""
-    found, nothing = [], Archived(())
-    for claim in ledger.claims:
-        derived = ledger.derived(claim)
-        if claim.kind == "formula" or not (derived is None or derived.possible):
-            found.append(claims.judge(ledger, claim, "full", nothing))
-    return [finding for finding in found if finding.verdict == claims.CONTRADICTED]
+    found = (judge.arithmetic(ledger, claim) for claim in ledger.claims)
+    return [f for f in found if f is not None and f.verdict == judge.CONTRADICTED]
 
 
 def citation(path: Path = notebooks.BOOK.parent / "CITATION.cff") -> dict:

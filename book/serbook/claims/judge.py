@@ -1,0 +1,231 @@
+"""Verdicts on the papers' claims, from finished runs.
+
+`book/claims.yaml` holds every claim with its rule, fixed before any run (`ledger`); `runs` finds
+the runs and measures; `pages` shows. A verdict is one of `VERDICTS`:
+
+- contradicted by the paper itself: no numbers that round to the printed ones fulfill the statement;
+- of a number, from the interval of the measured minus the printed one: "reproduced" if the two are
+  at most `TOLERANCE` apart and the interval reaches at most `WIDEST` to either side; else
+  "reproduced better" or "not reproduced" if it lies wholly on one side of zero, and "within seed
+  noise" if it holds zero;
+- of a direction, by `verdicts.verdict`: yes, no and cannot tell are "reproduced", "not reproduced"
+  and "within seed noise"; of several, all must hold;
+- not testable here, and why.
+
+A number on human speech gets a verdict from the full tier only. The demo tier answers directions,
+on synthetic speech, beside the answer that was planted there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from serbook.claims import proofs, runs, verdicts
+from serbook.claims.ledger import UNITS, Claim, Ledger, read
+from serbook.claims.rules import Step
+from serbook.claims.runs import Evidence, Finished, Measured
+from serlib.metrics.intervals import Interval
+
+REPRODUCED, BETTER, NOISE = "reproduced", "reproduced better", "within seed noise"
+NOT, CONTRADICTED = "not reproduced", "contradicted by the paper itself"
+UNTESTED = "not testable here"
+VERDICTS = (REPRODUCED, BETTER, NOISE, NOT, CONTRADICTED, UNTESTED)
+OF_ANSWER = {"yes": REPRODUCED, "no": NOT, "cannot tell": NOISE}
+TOLERANCE, WIDEST = 0.01, 0.05  # a point of a percentage, and five to either side
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim with its verdict at one profile, why, and what was measured.
+
+    Attributes:
+        corpus: What the runs are on, if that is neither the paper's corpus nor the demo's.
+    """
+
+    claim: Claim
+    profile: str
+    verdict: str
+    why: str = ""
+    measured: tuple[Measured, ...] = ()
+    corpus: str = ""
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """Names of the run folders that it rests on, each once."""
+        return tuple(dict.fromkeys(name for m in self.measured for name in m.runs))
+
+    @property
+    def tier(self) -> str:
+        """What the verdict rests on: arithmetic, a profile's runs and where, or nothing."""
+        if self.verdict == CONTRADICTED or self.claim.kind == "formula":
+            return "arithmetic"
+        if self.verdict == UNTESTED:
+            return "none"
+        return f"{self.profile}, {self.corpus}" if self.corpus else self.profile
+
+    @property
+    def seen(self) -> str:
+        """All intervals that were measured, and on how many seeds they rest."""
+        parts = []
+        for m in self.measured:
+            if m.interval is not None and not m.lacks:
+                label = f"{m.label} " if len(self.measured) > 1 else ""
+                parts.append(f"{label}{m.seen}")
+        return "; ".join(parts)
+
+    @property
+    def planted(self) -> str:
+        """What is true on the demo corpus by construction; "" elsewhere."""
+        return "" if self.profile == "full" or self.corpus else self.claim.planted
+
+
+def of_number(found: Interval, printed: float, better: int = 1) -> str:
+    """The verdict on a number; see the module's text.
+
+    Args:
+        found: What was measured, with bounds.
+        printed: In the same unit.
+        better: 1 where larger is better, -1 where smaller is.
+
+    Raises:
+        ValueError: The interval has no bounds: there is no verdict without.
+
+    >>> of_number(Interval(0.79, 0.77, 0.81, 0.95), 0.7815)
+    'reproduced'
+    """
+    if runs.undefined(found):
+        raise ValueError(f"{found} has no bounds")
+    off = Interval(*(x - printed for x in (found.value, found.low, found.high)), found.level)
+    reach = max(found.high - found.value, found.value - found.low)
+    # The least slack, since 0.7915 - 0.7815 is a little more than 0.01 in binary.
+    if abs(off.value) <= TOLERANCE + 1e-9 and reach <= WIDEST + 1e-9:
+        return REPRODUCED
+    return {"yes": BETTER, "no": NOT, "cannot tell": NOISE}[verdicts.verdict(off, better)]
+
+
+def arithmetic(ledger: Ledger, claim: Claim, profile: str = "full") -> Finding | None:
+    """The verdict on a claim that needs no run: of its printed numbers, or of a proof."""
+    derived = ledger.derived(claim)
+    if derived is not None and not derived.possible:
+        return Finding(claim, profile, CONTRADICTED, derived.text)
+    if claim.kind != "formula":
+        return None
+    name = claim.steps[0].metric
+    holds, text = proofs.proved(name)
+    own = CONTRADICTED if name in proofs.OF_THE_PAPER else NOT
+    return Finding(claim, profile, REPRODUCED if holds else own, text)
+
+
+def judge(
+    ledger: Ledger,
+    claim: Claim,
+    profile: str,
+    evidence: Evidence,
+    corpus: str = "",
+    data_root: str = "",
+) -> Finding:
+    """The verdict on a claim by the runs of one profile.
+
+    Args:
+        ledger: Where it stands.
+        claim: The claim.
+        profile: smoke, demo or full.
+        evidence: The runs to look among.
+        corpus: Of the runs, as a chapter is given it; "" is the profile's own. On another one than
+            the claim's, directions are judged all the same, and say so; numbers are not.
+        data_root: Of that corpus.
+    """
+    if (sure := arithmetic(ledger, claim, profile)) is not None:
+        return sure
+    derived, steps, numeric, other = ledger.derived(claim), claim.steps, claim.kind == "number", ""
+
+    def finding(verdict: str, why: str, measured: tuple[Measured, ...] = ()) -> Finding:
+        why = "; ".join(filter(None, (why, "" if derived is None else derived.text)))
+        return Finding(claim, profile, verdict, why, measured, other)
+
+    if not steps:
+        return finding(UNTESTED, claim.why)
+    if numeric and profile != "full":
+        return finding(UNTESTED, "a number on human speech: needs profile='full'")
+    names = dict.fromkeys(name for step in steps for name in step.systems)
+    own = {Path(ledger.recipe(name, profile).corpus).stem for name in names}
+    other = Path(corpus).stem if corpus and Path(corpus).stem not in own else ""
+    if numeric and other:
+        return finding(UNTESTED, f"a number on {claim.corpus}; these runs are on {other}")
+    place = {"corpus": corpus, "data_root": data_root}
+    systems = {name: ledger.recipe(name, profile, **place) for name in names}
+    found = tuple(runs.measure(step, systems, evidence) for step in steps)
+    lacks = "; ".join(dict.fromkeys(m.lacks for m in found if m.lacks))
+    answers = [_answer(step, m) for step, m in zip(steps, found, strict=True)]
+    whole = verdicts.all_of(a for a in answers if a)
+    if not all(answers) and (numeric or whole != "no"):  # one refuted part refutes the whole
+        return finding(UNTESTED, lacks or "fewer than two talkers: no interval", found)
+    if not numeric:
+        return Finding(claim, profile, OF_ANSWER[whole], claim.why, found, other)
+    printed = float(claim.printed) * UNITS[claim.unit]
+    return finding(of_number(found[0].interval, printed, steps[0].better), claim.why, found)
+
+
+def _answer(step: Step, measured: Measured) -> str:
+    """yes, no or cannot tell; "" where nothing was measured."""
+    if measured.lacks or runs.undefined(measured.interval) and not measured.answer:
+        return ""
+    return measured.answer or verdicts.verdict(measured.interval, step.better)
+
+
+def findings(
+    chosen: str = "",
+    profile: str = "demo",
+    ledger: Ledger | None = None,
+    corpus: str = "",
+    data_root: str = "",
+) -> list[Finding]:
+    """The verdicts on all claims, on those of a chapter ("04"), or whose id begins so.
+
+    Args:
+        chosen: See `Ledger.select`.
+        profile: smoke, demo or full; "" takes full where that gives a verdict, else demo.
+        ledger: None reads the book's.
+        corpus: See `judge`.
+        data_root: See `judge`.
+    """
+    ledger, evidence, found = ledger or read(), Finished(), []
+    for claim in ledger.select(chosen):
+        verdict = judge(ledger, claim, profile or "full", evidence, corpus, data_root)
+        if not profile and verdict.verdict == UNTESTED:
+            verdict = judge(ledger, claim, "demo", evidence)
+        found.append(verdict)
+    return found
+
+
+def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> pd.DataFrame:
+    """What the papers did not say: every open choice, our default, and what another one does.
+
+    Args:
+        profile: Of the runs that effects are read from.
+        ledger: None reads the book's.
+
+    Returns:
+        One row per choice: paper, left open, ours, instead, effect, seeds, chapter. The effect is
+        the paired difference to our choice in each metric, from finished runs.
+    """
+    ledger, evidence, rows = ledger or read(), Finished(), {}
+    for choice in ledger.unsaid:
+        effect, seeds, instead = choice.note, "", ""
+        if choice.base:
+            pair = choice.base, choice.instead
+            systems = {name: ledger.recipe(name, profile) for name in pair}
+            steps = [Step("gain", pair, metric) for metric in choice.metrics]
+            found = [runs.measure(step, systems, evidence) for step in steps]
+            lacking = [m.lacks for m in found if m.lacks]
+            told = "; ".join(f"{s.metric} {m.interval}" for s, m in zip(steps, found, strict=True))
+            effect = "; ".join(filter(None, (lacking[0] if lacking else told, choice.note)))
+            seeds, instead = max(m.seeds for m in found) or "", choice.alternative
+        rows[choice.id] = {
+            "paper": choice.paper, "left open": choice.open, "ours": choice.ours,
+            "instead": instead, "effect": effect, "seeds": seeds, "chapter": choice.chapter,
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("choice")
