@@ -203,14 +203,17 @@ def test_each_byte_renames_the_chapters_that_read_it(copy):
     decides = {n for n in said if n.endswith(".py") and n.split("/")[1] in records.DECIDING}
     folders = [ROOT / "serlib" / folder for folder in records.DECIDING]
     assert len(decides) == sum(len([*folder.rglob("*.py")]) for folder in folders)
-    assert all(said[name] == CHAPTERS for name in decides)
+    # Chapter 01 asks for no run: what it does not import itself is nothing to it.
+    assert all(said[name] >= CHAPTERS - {"01"} for name in decides)
+    assert "01" in said["serlib/experiments/floors.py"] & said["serlib/losses/classification.py"]
+    assert "01" not in said["serlib/training/trackers.py"] | said["serlib/models/fusion.py"]
     weights = {n for n in said if n.startswith("serlib/corpora/demo/encoders/demo-")}
     assert len(weights) >= 4 * 4 and all(said[name] == CHAPTERS for name in weights)
     for name in ("serlib/records.py", "serlib/__init__.py", "data_manifests/demo.csv",
                  "book/serbook/lesson/check.py", "book/serbook/figures/plots.py"):  # fmt: skip
         assert said[name] == CHAPTERS, name
     slices = {"02", "03", "04", "05", "06", "07", "08"}
-    assert slices <= said["book/claims.yaml"] <= slices | {"01"}
+    assert said["book/claims.yaml"] == slices
     assert said["book/serbook/claims/pages.py"] == slices
     assert said["data_manifests/published_counts.csv"] == {"01"}
     cards = {n: who for n, who in said.items() if n.startswith("data_manifests/") and "yaml" in n}
@@ -229,7 +232,7 @@ def test_what_appears_or_goes_renames_too(copy):
     assert renamed(copy, before) == {"01"}
     (copy / "data_manifests" / "new.yaml").unlink()
     (copy / "serlib" / "losses" / "new.py").touch()  # in the name of every run
-    assert renamed(copy, before) == CHAPTERS
+    assert renamed(copy, before) == CHAPTERS - {"01"}
     (copy / "serlib" / "losses" / "new.py").unlink()
     with open(copy / "serlib" / "records.py", "a") as file:  # reached only through it
         file.write("def f():\n    from serbook.site import pdf\n")
