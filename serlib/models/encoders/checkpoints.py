@@ -68,7 +68,7 @@ class Pretrained(nn.Module):
 
     FACTS = ("family", "modality", "freeze", "n_layers", "width", "final")
     DROPOUTS: tuple[str, ...] = ()  # names of the configuration's rates
-    OPTIONS: tuple[str, ...] = ()  # what `load_encoder` hands on to this family alone
+    OPTIONS: tuple[str, ...] = ()  # of `load_encoder`, that not all families have
     REFUSED: tuple[str, ...] = ()  # settings of a checkpoint that would need other code
     PARTS = "this encoder has only 'all'"  # with a digest of its own
     OPTIONAL: tuple[str, ...] = ()  # weights that a checkpoint may lack

@@ -70,35 +70,31 @@ def load_encoder(
     folder = locate(name, weights=not random_init)
     config = read_config(folder)
     kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
-    given = {
-        "masked_group_norm": masked_group_norm,
-        "attention": attention,
-        "context": context,
-        "spec_augment": spec_augment,
-        "freeze_layers": freeze_layers,
+    some = {  # options of some families: as asked, what all families do, and whose it is
+        "masked_group_norm": (masked_group_norm, True, "wave models"),
+        "attention": (attention, "fused", "WavLM"),
+        "context": (context, "full", "Whisper"),
+        "spec_augment": (spec_augment, 0, "speech"),
+        "freeze_layers": (freeze_layers, 0, "wave models"),
     }
-    for option, off, applies, family in (
-        ("masked_group_norm", True, kind is Encoder, "wave models"),
-        ("attention", "fused", config.model_type == "wavlm", "WavLM"),
-        ("context", "full", kind is WhisperEncoder, "Whisper"),
-        ("spec_augment", 0, kind is not TextEncoder, "speech"),
-        ("freeze_layers", 0, kind is Encoder, "wave models"),
-    ):
-        if given[option] != off and not applies:
-            what = f"{option}={given[option]!r} is for {family}"
+    for option, (asked, neutral, family) in some.items():
+        of_another = option == "attention" and config.model_type != "wavlm"
+        if asked != neutral and (of_another or option not in kind.OPTIONS):
+            what = f"{option}={asked!r} is for {family}"
             raise EncoderError(f"{what}, and {name} is {config.model_type}: drop it.")
+    own = {option: some[option][0] for option in kind.OPTIONS}
     if n_layers is not None and not 1 <= n_layers <= config.num_hidden_layers:
         raise EncoderError(f"n_layers={n_layers}: {name} has {config.num_hidden_layers}.")
     config.num_hidden_layers = n_layers or config.num_hidden_layers
     if freeze == "cnn" and freeze_layers and kind is Encoder:
         _check_freeze(freeze_layers, config.num_hidden_layers, spec_augment)
     config.update({} if dropout is None else dict.fromkeys(kind.DROPOUTS, float(dropout)))
-    if kind is not TextEncoder:
+    if "spec_augment" in own:
+        del own["spec_augment"]  # lies in the configuration
         config.update({"layerdrop": 0.0, "apply_spec_augment": spec_augment > 0})
         config.update({"mask_time_prob": float(spec_augment), "mask_feature_prob": 0.0})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        own = {option: given[option] for option in kind.OPTIONS}
         return kind.build(config, folder, weights=not random_init, freeze=freeze, **own)
 
 

@@ -55,7 +55,7 @@ class Encoder(Pretrained):
         "stride", "receptive_field",
     )  # fmt: skip
     DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
-    OPTIONS = ("masked_group_norm", "attention", "freeze_layers")
+    OPTIONS = ("masked_group_norm", "attention", "freeze_layers", "spec_augment")
     REFUSED = ("add_adapter", "conv_pos_batch_norm")  # another frame rate; clips get mixed
     PARTS = "all, cnn, or with frozen layers lower"
     OPTIONAL = ("masked_spec_embed",)  # SpecAugment may be new to the checkpoint

@@ -60,7 +60,7 @@ class WhisperEncoder(Pretrained):
 
     FACTS = Pretrained.FACTS + ("context", "context_seconds", "spec_augment", "n_mels", "stride")
     DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
-    OPTIONS = ("context",)
+    OPTIONS = ("context", "spec_augment")
     pre_norm = True
 
     def __init__(self, model: nn.Module, extractor, *, context: str, freeze: str) -> None:
