@@ -24,7 +24,7 @@ from serlib.training.checkpoint import Checkpoint, copy_weights, random_state
 from serlib.training.loop import fit
 from training_toys import Toy, cross_entropy, lasting, open_run, settings, toy_batch
 
-ROOT = Path(loop.__file__).parents[1]
+ROOT = Path(loop.__file__).parents[2]
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

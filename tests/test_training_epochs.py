@@ -171,7 +171,7 @@ def train_until_killed(folder: str) -> None:
 @pytest.mark.slow
 def test_a_process_that_is_really_killed(tmp_path):
     command = [sys.executable, __file__, "kill", str(tmp_path / "killed")]
-    folder = str(Path(loop.__file__).parents[1])
+    folder = str(Path(loop.__file__).parents[2])
     threads = str(torch.get_num_threads())  # sums are taken in another order with others
     environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": threads}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=600)
@@ -262,7 +262,7 @@ def train_as_one_of_two(folder: str) -> None:
 @pytest.mark.slow
 def test_two_processes_train_like_one_that_accumulates(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(loop.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(loop.__file__).parents[2])}
     done = subprocess.run(
         [*launch, __file__, "share", str(tmp_path)],
         env=environment,
