@@ -158,6 +158,10 @@ def readers(path: str) -> set[str]:
         return {name[:2]}
     if path == "book/claims.yaml":
         return who("book/serbook/claims/ledger.py")
+    if path == "serlib/corpora/demo/words.yaml":
+        return who("serlib/corpora/demo/plan.py")
+    if place == "book/serbook/claims" and not name.endswith(".py"):  # templates
+        return who("book/serbook/claims/pages.py")
     if place == "data_manifests" and (name.endswith(".yaml") or name == "published_counts.csv"):
         return who("serlib/corpora/cards.py")
     if path == "data_manifests/demo.csv":
