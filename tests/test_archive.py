@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from serbook.archive import checking, forms, sums
-from serbook.archive.kept import dump, pack
+from serbook.archive.checking import pack
+from serbook.archive.forms import dump
 from serbook.archive.make import make
 from serbook.claims.judge import judge
 from serbook.claims.ledger import read

@@ -6,6 +6,7 @@ recipes know. Its texts, and all others, have patterns here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,8 +126,14 @@ VERDICT = form(
 FILES = {"archive.json": ABOUT, "claims.json": rows(VERDICT)}  # all others are records
 
 
+def dump(content: Any) -> bytes:
+    """The one way in which a value is written, so that nothing hides in blanks or double keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii") + b"\n"
+
+
 def faults(name: str, data: bytes) -> Iterator[str]:
-    """What in a file of an archive is not allowed, each with its place and in one line."""
+    """What in a file is not allowed, each with its place and in one line, or written otherwise."""
     try:
         TypeAdapter(FILES.get(name, RECORD)).validate_json(data)
     except pydantic.ValidationError as error:
@@ -136,6 +143,9 @@ def faults(name: str, data: bytes) -> Iterator[str]:
         for fault in error.errors(include_url=False, include_context=False):
             place = shown(".".join(map(str, fault["loc"])))
             yield f"{name}, {place}: {shown(fault['input'])}: {fault['msg'][:100]}"
+    else:
+        if dump(json.loads(data)) != data:
+            yield f"{name} is not written as `serlib archive make` writes"
 
 
 def shown(value: Any) -> str:

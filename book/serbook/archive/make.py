@@ -10,7 +10,7 @@ from typing import Any
 
 import serlib
 from serbook.archive import checking, forms, sums
-from serbook.archive.kept import Archived, Kept, dump, pack, verdict
+from serbook.archive.checking import Archived, Kept, verdict
 from serbook.claims.judge import UNTESTED, judge
 from serbook.claims.ledger import digest, read
 from serbook.claims.runs import Finished
@@ -70,7 +70,9 @@ def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> 
     }  # fmt: skip
     files = {"archive.json": about, "claims.json": verdicts}
     files |= {f"{run.path}.json": run.record for run in kept}
-    records.atomic_write(out, pack({name: dump(content) for name, content in files.items()}))
+    records.atomic_write(
+        out, checking.pack({name: forms.dump(content) for name, content in files.items()})
+    )
     if faults := checking.faults(out):
         Path(out).unlink()
         raise ArchiveError("this would not be clean:\n" + "\n".join(faults))
