@@ -50,15 +50,11 @@ class Dynamics:
 def dynamics(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], metric: str) -> Dynamics:
     """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
 
-    Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least
+    Rule 4 of chapter 03, on the curves `dev_<metric>`: in the first fifth of the epochs (at least
     one) b is below a, and at the last epoch above, for every seed; and the epoch from which the
     mean curve stays above is not before the first whose WER is within 0.05 of the last. If that is
-    the last epoch itself, one cannot tell.
-
-    Args:
-        a: The learning curves of one system, a table per seed and a row per epoch.
-        b: Those of the other, which learns to transcribe, with the same seeds.
-        metric: Of the curves `dev_<metric>`.
+    the last epoch itself, one cannot tell. Of both systems there is a table per seed, the same
+    seeds, with a row per epoch; b is the one that learns to transcribe.
     """
     below, above = (np.stack([table[f"dev_{metric}"] for table in tables]) for tables in (a, b))
     gap = above - below  # (seeds, epochs)

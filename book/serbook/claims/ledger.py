@@ -71,6 +71,11 @@ class Claim(Strict):
         return rules.parse(self.rule)
 
     @property
+    def systems(self) -> tuple[str, ...]:
+        """All systems that its rule names, each once."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in step.systems))
+
+    @property
     def kind(self) -> str:
         """What it is: "number", "direction", "formula" or "statement"."""
         first = self.steps[0].kind if self.steps else ""
@@ -149,13 +154,9 @@ class Ledger(Strict):
         return {claim.id: claim.printed for claim in self.claims if claim.printed}
 
     def recipe(
-        self,
-        name: str,
-        profile: str,
-        roots: Mapping[str, str] | None = None,
-        corpus: str = "",
+        self, name: str, profile: str, roots: Mapping[str, str] | None = None, corpus: str = "",
         data_root: str = "",
-    ) -> Recipe:
+    ) -> Recipe:  # fmt: skip
         """The recipe of a system at a profile, on its own corpus or on another one.
 
         Its folder is `data_root`, or what `roots` has for its corpus.
@@ -281,7 +282,7 @@ def _of_claim(claim: Claim, ledger: Ledger) -> Faults:
         rules.bounds(claim.printed)
     ledger.derived(claim)
     proofs = {s.metric for s in steps if s.kind == "prove"}
-    return {name for step in steps for name in step.systems}, (
+    return set(claim.systems), (
         (claim.id.split(".")[0] != claim.paper, "an id begins with its paper"),
         (proofs - set(PROOFS), f"no proof {proofs}"),
         (claim.kind == "number" and not claim.printed, "a number needs what is printed"),

@@ -48,14 +48,8 @@ def page(found: Iterable[Finding]) -> HTML:
 def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str = "") -> HTML:
     """A chapter's slice of the ledger, from the runs that are there.
 
-    `pages.chapter("04", profile, corpus, data_root)` is the last word of chapter 04 on its claims.
-    Printed numbers that have no verdict are folded away below the other claims.
-
-    Args:
-        number: The chapter's, two digits.
-        profile: smoke, demo or full.
-        corpus: As the chapter was given it.
-        data_root: As the chapter was given it.
+    `pages.chapter("04", profile, corpus, data_root)`, with what the chapter was given, is its last
+    word on its claims. Printed numbers without a verdict are folded away below the other claims.
     """
     return slice_of(judge.findings(number, profile, corpus=corpus, data_root=data_root), number)
 
@@ -133,14 +127,11 @@ def report(finding: Finding, ledger: Ledger) -> str:
         if path.exists() and (facts := records.read_json(path)) not in places:
             places.append(facts)
     for facts in places:
-        told = (
-            f"{name} {version}" for name, version in facts.get("packages", {}).items() if version
-        )
+        told = [f"{k} {version}" for k, version in facts.get("packages", {}).items() if version]
         facts["packages"] = ", ".join(told)
-    names = dict.fromkeys(name for step in claim.steps for name in step.systems)
     return TEMPLATES.get_template("report.md.jinja").render(
         finding=finding, claim=claim, paper=ledger.papers[claim.paper], places=places,
-        systems={name: json.dumps(ledger.systems[name].as_written) for name in names},
+        systems={name: json.dumps(ledger.systems[name].as_written) for name in claim.systems},
         command=_command(finding, ledger),
     )  # fmt: skip
 
@@ -150,7 +141,7 @@ def _command(finding: Finding, ledger: Ledger) -> str:
     claim = finding.claim
     if claim.kind != "number":
         return f"serlib claims run {claim.id} --profile {finding.profile} --seeds 0 1 2"
-    trained = [ledger.recipe(n, "full").corpus for step in claim.steps for n in step.systems]
+    trained = [ledger.recipe(name, "full").corpus for name in claim.systems]
     scored = [step.role for step in claim.steps if step.role != "test"]
     roots = "".join(f" --root {name}=DIR" for name in dict.fromkeys(trained + scored))
     return f"serlib claims run {claim.id} --profile full{roots}"

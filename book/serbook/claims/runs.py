@@ -13,10 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from pathlib import PurePath
-from typing import Protocol
-
-import pandas as pd
+from typing import Any, Protocol
 
 from serbook.claims.dynamics import dynamics
 from serbook.claims.rules import Step
@@ -57,22 +54,15 @@ class Measured:
         return f"{self.interval}{note}, {self.seeds} seed{'s' * (self.seeds > 1)}"
 
 
-class Run(Protocol):
-    """What a finished run must offer; `records.Run` does. The last part of its path is its name."""
-
-    path: PurePath
-
-    def history(self) -> pd.DataFrame:
-        """Its learning curve, a row per epoch."""
-
-
-Systems = Mapping[str, Sequence[tuple[Recipe, Run]]]  # by name: runs, one per seed, as they ran
+# By name: runs, one per seed, with recipes as they ran. Of a run `path.name` and `history()` are
+# asked, which a `records.Run` has, and what an archive keeps of one.
+Systems = Mapping[str, Sequence[tuple[Recipe, Any]]]
 
 
 class Evidence(Protocol):
     """What claims are judged by: the runs of this machine, `Finished`, or those of an archive."""
 
-    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Run]]:
+    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Any]]:
         """The finished run of a recipe for each seed, with its own recipe."""
 
     def interval(self, systems: Systems, metric: str, role: str) -> Interval:
@@ -128,13 +118,7 @@ class Finished:
 
 
 def measure(step: Step, recipes: Mapping[str, Recipe], evidence: Evidence) -> Measured:
-    """What the finished runs say about one comparison; see `Measured`.
-
-    Args:
-        step: The comparison.
-        recipes: Of its systems, by name.
-        evidence: The runs to look among.
-    """
+    """What the runs of its systems, whose `recipes` go by name, say about one comparison."""
     found, label = {name: evidence.seeds(recipes[name]) for name in step.systems}, str(step)
     seeds = sorted(set.intersection(*map(set, found.values())))
     if not seeds:
