@@ -201,7 +201,7 @@ def test_machine_and_folders_are_told_in_general_terms():
     recipe["model"]["encoder"], recipe["corpus"] = "/home/anna/wav2vec2", "/home/anna/My.csv"
     bare = forms.bare(recipe)
     assert bare["model"]["encoder"] == "wav2vec2" and bare["corpus"] == "my"
-    assert forms.form(x=forms.RECIPE).model_validate_json(dump({"x": bare})).x.corpus == "my"
+    assert forms.form(x=forms.Bare).model_validate_json(dump({"x": bare})).x.corpus == "my"
 
 
 # ------------------------------------------------------------------------------ what does not pass

@@ -23,29 +23,20 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class Made:
-    """What `make` put into an archive.
+    """What `make` put into an archive."""
 
-    Attributes:
-        runs: How many run records.
-        claims: The verdicts in it, by id.
-        moved: Claims that this machine's ledger decides otherwise: near a border, an interval of
-            other resamples may fall on its other side.
-        single: How many speakers of one test set have one clip; see the room's text.
-    """
-
-    runs: int
-    claims: Mapping[str, str]
+    runs: int  # how many
+    claims: Mapping[str, str]  # the verdicts in it, by id
+    # Claims that this machine's ledger decides otherwise: near a border, an interval of other
+    # resamples may fall on its other side.
     moved: tuple[str, ...]
-    single: int
+    single: int  # how many speakers of one test set have one clip; see the room's text
 
 
 def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> Made:
-    """Write an archive of the runs that claims of this machine's ledger rest on.
+    """Write a zip file `out` of a profile's runs that claims of this machine's ledger rest on.
 
-    Args:
-        out: The file, a .zip; it is replaced.
-        profile: Whose runs: smoke, demo or full.
-        chosen: Chapters ("03"), or how ids of claims begin; none is all.
+    `chosen` are chapters ("03"), or how ids of claims begin; none is all.
 
     Raises:
         ArchiveError: No claim was decided by runs, or what was made does not pass `check`.

@@ -14,24 +14,14 @@ from serlib.metrics.intervals import Interval
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What learning curves say about b against a; see `dynamics`.
+    """What learning curves say about b against a, in yes, no or cannot tell; see `dynamics`."""
 
-    Attributes:
-        slower: Whether b is below a in the first fifth of the epochs: "yes", "no", "cannot tell".
-        ahead: Whether it is above at the last epoch.
-        waits: Whether it overtakes only once its WER has settled.
-        gap: The difference at the last epoch, from the lowest to the highest seed.
-        leads: The epoch from which the mean curve stays above; one more than `epochs` if none.
-        settled: The first epoch from which the WER stays within 0.05 of the last.
-        epochs: How many there are.
-    """
-
-    slower: str
-    ahead: str
-    waits: str
-    gap: Interval
-    leads: int
-    settled: int
+    slower: str  # is b below a in the first fifth of the epochs?
+    ahead: str  # is it above at the last epoch?
+    waits: str  # does it overtake only once its WER has settled?
+    gap: Interval  # the difference at the last epoch, from the lowest to the highest seed
+    leads: int  # the epoch from which the mean curve stays above; one more than `epochs` if none
+    settled: int  # the first epoch from which the WER stays within 0.05 of the last
     epochs: int
 
     @property

@@ -64,13 +64,14 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
-    caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
-    text = BOXES.table(rows(shown), columns, caption)
-    if waiting:
-        title = f"{len(waiting)} printed numbers without a verdict"
-        caption = f"Chapter {number}, {profile}: {title}"
-        text += BOXES.folded(rows(waiting), WAITING, caption, title)
-    return HTML(text)
+    text = table(
+        shown, f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}", columns
+    )
+    if not waiting:
+        return text
+    title = f"{len(waiting)} printed numbers without a verdict"
+    caption = f"Chapter {number}, {profile}: {title}"
+    return HTML(text.data + BOXES.folded(rows(waiting), WAITING, caption, title))
 
 
 def rows(found: Iterable[Finding]) -> pd.DataFrame:
@@ -108,11 +109,9 @@ def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
 def plain(finding: Finding) -> dict[str, Any]:
     """A finding as what JSON can hold; NaN is null there."""
     claim = finding.claim
-    steps = [
-        {"what": m.label, "answer": m.answer or None, "seeds": m.seeds, "lacks": m.lacks or None}
-        | {k: getattr(m.interval, k, None) for k in ("value", "low", "high")}
-        for m in finding.measured
-    ]
+    steps = [{"what": m.label, "answer": m.answer or None, "seeds": m.seeds, "lacks": m.lacks or None}
+             | {k: getattr(m.interval, k, None) for k in ("value", "low", "high")}
+             for m in finding.measured]  # fmt: skip
     fields = ("id", "paper", "where", "says", "printed", "unit", "chapter", "corpus", "protocol")
     about = {name: getattr(claim, name) for name in (*fields, "rule", "kind", "planted")}
     verdict = {"profile": finding.profile, "verdict": finding.verdict, "tier": finding.tier}

@@ -45,19 +45,12 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One comparison of a rule.
+    """One comparison of a rule."""
 
-    Attributes:
-        kind: One of `KINDS`.
-        systems: Of the ledger: none, one or two.
-        metric: What is compared, without its corpus; of "prove" the name of the proof.
-        role: Which predictions: "test", or the corpus after the @.
-    """
-
-    kind: str
-    systems: tuple[str, ...]
-    metric: str
-    role: str = "test"
+    kind: str  # one of `KINDS`
+    systems: tuple[str, ...]  # of the ledger: none, one or two
+    metric: str  # without its corpus; of "prove" the name of the proof
+    role: str = "test"  # which predictions: "test", or the corpus after the @
 
     @property
     def better(self) -> int:
@@ -73,10 +66,7 @@ class Step:
 
 
 def parse(rule: str) -> tuple[Step, ...]:
-    """The comparisons of a rule, all of which must hold; none for "none".
-
-    Raises:
-        RuleError: Saying what is wrong.
+    """The comparisons of a rule, all of which must hold; none for "none"; or a `RuleError`.
 
     >>> parse("less(cai.0, cai.0_1, wer)")[0].systems
     ('cai.0', 'cai.0_1')
@@ -122,15 +112,10 @@ def bounds(printed: str) -> Bounds:
 
 @dataclass(frozen=True)
 class Derived:
-    """What an expression on printed numbers comes to.
+    """What an expression on printed numbers comes to."""
 
-    Attributes:
-        possible: Whether it can hold, however the numbers were rounded.
-        text: The calculation, for readers.
-    """
-
-    possible: bool
-    text: str
+    possible: bool  # it can hold, however the numbers were rounded
+    text: str  # the calculation, for readers
 
 
 def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
@@ -139,12 +124,8 @@ def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
     The expression holds ids of claims in brackets, numbers, + and -, min(...), max(...), one of
     the comparisons < and > at the top, and two statements: share([id], n), that a percentage is a
     whole number of n; differ(a, b), that the columns a and b (last parts of ids) print other
-    digits in some row. Without a comparison the value must equal the claim's own printed number.
-
-    Args:
-        expression: As above.
-        printed: The claim's own number; "" if it has none.
-        values: Printed numbers by id.
+    digits in some row. Without a comparison the value must equal the claim's own number, `printed`
+    ("" if it has none). `values` are printed numbers by id.
 
     Raises:
         RuleError: The expression is not in the language, or names an unknown claim.

@@ -27,25 +27,15 @@ from serlib.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Measured:
-    """What finished runs say about one comparison of a rule.
+    """What finished runs say about one comparison of a rule."""
 
-    Attributes:
-        label: What was compared, for tables.
-        interval: Its value with 95 % bounds; NaN where undefined.
-        runs: Names of the run folders.
-        seeds: How many seeds; with one, the interval knows nothing about luck in training.
-        answer: "yes", "no" or "cannot tell" if the comparison is no matter of one interval.
-        note: Then what the interval is of, and how the answer comes about.
-        lacks: Why nothing was measured; "" if something was.
-    """
-
-    label: str
-    interval: Interval | None = None
-    runs: tuple[str, ...] = ()
-    seeds: int = 0
-    answer: str = ""
-    note: str = ""
-    lacks: str = ""
+    label: str  # what was compared, for tables
+    interval: Interval | None = None  # with 95 % bounds; NaN where undefined
+    runs: tuple[str, ...] = ()  # names of the folders
+    seeds: int = 0  # how many; with one, the interval knows nothing about luck in training
+    answer: str = ""  # yes, no or cannot tell, if the comparison is no matter of one interval
+    note: str = ""  # then what the interval is of, and how the answer comes about
+    lacks: str = ""  # why nothing was measured
 
     @property
     def seen(self) -> str:
