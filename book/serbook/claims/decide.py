@@ -34,16 +34,11 @@ def decide(
     workers: int | None = None,
     ledger: Ledger | None = None,
 ) -> Finding:
-    """Run the least that decides one claim, and judge it.
+    """Run the least that decides one claim, and judge it; `progress` and `workers` as in `sweep`.
 
-    Args:
-        id: The claim's.
-        profile: smoke, demo or full.
-        seeds: Of every system that the rule names; finished runs are only read.
-        roots: In full: the folder of each corpus, such as {"iemocap": "/data/IEMOCAP"}.
-        progress: As in `sweep`.
-        workers: As in `sweep`.
-        ledger: None reads the book's.
+    Every system that the rule names gets the `seeds`; finished runs are only read. The full tier
+    needs `roots`, the folder of each corpus, such as {"iemocap": "/data/IEMOCAP"}. No `ledger` is
+    the book's.
 
     Raises:
         ClaimError: There is no such claim.

@@ -192,9 +192,8 @@ def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> pd.DataFrame:
     for choice in ledger.unsaid:
         effect, seeds, instead = choice.note, "", ""
         if choice.base:
-            pair = choice.base, choice.instead
-            systems = {name: ledger.recipe(name, profile) for name in pair}
-            steps = [Step("gain", pair, metric) for metric in choice.metrics]
+            systems = {name: ledger.recipe(name, profile) for name in choice.systems}
+            steps = [Step("gain", choice.systems, metric) for metric in choice.metrics]
             found = [runs.measure(step, systems, evidence) for step in steps]
             lacking = [m.lacks for m in found if m.lacks]
             told = "; ".join(f"{s.metric} {m.interval}" for s, m in zip(steps, found, strict=True))

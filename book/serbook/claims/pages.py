@@ -128,9 +128,13 @@ def report(finding: Finding, ledger: Ledger) -> str:
     for facts in places:
         told = [f"{k} {version}" for k, version in facts.get("packages", {}).items() if version]
         facts["packages"] = ", ".join(told)
+    systems = {
+        name: ledger.systems[name].model_dump(by_alias=True, exclude_unset=True)
+        for name in claim.systems
+    }
     return TEMPLATES.get_template("report.md.jinja").render(
         finding=finding, claim=claim, paper=ledger.papers[claim.paper], places=places,
-        systems={name: json.dumps(ledger.systems[name].as_written) for name in claim.systems},
+        systems={name: json.dumps(system) for name, system in systems.items()},
         command=_command(finding, ledger),
     )  # fmt: skip
 

@@ -1,7 +1,4 @@
-"""Figures about experts together: the architecture, and what each company of them scores.
-
-As those of `serbook.figures.plots`, whose look and small print they share.
-"""
+"""Figures about experts together: the architecture, and what each company of them scores."""
 
 from __future__ import annotations
 

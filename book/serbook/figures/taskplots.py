@@ -1,7 +1,4 @@
-"""Figures about several tasks at once: systems, transcripts in time, trials, attention, surfaces.
-
-As those of `serbook.figures.plots`, whose look, keywords and small print they share.
-"""
+"""Figures about several tasks at once: systems, transcripts in time, trials, attention, surfaces."""
 
 from __future__ import annotations
 
