@@ -130,7 +130,8 @@ def faults(path: str | Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             if found := list(islice(_wrapping(archive, path.stat().st_size), MOST)):
                 return found
-            files = dict(_unpack(archive))
+            # One that says a smaller size than it has is cut, and its checksum fails.
+            files = {e.filename: archive.open(e).read(ONE + 1) for e in archive.infolist()}
     except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
             zipfile.BadZipFile) as error:  # fmt: skip
         return [f"{path.name} is no whole zip file: {error}"]
@@ -174,13 +175,6 @@ def _wrapping(archive: zipfile.ZipFile, size: int) -> Iterator[str]:
     directory = sum(CENTRAL + len(name.encode()) for name in names)
     if archive.comment or archive.start_dir != place or size != place + directory + END:
         yield "bytes that belong to no file are at the end"
-
-
-def _unpack(archive: zipfile.ZipFile) -> Iterator[tuple[str, bytes]]:
-    """All files; an entry that says a smaller size than it has is cut and fails its checksum."""
-    for entry in archive.infolist():
-        with archive.open(entry) as file:
-            yield entry.filename, file.read(ONE + 1)
 
 
 def _content(contents: dict[str, Any]) -> Iterator[str]:
