@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from serbook.archive import checking, forms, sums
-from serbook.archive.kept import dump, pack
+from serbook.archive.checking import pack
+from serbook.archive.forms import dump
 from serbook.archive.make import make
 from serbook.claims.judge import judge
 from serbook.claims.ledger import read
@@ -200,7 +201,7 @@ def test_machine_and_folders_are_told_in_general_terms():
     recipe["model"]["encoder"], recipe["corpus"] = "/home/anna/wav2vec2", "/home/anna/My.csv"
     bare = forms.bare(recipe)
     assert bare["model"]["encoder"] == "wav2vec2" and bare["corpus"] == "my"
-    assert forms.form(x=forms.RECIPE).model_validate_json(dump({"x": bare})).x.corpus == "my"
+    assert forms.form(x=forms.Bare).model_validate_json(dump({"x": bare})).x.corpus == "my"
 
 
 # ------------------------------------------------------------------------------ what does not pass

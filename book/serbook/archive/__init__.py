@@ -6,17 +6,16 @@
     SHA256SUMS        of all of these
 
 **No table of predictions is in it.** It would hold one label per utterance, which IEMOCAP and
-MSP-Podcast do not let anybody pass on, and so would a table under other names: who has the corpus
-could tell the rows by their order. Instead there are sums over each speaker (`sums`): confusion
-counts, edits and words, right answers, sums and squares of ratings. They suffice: WA, UA, F1, WER
-and CCC are functions of such sums, and the bootstrap draws whole speakers. So scores come out again
-to the last digits, and intervals up to the luck of the draw, since the speakers have another order:
-their names are hashed with a random key that nobody keeps, the same in all runs of one archive, so
-that systems can still be compared in pairs. Of a speaker with one clip the sums are that clip's
-label, without a name and without a key.
+MSP-Podcast do not let anybody pass on; under other names, too, who has the corpus could tell the
+rows by their order. Instead there are sums over each speaker (`sums`), of which WA, UA, F1, WER and
+CCC are functions; and the bootstrap draws whole speakers. So scores come out again to the last
+digits, and intervals up to the luck of the draw, since the speakers have another order: their names
+are hashed with a random key that nobody keeps, the same in all runs of one archive, so that systems
+can still be compared in pairs. Of a speaker with one clip the sums are that clip's label, without
+a name and without a key.
 
 Not in it either are transcripts, keys, names of files and folders, of machines and users. Nothing
 is searched for and removed; what is allowed is taken (`make`, `forms`), and `checking` holds an
-archive against the same list. It finds accidents and plain smuggling. It cannot find a message that
-somebody hides in the digits of a number.
+archive against the same list. It finds accidents and plain smuggling, but no message that somebody
+hides in the digits of a number.
 """

@@ -6,6 +6,7 @@ recipes know. Its texts, and all others, have patterns here.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from serbook.claims.judge import VERDICTS
 from serbook.claims.rules import NAME
@@ -38,7 +39,6 @@ MACHINE = "x86_64|amd64|AMD64|aarch64|arm64"
 CHIP = "(?:NVIDIA|AMD|Tesla)(?: [A-Z0-9][A-Za-z0-9-]{0,20}){1,6}"
 DEVICE = f"CPU|other|{CHIP}(?:, {CHIP}){{0,15}}"
 TEXTS = {  # of recipes, by the name of the field
-    **dict.fromkeys(("name", "data_root"), ""),  # free text, and a folder: left out
     **dict.fromkeys(("encoder", "experts", "tuned"), ENCODER),
     **dict.fromkeys(("classes", "merge"), "|".join(EMOTIONS)),
     "corpus": CORPUS,
@@ -59,21 +59,22 @@ class Bare(Recipe):
     recognizer: Bare | None = None
 
 
-def _plain(recipe: Bare) -> Bare:
-    for name, text in _texts(records.plain(recipe)):
-        if not re.fullmatch(TEXTS.get(name, OTHERS), text, re.ASCII):
-            raise ValueError(f"{name}: {shown(text)}")
-    return recipe
+def bare(value: Any, field: str = "") -> Any:
+    """A recipe's plain fields without names and folders; those it builds on too.
 
-
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """All texts, each with the name of its field."""
-    parts = value.items() if isinstance(value, dict) else ()
-    parts = [(name, part) for part in value] if isinstance(value, list) else parts
-    for key, part in parts:
-        yield from _texts(part, key)
-    if isinstance(value, str):
-        yield name, value
+    A text that is none that this field may have is None, with which no recipe can be built.
+    """
+    if isinstance(value, dict):
+        return {k: bare(v, k) for k, v in value.items() if k not in ("name", "data_root")}
+    if isinstance(value, list):
+        return [bare(part, field) for part in value]
+    if not isinstance(value, str):
+        return value
+    if field == "corpus":
+        value = PurePath(value).stem.lower()
+    if field in ("encoder", "experts", "tuned") and not re.fullmatch(ENCODER, value):
+        value = PurePath(value).name  # of a folder the last part; a hub's name stays
+    return value if re.fullmatch(TEXTS.get(field, OTHERS), value, re.ASCII) else None
 
 
 def like(pattern: str) -> Any:
@@ -94,7 +95,6 @@ def rows(item: Any) -> Any:
 
 
 HASH, COUNT = like("[0-9a-f]{12}"), Annotated[int, Field(ge=0, lt=10**12)]
-RECIPE = Annotated[Bare, AfterValidator(_plain)]
 ENVIRONMENT = form(
     python=like(VERSION), packages=dict[Literal[records.PACKAGES], like(VERSION)],
     platform=like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})"), cpu_count=COUNT, threads=COUNT,
@@ -106,7 +106,7 @@ SUMS = form(  # see `sums`; those with a default may be absent
     moments=(rows(list[list[float]]), []),
 )  # fmt: skip
 RECORD = form(
-    config=form(recipe=RECIPE, manifest=HASH), environment=ENVIRONMENT,
+    config=form(recipe=Bare, manifest=HASH), environment=ENVIRONMENT,
     epochs=rows(dict[like(CURVE), float | bool | None]),
     scores=dict[Literal["dev", "test"], dict[like(METRIC), float]], sums=dict[like(CORPUS), SUMS],
 )  # fmt: skip
@@ -125,8 +125,14 @@ VERDICT = form(
 FILES = {"archive.json": ABOUT, "claims.json": rows(VERDICT)}  # all others are records
 
 
+def dump(content: Any) -> bytes:
+    """The one way in which a value is written, so that nothing hides in blanks or double keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii") + b"\n"
+
+
 def faults(name: str, data: bytes) -> Iterator[str]:
-    """What in a file of an archive is not allowed, each with its place and in one line."""
+    """What in a file is not allowed, each with its place and in one line, or written otherwise."""
     try:
         TypeAdapter(FILES.get(name, RECORD)).validate_json(data)
     except pydantic.ValidationError as error:
@@ -136,28 +142,19 @@ def faults(name: str, data: bytes) -> Iterator[str]:
         for fault in error.errors(include_url=False, include_context=False):
             place = shown(".".join(map(str, fault["loc"])))
             yield f"{name}, {place}: {shown(fault['input'])}: {fault['msg'][:100]}"
+    else:
+        content = json.loads(data)
+        if name not in FILES:
+            content["config"]["recipe"] = bare(content["config"]["recipe"])
+        if dump(content) != data:
+            yield (f"{name} is not written as `serlib archive make` writes, or its recipe has a "
+                   "name, a folder, or a text that such a field does not have")  # fmt: skip
 
 
 def shown(value: Any) -> str:
     """The beginning of a value, which may be anything, for messages."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# ------------------------------------------------------------------------------ what `make` takes
-
-
-def bare(value: Any, field: str = "") -> Any:
-    """A recipe's plain fields without names and folders; those it builds on too."""
-    if isinstance(value, dict):
-        return {k: bare(v, k) for k, v in value.items() if k not in ("name", "data_root")}
-    if isinstance(value, list):
-        return [bare(part, field) for part in value]
-    if field == "corpus":
-        return PurePath(value).stem.lower()
-    if field in ("encoder", "experts", "tuned") and not re.fullmatch(ENCODER, value):
-        return PurePath(value).name  # of a folder the last part; a hub's name stays
-    return value
 
 
 def environment(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import serlib
 from serbook.archive import checking, forms, sums
-from serbook.archive.kept import Archived, Kept, dump, pack, verdict
+from serbook.archive.checking import Archived, Kept, verdict
 from serbook.claims.judge import UNTESTED, judge
 from serbook.claims.ledger import digest, read
 from serbook.claims.runs import Finished
@@ -23,29 +23,20 @@ class ArchiveError(ValueError):
 
 @dataclass(frozen=True)
 class Made:
-    """What `make` put into an archive.
+    """What `make` put into an archive."""
 
-    Attributes:
-        runs: How many run records.
-        claims: The verdicts in it, by id.
-        moved: Claims that this machine's ledger decides otherwise: near a border, an interval of
-            other resamples may fall on its other side.
-        single: How many speakers of one test set have one clip; see the room's text.
-    """
-
-    runs: int
-    claims: Mapping[str, str]
+    runs: int  # how many
+    claims: Mapping[str, str]  # the verdicts in it, by id
+    # Claims that this machine's ledger decides otherwise: near a border, an interval of other
+    # resamples may fall on its other side.
     moved: tuple[str, ...]
-    single: int
+    single: int  # how many speakers of one test set have one clip; see the room's text
 
 
 def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> Made:
-    """Write an archive of the runs that claims of this machine's ledger rest on.
+    """Write a zip file `out` of a profile's runs that claims of this machine's ledger rest on.
 
-    Args:
-        out: The file, a .zip; it is replaced.
-        profile: Whose runs: smoke, demo or full.
-        chosen: Chapters ("03"), or how ids of claims begin; none is all.
+    `chosen` are chapters ("03"), or how ids of claims begin; none is all.
 
     Raises:
         ArchiveError: No claim was decided by runs, or what was made does not pass `check`.
@@ -70,7 +61,9 @@ def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> 
     }  # fmt: skip
     files = {"archive.json": about, "claims.json": verdicts}
     files |= {f"{run.path}.json": run.record for run in kept}
-    records.atomic_write(out, pack({name: dump(content) for name, content in files.items()}))
+    records.atomic_write(
+        out, checking.pack({name: forms.dump(content) for name, content in files.items()})
+    )
     if faults := checking.faults(out):
         Path(out).unlink()
         raise ArchiveError("this would not be clean:\n" + "\n".join(faults))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 from collections.abc import Callable, Mapping
 
@@ -81,13 +82,6 @@ def _cells(counted: np.ndarray) -> np.ndarray:
     return np.column_stack([places, counted[tuple(places.T)]])
 
 
-def metrics(found: Mapping) -> list[str]:
-    """What can be computed from sums."""
-    parts = {"confusion": METRICS, "ratios": found.get("ratios", ()),
-             "moments": ("rmse", "ccc", *(f"ccc_{a}" for a in ATTRIBUTES))}  # fmt: skip
-    return [metric for part, names in parts.items() if part in found for metric in names]
-
-
 def unpack(found: Mapping, metric: str, n_classes: int) -> np.ndarray:
     """Sums (G, ...) of a metric as `statistic` takes them.
 
@@ -133,6 +127,15 @@ def statistic(metric: str) -> Callable[[np.ndarray], np.ndarray]:
 def score(found: Mapping, metric: str, n_classes: int) -> float:
     """The metric over all speakers."""
     return float(statistic(metric)(unpack(found, metric, n_classes).sum(0)))
+
+
+def scores(found: Mapping, n_classes: int) -> dict[str, float]:
+    """All metrics over all speakers that sums give, without those that are undefined."""
+    parts = {"confusion": METRICS, "ratios": found.get("ratios", ()),
+             "moments": ("rmse", "ccc", *(f"ccc_{a}" for a in ATTRIBUTES))}  # fmt: skip
+    names = [metric for part, names in parts.items() if part in found for metric in names]
+    values = {metric: score(found, metric, n_classes) for metric in names}
+    return {metric: value for metric, value in values.items() if not math.isnan(value)}
 
 
 def single(found: Mapping) -> int:

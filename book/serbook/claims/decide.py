@@ -34,16 +34,11 @@ def decide(
     workers: int | None = None,
     ledger: Ledger | None = None,
 ) -> Finding:
-    """Run the least that decides one claim, and judge it.
+    """Run the least that decides one claim, and judge it; `progress` and `workers` as in `sweep`.
 
-    Args:
-        id: The claim's.
-        profile: smoke, demo or full.
-        seeds: Of every system that the rule names; finished runs are only read.
-        roots: In full: the folder of each corpus, such as {"iemocap": "/data/IEMOCAP"}.
-        progress: Progress bars.
-        workers: As in `sweep`.
-        ledger: None reads the book's.
+    Every system that the rule names gets the `seeds`; finished runs are only read. The full tier
+    needs `roots`, the folder of each corpus, such as {"iemocap": "/data/IEMOCAP"}. No `ledger` is
+    the book's.
 
     Raises:
         ClaimError: There is no such claim.
@@ -57,13 +52,11 @@ def decide(
     if missing := {step.role for step in claim.steps} - {"test"} - set(roots):
         name = sorted(missing)[0]
         raise RecipeError(f"the claim is scored on {name}: say where it is, --root {name}=DIR")
-    names = dict.fromkeys(name for step in claim.steps for name in step.systems)
-    systems = {name: ledger.recipe(name, profile, roots) for name in names}
-    finished, asked = Finished(), []
-    for recipe in systems.values():
-        there = finished.seeds(recipe)
-        asked += [recipe.change(seed=seed) for seed in seeds if seed not in there]
-    if asked:
+    systems = {name: ledger.recipe(name, profile, roots) for name in claim.systems}
+    finished = Finished()
+    there = {name: finished.seeds(recipe) for name, recipe in systems.items()}
+    if asked := [recipe.change(seed=seed) for name, recipe in systems.items()
+                 for seed in seeds if seed not in there[name]]:  # fmt: skip
         sweep(asked, progress=progress, workers=workers)
     finished = Finished()
     for step in claim.steps:
@@ -81,12 +74,8 @@ def elsewhere(
     Classes that the other corpus does not have are not answered: their probabilities are dropped,
     the mapping (a) of chapter 04. A clip whose talker is unknown counts as a talker of its own.
 
-    Args:
-        recipe: The run's.
-        run: Finished; gets `predictions_<corpus>.csv`, unless it has it.
-        corpus: The other corpus; its manifest is `root`/<corpus>.csv.
-        root: Folder that the manifest's paths start from.
-        progress: Progress bars.
+    The run, finished by `recipe`, gets `predictions_<corpus>.csv`, unless it has it. The other
+    corpus has its manifest at `root`/<corpus>.csv, whose paths start from `root`.
     """
     if (run.path / f"predictions_{corpus}.csv").exists():
         return

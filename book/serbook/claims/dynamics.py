@@ -14,24 +14,14 @@ from serlib.metrics.intervals import Interval
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What learning curves say about b against a; see `dynamics`.
+    """What learning curves say about b against a, in yes, no or cannot tell; see `dynamics`."""
 
-    Attributes:
-        slower: Whether b is below a in the first fifth of the epochs: "yes", "no", "cannot tell".
-        ahead: Whether it is above at the last epoch.
-        waits: Whether it overtakes only once its WER has settled.
-        gap: The difference at the last epoch, from the lowest to the highest seed.
-        leads: The epoch from which the mean curve stays above; one more than `epochs` if none.
-        settled: The first epoch from which the WER stays within 0.05 of the last.
-        epochs: How many there are.
-    """
-
-    slower: str
-    ahead: str
-    waits: str
-    gap: Interval
-    leads: int
-    settled: int
+    slower: str  # is b below a in the first fifth of the epochs?
+    ahead: str  # is it above at the last epoch?
+    waits: str  # does it overtake only once its WER has settled?
+    gap: Interval  # the difference at the last epoch, from the lowest to the highest seed
+    leads: int  # the epoch from which the mean curve stays above; one more than `epochs` if none
+    settled: int  # the first epoch from which the WER stays within 0.05 of the last
     epochs: int
 
     @property
@@ -50,15 +40,11 @@ class Dynamics:
 def dynamics(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], metric: str) -> Dynamics:
     """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
 
-    Rule 4 of chapter 03, on the learning curves of dev: in the first fifth of the epochs (at least
+    Rule 4 of chapter 03, on the curves `dev_<metric>`: in the first fifth of the epochs (at least
     one) b is below a, and at the last epoch above, for every seed; and the epoch from which the
     mean curve stays above is not before the first whose WER is within 0.05 of the last. If that is
-    the last epoch itself, one cannot tell.
-
-    Args:
-        a: The learning curves of one system, a table per seed and a row per epoch.
-        b: Those of the other, which learns to transcribe, with the same seeds.
-        metric: Of the curves `dev_<metric>`.
+    the last epoch itself, one cannot tell. Of both systems there is a table per seed, the same
+    seeds, with a row per epoch; b is the one that learns to transcribe.
     """
     below, above = (np.stack([table[f"dev_{metric}"] for table in tables]) for tables in (a, b))
     gap = above - below  # (seeds, epochs)

@@ -41,8 +41,7 @@ TOLERANCE, WIDEST = 0.01, 0.05  # a point of a percentage, and five to either si
 class Finding:
     """A claim with its verdict at one profile, why, and what was measured.
 
-    Attributes:
-        corpus: What the runs are on, if that is neither the paper's corpus nor the demo's.
+    `corpus` is what the runs are on, if that is neither the paper's corpus nor the demo's.
     """
 
     claim: Claim
@@ -69,12 +68,9 @@ class Finding:
     @property
     def seen(self) -> str:
         """All intervals that were measured, and on how many seeds they rest."""
-        parts = []
-        for m in self.measured:
-            if m.interval is not None and not m.lacks:
-                label = f"{m.label} " if len(self.measured) > 1 else ""
-                parts.append(f"{label}{m.seen}")
-        return "; ".join(parts)
+        found = [m for m in self.measured if m.interval is not None and not m.lacks]
+        labeled = len(self.measured) > 1
+        return "; ".join(f"{m.label} {m.seen}" if labeled else m.seen for m in found)
 
     @property
     def planted(self) -> str:
@@ -83,12 +79,9 @@ class Finding:
 
 
 def of_number(found: Interval, printed: float, better: int = 1) -> str:
-    """The verdict on a number; see the module's text.
+    """The verdict on a number, `printed` in the unit of `found`; see the module's text.
 
-    Args:
-        found: What was measured, with bounds.
-        printed: In the same unit.
-        better: 1 where larger is better, -1 where smaller is.
+    `better` is 1 where larger is better, -1 where smaller is.
 
     Raises:
         ValueError: The interval has no bounds: there is no verdict without.
@@ -114,7 +107,7 @@ def arithmetic(ledger: Ledger, claim: Claim, profile: str = "full") -> Finding |
     if claim.kind != "formula":
         return None
     name = claim.steps[0].metric
-    holds, text = proofs.proved(name)
+    holds, text = proofs.PROOFS[name]()
     own = CONTRADICTED if name in proofs.OF_THE_PAPER else NOT
     return Finding(claim, profile, REPRODUCED if holds else own, text)
 
@@ -127,16 +120,10 @@ def judge(
     corpus: str = "",
     data_root: str = "",
 ) -> Finding:
-    """The verdict on a claim by the runs of one profile.
+    """The verdict on a claim by the runs of one profile among the `evidence`.
 
-    Args:
-        ledger: Where it stands.
-        claim: The claim.
-        profile: smoke, demo or full.
-        evidence: The runs to look among.
-        corpus: Of the runs, as a chapter is given it; "" is the profile's own. On another one than
-            the claim's, directions are judged all the same, and say so; numbers are not.
-        data_root: Of that corpus.
+    `corpus` and its `data_root` are as a chapter is given them; "" is the profile's own. On another
+    corpus than the claim's, directions are judged all the same, and say so; numbers are not.
     """
     if (sure := arithmetic(ledger, claim, profile)) is not None:
         return sure
@@ -150,13 +137,12 @@ def judge(
         return finding(UNTESTED, claim.why)
     if numeric and profile != "full":
         return finding(UNTESTED, "a number on human speech: needs profile='full'")
-    names = dict.fromkeys(name for step in steps for name in step.systems)
-    own = {Path(ledger.recipe(name, profile).corpus).stem for name in names}
+    own = {Path(ledger.recipe(name, profile).corpus).stem for name in claim.systems}
     other = Path(corpus).stem if corpus and Path(corpus).stem not in own else ""
     if numeric and other:
         return finding(UNTESTED, f"a number on {claim.corpus}; these runs are on {other}")
     place = {"corpus": corpus, "data_root": data_root}
-    systems = {name: ledger.recipe(name, profile, **place) for name in names}
+    systems = {name: ledger.recipe(name, profile, **place) for name in claim.systems}
     found = tuple(runs.measure(step, systems, evidence) for step in steps)
     lacks = "; ".join(dict.fromkeys(m.lacks for m in found if m.lacks))
     answers = [_answer(step, m) for step, m in zip(steps, found, strict=True)]
@@ -183,14 +169,9 @@ def findings(
     corpus: str = "",
     data_root: str = "",
 ) -> list[Finding]:
-    """The verdicts on all claims, on those of a chapter ("04"), or whose id begins so.
+    """The verdicts on the claims that `Ledger.select` has for `chosen`; see `judge`.
 
-    Args:
-        chosen: See `Ledger.select`.
-        profile: smoke, demo or full; "" takes full where that gives a verdict, else demo.
-        ledger: None reads the book's.
-        corpus: See `judge`.
-        data_root: See `judge`.
+    The profile "" takes full where that gives a verdict, else demo. No `ledger` is the book's.
     """
     ledger, evidence, found = ledger or read(), Finished(), []
     for claim in ledger.select(chosen):
@@ -204,21 +185,15 @@ def findings(
 def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> pd.DataFrame:
     """What the papers did not say: every open choice, our default, and what another one does.
 
-    Args:
-        profile: Of the runs that effects are read from.
-        ledger: None reads the book's.
-
-    Returns:
-        One row per choice: paper, left open, ours, instead, effect, seeds, chapter. The effect is
-        the paired difference to our choice in each metric, from finished runs.
+    One row per choice: paper, left open, ours, instead, effect, seeds, chapter. The effect is the
+    paired difference to our choice in each metric, from finished runs of the profile.
     """
     ledger, evidence, rows = ledger or read(), Finished(), {}
     for choice in ledger.unsaid:
         effect, seeds, instead = choice.note, "", ""
         if choice.base:
-            pair = choice.base, choice.instead
-            systems = {name: ledger.recipe(name, profile) for name in pair}
-            steps = [Step("gain", pair, metric) for metric in choice.metrics]
+            systems = {name: ledger.recipe(name, profile) for name in choice.systems}
+            steps = [Step("gain", choice.systems, metric) for metric in choice.metrics]
             found = [runs.measure(step, systems, evidence) for step in steps]
             lacking = [m.lacks for m in found if m.lacks]
             told = "; ".join(f"{s.metric} {m.interval}" for s, m in zip(steps, found, strict=True))

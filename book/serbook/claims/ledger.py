@@ -71,6 +71,11 @@ class Claim(Strict):
         return rules.parse(self.rule)
 
     @property
+    def systems(self) -> tuple[str, ...]:
+        """All systems that its rule names, each once."""
+        return tuple(dict.fromkeys(name for step in self.steps for name in step.systems))
+
+    @property
     def kind(self) -> str:
         """What it is: "number", "direction", "formula" or "statement"."""
         first = self.steps[0].kind if self.steps else ""
@@ -106,6 +111,11 @@ class Open(Strict):
     alternative: str = ""
     metrics: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     note: str = ""
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """The system of our default, and the one of the other choice; neither may be there."""
+        return tuple(filter(None, (self.base, self.instead)))
 
 
 class Ledger(Strict):
@@ -149,13 +159,9 @@ class Ledger(Strict):
         return {claim.id: claim.printed for claim in self.claims if claim.printed}
 
     def recipe(
-        self,
-        name: str,
-        profile: str,
-        roots: Mapping[str, str] | None = None,
-        corpus: str = "",
+        self, name: str, profile: str, roots: Mapping[str, str] | None = None, corpus: str = "",
         data_root: str = "",
-    ) -> Recipe:
+    ) -> Recipe:  # fmt: skip
         """The recipe of a system at a profile, on its own corpus or on another one.
 
         Its folder is `data_root`, or what `roots` has for its corpus.
@@ -258,43 +264,41 @@ def _check(ledger: Ledger) -> None:
     many = Counter(row.id for row in rows)
     for row in rows:
         try:
-            named, faults = _of_claim(row, ledger) if isinstance(row, Claim) else _of_open(row)
+            faults = _of_claim(row, ledger) if isinstance(row, Claim) else _of_open(row)
         except RuleError as error:
             raise ClaimError(f"{row.id}: {error}") from error
         for wrong, what in (
             (many[row.id] > 1, "the id is there twice"),
             (row.paper not in ledger.papers, f"no paper {row.paper!r}"),
-            (named - set(ledger.systems), f"unknown systems, some of {', '.join(sorted(named))}"),
+            (set(row.systems) - set(ledger.systems),
+             f"unknown systems, some of {', '.join(sorted(row.systems))}"),
             *faults,
-        ):
+        ):  # fmt: skip
             if wrong:
                 raise ClaimError(f"{row.id}: {what}")
 
 
-Faults = tuple[set[str], tuple[tuple[Any, str], ...]]
+Faults = tuple[tuple[Any, str], ...]  # what may be wrong, each with the words
 
 
 def _of_claim(claim: Claim, ledger: Ledger) -> Faults:
-    """The systems that its rule names, and what may be wrong with it, each with the words."""
-    steps = claim.steps
     if claim.printed:
         rules.bounds(claim.printed)
     ledger.derived(claim)
-    proofs = {s.metric for s in steps if s.kind == "prove"}
-    return {name for step in steps for name in step.systems}, (
+    proofs = {s.metric for s in claim.steps if s.kind == "prove"}
+    return (
         (claim.id.split(".")[0] != claim.paper, "an id begins with its paper"),
         (proofs - set(PROOFS), f"no proof {proofs}"),
         (claim.kind == "number" and not claim.printed, "a number needs what is printed"),
-        (not steps and not claim.why, "the rule 'none' needs a why"),
+        (not claim.steps and not claim.why, "the rule 'none' needs a why"),
         ((claim.kind == "direction") != (claim.planted in PLANTED),
          f"planted is {', '.join(PLANTED)}, of directions only"),
     )  # fmt: skip
 
 
 def _of_open(choice: Open) -> Faults:
-    """The same of a choice that a paper left open."""
-    pair, wanted = {choice.base, choice.instead} - {""}, set(choice.metrics)
-    return pair, (
+    pair, wanted = set(choice.systems), set(choice.metrics)
+    return (
         (wanted - rules.METRICS, f"unknown metrics {wanted}"),
         (len(pair) == 1 or bool(pair) != bool(wanted), "base, instead and metrics go together"),
         (not pair and not choice.note, "say in a note where it is measured, or why not"),

@@ -48,14 +48,8 @@ def page(found: Iterable[Finding]) -> HTML:
 def chapter(number: str, profile: str = "demo", corpus: str = "", data_root: str = "") -> HTML:
     """A chapter's slice of the ledger, from the runs that are there.
 
-    `pages.chapter("04", profile, corpus, data_root)` is the last word of chapter 04 on its claims.
-    Printed numbers that have no verdict are folded away below the other claims.
-
-    Args:
-        number: The chapter's, two digits.
-        profile: smoke, demo or full.
-        corpus: As the chapter was given it.
-        data_root: As the chapter was given it.
+    `pages.chapter("04", profile, corpus, data_root)`, with what the chapter was given, is its last
+    word on its claims. Printed numbers without a verdict are folded away below the other claims.
     """
     return slice_of(judge.findings(number, profile, corpus=corpus, data_root=data_root), number)
 
@@ -70,13 +64,14 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
     columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
-    caption = f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}"
-    text = BOXES.table(rows(shown), columns, caption)
-    if waiting:
-        title = f"{len(waiting)} printed numbers without a verdict"
-        caption = f"Chapter {number}, {profile}: {title}"
-        text += BOXES.folded(rows(waiting), WAITING, caption, title)
-    return HTML(text)
+    text = table(
+        shown, f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}", columns
+    )
+    if not waiting:
+        return text
+    title = f"{len(waiting)} printed numbers without a verdict"
+    caption = f"Chapter {number}, {profile}: {title}"
+    return HTML(text.data + BOXES.folded(rows(waiting), WAITING, caption, title))
 
 
 def rows(found: Iterable[Finding]) -> pd.DataFrame:
@@ -114,11 +109,9 @@ def unsaid(profile: str = "demo", ledger: Ledger | None = None) -> HTML:
 def plain(finding: Finding) -> dict[str, Any]:
     """A finding as what JSON can hold; NaN is null there."""
     claim = finding.claim
-    steps = [
-        {"what": m.label, "answer": m.answer or None, "seeds": m.seeds, "lacks": m.lacks or None}
-        | {k: getattr(m.interval, k, None) for k in ("value", "low", "high")}
-        for m in finding.measured
-    ]
+    steps = [{"what": m.label, "answer": m.answer or None, "seeds": m.seeds, "lacks": m.lacks or None}
+             | {k: getattr(m.interval, k, None) for k in ("value", "low", "high")}
+             for m in finding.measured]  # fmt: skip
     fields = ("id", "paper", "where", "says", "printed", "unit", "chapter", "corpus", "protocol")
     about = {name: getattr(claim, name) for name in (*fields, "rule", "kind", "planted")}
     verdict = {"profile": finding.profile, "verdict": finding.verdict, "tier": finding.tier}
@@ -133,14 +126,15 @@ def report(finding: Finding, ledger: Ledger) -> str:
         if path.exists() and (facts := records.read_json(path)) not in places:
             places.append(facts)
     for facts in places:
-        told = (
-            f"{name} {version}" for name, version in facts.get("packages", {}).items() if version
-        )
+        told = [f"{k} {version}" for k, version in facts.get("packages", {}).items() if version]
         facts["packages"] = ", ".join(told)
-    names = dict.fromkeys(name for step in claim.steps for name in step.systems)
+    systems = {
+        name: ledger.systems[name].model_dump(by_alias=True, exclude_unset=True)
+        for name in claim.systems
+    }
     return TEMPLATES.get_template("report.md.jinja").render(
         finding=finding, claim=claim, paper=ledger.papers[claim.paper], places=places,
-        systems={name: json.dumps(ledger.systems[name].as_written) for name in names},
+        systems={name: json.dumps(system) for name, system in systems.items()},
         command=_command(finding, ledger),
     )  # fmt: skip
 
@@ -150,7 +144,7 @@ def _command(finding: Finding, ledger: Ledger) -> str:
     claim = finding.claim
     if claim.kind != "number":
         return f"serlib claims run {claim.id} --profile {finding.profile} --seeds 0 1 2"
-    trained = [ledger.recipe(n, "full").corpus for step in claim.steps for n in step.systems]
+    trained = [ledger.recipe(name, "full").corpus for name in claim.systems]
     scored = [step.role for step in claim.steps if step.role != "test"]
     roots = "".join(f" --root {name}=DIR" for name in dict.fromkeys(trained + scored))
     return f"serlib claims run {claim.id} --profile full{roots}"

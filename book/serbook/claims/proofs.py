@@ -86,17 +86,7 @@ def penalty_falls_off() -> Proof:
     return costs[0] == max(costs), f"an error of 2 costs {text}; but a truth of 4 costs {far}"
 
 
-PROOFS: dict[str, Callable[[], Proof]] = {
-    f.__name__: f
-    for f in (
-        micro_f1_differs, swfc_uses_pairs, swfc_focuses, cnn_upsamples, penalty_falls_off,
-    )
-}  # fmt: skip
+_KNOWN = (micro_f1_differs, swfc_uses_pairs, swfc_focuses, cnn_upsamples, penalty_falls_off)
+PROOFS: dict[str, Callable[[], Proof]] = {f.__name__: functools.cache(f) for f in _KNOWN}
 # Proofs from the paper's own formulas: where they fail, the paper contradicts itself.
 OF_THE_PAPER = frozenset(PROOFS) - {"cnn_upsamples"}
-
-
-@functools.cache
-def proved(name: str) -> Proof:
-    """What a proof of `PROOFS` comes to; computed once per process."""
-    return PROOFS[name]()

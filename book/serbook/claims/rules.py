@@ -34,6 +34,7 @@ METRICS = frozenset(
 LOWER = frozenset({"wer", "cer", "rmse"})  # metrics of which less is better
 NAME = r"[a-z0-9_]+(?:\.[a-z0-9_]+)*"
 PART = re.compile(rf"([a-z]+)\(((?:{NAME}, ?)*)({NAME})(?:@({NAME}))?\)")  # of a rule
+ID = rf"\[({NAME})\]"  # of a claim, in an expression
 NUMBER = r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?"
 Bounds = tuple[Fraction, Fraction, Fraction]  # the lowest, as printed, the highest
 
@@ -44,19 +45,12 @@ class RuleError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """One comparison of a rule.
+    """One comparison of a rule."""
 
-    Attributes:
-        kind: One of `KINDS`.
-        systems: Of the ledger: none, one or two.
-        metric: What is compared, without its corpus; of "prove" the name of the proof.
-        role: Which predictions: "test", or the corpus after the @.
-    """
-
-    kind: str
-    systems: tuple[str, ...]
-    metric: str
-    role: str = "test"
+    kind: str  # one of `KINDS`
+    systems: tuple[str, ...]  # of the ledger: none, one or two
+    metric: str  # without its corpus; of "prove" the name of the proof
+    role: str = "test"  # which predictions: "test", or the corpus after the @
 
     @property
     def better(self) -> int:
@@ -72,10 +66,7 @@ class Step:
 
 
 def parse(rule: str) -> tuple[Step, ...]:
-    """The comparisons of a rule, all of which must hold; none for "none".
-
-    Raises:
-        RuleError: Saying what is wrong.
+    """The comparisons of a rule, all of which must hold; none for "none"; or a `RuleError`.
 
     >>> parse("less(cai.0, cai.0_1, wer)")[0].systems
     ('cai.0', 'cai.0_1')
@@ -121,15 +112,10 @@ def bounds(printed: str) -> Bounds:
 
 @dataclass(frozen=True)
 class Derived:
-    """What an expression on printed numbers comes to.
+    """What an expression on printed numbers comes to."""
 
-    Attributes:
-        possible: Whether it can hold, however the numbers were rounded.
-        text: The calculation, for readers.
-    """
-
-    possible: bool
-    text: str
+    possible: bool  # it can hold, however the numbers were rounded
+    text: str  # the calculation, for readers
 
 
 def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
@@ -138,12 +124,8 @@ def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
     The expression holds ids of claims in brackets, numbers, + and -, min(...), max(...), one of
     the comparisons < and > at the top, and two statements: share([id], n), that a percentage is a
     whole number of n; differ(a, b), that the columns a and b (last parts of ids) print other
-    digits in some row. Without a comparison the value must equal the claim's own printed number.
-
-    Args:
-        expression: As above.
-        printed: The claim's own number; "" if it has none.
-        values: Printed numbers by id.
+    digits in some row. Without a comparison the value must equal the claim's own number, `printed`
+    ("" if it has none). `values` are printed numbers by id.
 
     Raises:
         RuleError: The expression is not in the language, or names an unknown claim.
@@ -151,37 +133,40 @@ def derive(expression: str, printed: str, values: Mapping[str, str]) -> Derived:
     >>> derive("[a] - [b]", "3.22", {"a": "36.75", "b": "33.84"})
     Derived(possible=False, text='36.75 - 33.84 = 2.91, printed 3.22')
     """
-    used: list[str] = []
 
-    def number(match: re.Match) -> str:
+    def value(match: re.Match) -> str:
         if match[1] not in values:
             raise RuleError(f"{expression!r}: no claim {match[1]!r} with a printed number")
-        used.append(match[1])
-        return f"_{len(used) - 1}"
+        return values[match[1]]
 
-    if re.search(r"\b_\d", expression):
-        raise RuleError(f"{expression!r}: no names that begin with _")
-    source = re.sub(rf"\[({NAME})\]", number, expression)
-    try:
-        tree = ast.parse(source, mode="eval").body
+    shown = re.sub(ID, value, expression)
+    try:  # an id becomes a list with one text, which Python can read
+        tree = ast.parse(re.sub(ID, r'["\1"]', expression), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RuleError(f"{expression!r} is no expression") from error
-    shown = re.sub(r"\b_(\d+)\b", lambda m: values[used[int(m[1])]], source)
-    if isinstance(tree, ast.Call) and getattr(tree.func, "id", "") in ("share", "differ"):
-        return _statement(tree, expression, used, values)
-    terms = [bounds(values[name]) for name in used]
-    if isinstance(tree, ast.Compare):
-        if len(tree.ops) != 1 or not isinstance(tree.ops[0], (ast.Lt, ast.Gt)):
-            raise RuleError(f"{expression!r}: one < or > at the top")
-        sides = [_value(part, terms, expression) for part in (tree.left, tree.comparators[0])]
-        low, high = sides if isinstance(tree.ops[0], ast.Lt) else sides[::-1]
-        holds = "can hold" if low[0] < high[2] else "cannot hold"
-        text = f"{shown}: the left side is {_digits(sides[0])}; {holds}"
-        return Derived(low[0] < high[2], text)
+    match tree:
+        case ast.Call(
+            func=ast.Name(id="share"),
+            args=[ast.List(elts=[ast.Constant(value=id)]), whole],
+            keywords=[],
+        ) if id in values and type(n := getattr(whole, "value", None)) is int and 0 < n <= 10**7:
+            return _share(values[id], n)
+        case ast.Call(
+            func=ast.Name(id="differ"), args=[ast.Name(id=a), ast.Name(id=b)], keywords=[]
+        ) if pairs := _pairs(values, a, b):
+            unequal = sum(map(operator.ne, *zip(*pairs, strict=True)))
+            text = f"{a} and {b} print other digits in {unequal} of {len(pairs)} rows"
+            return Derived(unequal > 0, text)
+        case ast.Compare(left=left, ops=[ast.Lt() | ast.Gt() as op], comparators=[right]):
+            sides = [_value(part, values, expression) for part in (left, right)]
+            low, high = sides if isinstance(op, ast.Lt) else sides[::-1]
+            holds = "can hold" if low[0] < high[2] else "cannot hold"
+            text = f"{shown}: the left side is {_digits(sides[0])}; {holds}"
+            return Derived(low[0] < high[2], text)
+    found = _value(tree, values, expression)
     if not printed:
         raise RuleError(f"{expression!r} needs a printed number to be compared with")
-    found, own = _value(tree, terms, expression), bounds(printed)
-    text = f"{shown} = {_digits(found)}, printed {printed}"
+    own, text = bounds(printed), f"{shown} = {_digits(found)}, printed {printed}"
     return Derived(found[0] <= own[2] and own[0] <= found[2], text)
 
 
@@ -189,52 +174,37 @@ def _digits(value: Bounds) -> str:
     return f"{float(value[1]):.4f}".rstrip("0").rstrip(".")
 
 
-def _value(node: ast.AST, terms: list[Bounds], expression: str) -> Bounds:
+def _value(node: ast.AST, values: Mapping[str, str], expression: str) -> Bounds:
     """Interval arithmetic on what the language allows."""
     match node:
-        case ast.Constant(value=int() | float() as v) if not isinstance(v, bool):
-            if not math.isfinite(v):
-                raise RuleError(f"{expression!r}: {v} is no number")
+        case ast.Constant(value=int() | float() as v) if type(v) is not bool and math.isfinite(v):
             return (Fraction(str(v)),) * 3
-        case ast.Name(id=name) if re.fullmatch(r"_\d+", name) and int(name[1:]) < len(terms):
-            return terms[int(name[1:])]
+        case ast.List(elts=[ast.Constant(value=id)]) if id in values:
+            return bounds(values[id])
         case ast.BinOp(left=a, op=ast.Add() | ast.Sub() as op, right=b):
-            left, right = (_value(part, terms, expression) for part in (a, b))
+            left, right = (_value(part, values, expression) for part in (a, b))
             if isinstance(op, ast.Sub):
                 right = tuple(-x for x in reversed(right))
             return tuple(map(operator.add, left, right))
         case ast.Call(func=ast.Name(id="min" | "max" as which), args=args, keywords=[]) if args:
-            parts = [_value(part, terms, expression) for part in args]
+            parts = [_value(part, values, expression) for part in args]
             return tuple(map(min if which == "min" else max, zip(*parts, strict=True)))
-    raise RuleError(f"{expression!r}: only [ids], numbers, +, -, min and max")
+    raise RuleError(
+        f"{expression!r}: only [ids], numbers, +, -, min and max; at the top also one < or >, "
+        "share([id], n) with n from 1 to 10,000,000, or differ(a, b) of columns with common rows"
+    )
 
 
-def _statement(
-    tree: ast.Call, expression: str, used: list[str], values: Mapping[str, str]
-) -> Derived:
-    """`share` and `differ`."""
-    args = tree.args
-    if tree.keywords or len(args) != 2:
-        raise RuleError(f"{expression!r}: {tree.func.id} takes two arguments")
-    if tree.func.id == "share":
-        whole = getattr(args[1], "value", None)
-        if type(whole) is not int or not 0 < whole <= 10**7 or getattr(args[0], "id", "") != "_0":
-            raise RuleError(f"{expression!r}: write share([id], n)")
-        low, _, high = (x * whole / 100 for x in bounds(values[used[0]]))
-        first, last = math.ceil(low), math.floor(high)
-        if first <= last:
-            return Derived(True, f"{first:,} of {whole:,} is {values[used[0]]} %")
-        around = (f"{k:,} is {100 * k / whole:.2f} %" for k in (last, first))
-        return Derived(False, f"no k of {whole:,} is {values[used[0]]} %: {', '.join(around)}")
-    columns = [getattr(a, "id", "") for a in args]
-    if used or not all(columns):
-        raise RuleError(f"{expression!r}: write differ(column, column)")
-    rows = {k.rpartition(".")[0]: v for k, v in values.items() if k.endswith(f".{columns[0]}")}
-    pairs = [
-        (v, values[f"{k}.{columns[1]}"]) for k, v in rows.items() if f"{k}.{columns[1]}" in values
-    ]
-    if not pairs:
-        raise RuleError(f"{expression!r}: no row has both columns")
-    unequal = sum(map(operator.ne, *zip(*pairs, strict=True)))
-    text = f"{columns[0]} and {columns[1]} print other digits in {unequal} of {len(pairs)} rows"
-    return Derived(unequal > 0, text)
+def _share(printed: str, whole: int) -> Derived:
+    low, _, high = (x * whole / 100 for x in bounds(printed))
+    first, last = math.ceil(low), math.floor(high)
+    if first <= last:
+        return Derived(True, f"{first:,} of {whole:,} is {printed} %")
+    around = (f"{k:,} is {100 * k / whole:.2f} %" for k in (last, first))
+    return Derived(False, f"no k of {whole:,} is {printed} %: {', '.join(around)}")
+
+
+def _pairs(values: Mapping[str, str], a: str, b: str) -> list[tuple[str, str]]:
+    """What two columns print in each row that has both."""
+    rows = {id.rpartition(".")[0]: v for id, v in values.items() if id.endswith(f".{a}")}
+    return [(v, values[f"{row}.{b}"]) for row, v in rows.items() if f"{row}.{b}" in values]

@@ -13,10 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from pathlib import PurePath
-from typing import Protocol
-
-import pandas as pd
+from typing import Any, Protocol
 
 from serbook.claims.dynamics import dynamics
 from serbook.claims.rules import Step
@@ -30,25 +27,15 @@ from serlib.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Measured:
-    """What finished runs say about one comparison of a rule.
+    """What finished runs say about one comparison of a rule."""
 
-    Attributes:
-        label: What was compared, for tables.
-        interval: Its value with 95 % bounds; NaN where undefined.
-        runs: Names of the run folders.
-        seeds: How many seeds; with one, the interval knows nothing about luck in training.
-        answer: "yes", "no" or "cannot tell" if the comparison is no matter of one interval.
-        note: Then what the interval is of, and how the answer comes about.
-        lacks: Why nothing was measured; "" if something was.
-    """
-
-    label: str
-    interval: Interval | None = None
-    runs: tuple[str, ...] = ()
-    seeds: int = 0
-    answer: str = ""
-    note: str = ""
-    lacks: str = ""
+    label: str  # what was compared, for tables
+    interval: Interval | None = None  # with 95 % bounds; NaN where undefined
+    runs: tuple[str, ...] = ()  # names of the folders
+    seeds: int = 0  # how many; with one, the interval knows nothing about luck in training
+    answer: str = ""  # yes, no or cannot tell, if the comparison is no matter of one interval
+    note: str = ""  # then what the interval is of, and how the answer comes about
+    lacks: str = ""  # why nothing was measured
 
     @property
     def seen(self) -> str:
@@ -57,22 +44,15 @@ class Measured:
         return f"{self.interval}{note}, {self.seeds} seed{'s' * (self.seeds > 1)}"
 
 
-class Run(Protocol):
-    """What a finished run must offer; `records.Run` does. The last part of its path is its name."""
-
-    path: PurePath
-
-    def history(self) -> pd.DataFrame:
-        """Its learning curve, a row per epoch."""
-
-
-Systems = Mapping[str, Sequence[tuple[Recipe, Run]]]  # by name: runs, one per seed, as they ran
+# By name: runs, one per seed, with recipes as they ran. Of a run `path.name` and `history()` are
+# asked, which a `records.Run` has, and what an archive keeps of one.
+Systems = Mapping[str, Sequence[tuple[Recipe, Any]]]
 
 
 class Evidence(Protocol):
     """What claims are judged by: the runs of this machine, `Finished`, or those of an archive."""
 
-    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Run]]:
+    def seeds(self, recipe: Recipe) -> Mapping[int, tuple[Recipe, Any]]:
         """The finished run of a recipe for each seed, with its own recipe."""
 
     def interval(self, systems: Systems, metric: str, role: str) -> Interval:
@@ -128,13 +108,7 @@ class Finished:
 
 
 def measure(step: Step, recipes: Mapping[str, Recipe], evidence: Evidence) -> Measured:
-    """What the finished runs say about one comparison; see `Measured`.
-
-    Args:
-        step: The comparison.
-        recipes: Of its systems, by name.
-        evidence: The runs to look among.
-    """
+    """What the runs of its systems, whose `recipes` go by name, say about one comparison."""
     found, label = {name: evidence.seeds(recipes[name]) for name in step.systems}, str(step)
     seeds = sorted(set.intersection(*map(set, found.values())))
     if not seeds:

@@ -57,11 +57,6 @@ class System(Strict):
     changes: Annotated[dict[str, Any], Field(alias="with")] = {}
     at: dict[Literal[PROFILES], dict[str, Any]] = {}
 
-    @property
-    def as_written(self) -> dict[str, Any]:
-        """As the file has it."""
-        return self.model_dump(by_alias=True, exclude_unset=True)
-
     def build(self, profile: str, given: Mapping[str, Any]) -> Recipe:
         """The recipe at a profile, with further changes."""
         given = {**self.changes, **self.at.get(profile, {}), **given}

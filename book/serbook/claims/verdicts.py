@@ -11,14 +11,10 @@ from serlib.metrics.intervals import Interval
 
 
 def verdict(difference: Interval, better: int = 1) -> str:
-    """Whether a difference lies on the better side of zero, on the other, or on both.
+    """Whether a paired difference lies on the better side of zero: yes, no, or cannot tell.
 
-    Args:
-        difference: Of a paired comparison.
-        better: 1 where larger is better, -1 where smaller is, such as an error rate.
-
-    Returns:
-        "yes", "no" or "cannot tell"; the last also where the bounds are unknown.
+    The last is said of both sides, and where bounds are unknown. `better` is 1 where larger is
+    better, -1 where smaller is, such as an error rate.
 
     Raises:
         ValueError: Another ``better``.
@@ -43,12 +39,7 @@ def all_of(verdicts: Iterable[str]) -> str:
 
 
 def bold(table: pd.DataFrame, caption: str = "") -> Styler:
-    """A table of differences, bold where zero is outside the interval; other cells as they are.
-
-    Args:
-        table: `Interval` cells, and any others; the unknown is a dash.
-        caption: Above the table.
-    """
+    """A table of `Interval` cells, bold where zero is outside; others as they are, the unknown –."""
 
     def weight(cell: object) -> str:
         if not isinstance(cell, Interval) or cell.low != cell.low:  # NaN: no interval, no verdict

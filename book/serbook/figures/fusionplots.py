@@ -1,7 +1,4 @@
-"""Figures about experts together: the architecture, and what each company of them scores.
-
-As those of `serbook.figures.plots`, whose look and small print they share.
-"""
+"""Figures about experts together: the architecture, and what each company of them scores."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from numpy.typing import NDArray
 
 from serbook.figures import parts, taskplots
 from serbook.figures.parts import NOTE, PALETTE
-from serbook.figures.plots import passport
+from serbook.figures.plots import panels, passport
 from serlib.metrics.intervals import Interval
 
 GAP = 1.25  # inches between the rows of the drawing
@@ -24,23 +21,18 @@ GAP = 1.25  # inches between the rows of the drawing
 def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) -> Axes:
     """The system of Zgórzyński et al. as boxes and arrows, one row per expert, in their order.
 
-    Args:
-        experts: For each expert what it reads, and what it gives, such as a shape.
-        n_classes: C.
+    `experts` has for each what it reads, and what it gives, such as a shape; C is `n_classes`.
     """
     boxes, arrows, colors = {}, [], {}
     middle = (len(experts) - 1) / 2 * GAP
     for k, (name, (source, frames)) in enumerate(experts.items()):
         y = -k * GAP
         row = {
-            "reads": (0, source),
-            "expert": (2.2, f"{name}\n(frozen)"),
+            "reads": (0, source), "expert": (2.2, f"{name}\n(frozen)"),
             "pool": (4.5, f"attentive\nstatistics\n{frames}"),
-            "dense": (6.8, "projection,\ndense\n→ D"),
-            "cell": (9.0, f"LSTM\nstep {k + 1}"),
+            "dense": (6.8, "projection,\ndense\n→ D"), "cell": (9.0, f"LSTM\nstep {k + 1}"),
         }  # fmt: skip
-        for part, (x, text) in row.items():
-            boxes[part, name] = (x, y, text)
+        boxes |= {(part, name): (x, y, text) for part, (x, text) in row.items()}
         arrows += [((a, name), (b, name)) for a, b in itertools.pairwise(row)]
         colors |= {("expert", name): 7, ("reads", name): 6, ("cell", name): 3}
     arrows += [(("cell", a), ("cell", b)) for a, b in itertools.pairwise(experts)]
@@ -56,38 +48,28 @@ def architecture(experts: Mapping[str, tuple[str, str]], *, n_classes: int = 8) 
 
 
 def companies(
-    scores: Mapping[str, Mapping[tuple[str, ...], Interval]],
-    experts: Sequence[str],
-    *,
+    scores: Mapping[str, Mapping[tuple[str, ...], Interval]], experts: Sequence[str], *,
     ceilings: Mapping[str, Mapping[str, float]] | None = None,
     labels: Mapping[str, str] | None = None,
-) -> NDArray:
+) -> NDArray:  # fmt: skip
     """Scores of every company of experts, above a grid of dots that says who is in it.
 
-    Args:
-        scores: For each metric, the interval of each company.
-        experts: All of them, from top to bottom of the grid.
-        ceilings: For each metric the names and heights of dashed lines.
-        labels: What a metric, or an expert, is called in the figure.
-
-    Returns:
-        The Axes: one per metric, and the grid.
+    `scores` has for each metric the interval of each company; `experts` are all, from top to bottom
+    of the grid; `ceilings` are for each metric names and heights of dashed lines; `labels` say what
+    a metric, or an expert, is called. Returns the Axes: one per metric, and the grid.
     """
     known = labels or {}
     columns = list(next(iter(scores.values())))
     heights = [1] * len(scores) + [0.16 * len(experts) + 0.1]
     size = (1.1 * len(columns) + 2.6, 1.75 * len(scores) + 0.5 * len(experts))
-    _, axes = plt.subplots(
-        len(heights), 1, figsize=size, sharex=True, height_ratios=heights, squeeze=False
-    )
-    *above, grid = axes[:, 0]
+    axes = plt.subplots(len(heights), figsize=size, sharex=True, height_ratios=heights)[1]
+    *above, grid = axes
     for i, (ax, (metric, found)) in enumerate(zip(above, scores.items(), strict=True)):
         value, bars = parts.reach(found.values())
         ax.errorbar(range(len(columns)), value, bars, capsize=3, ms=7, **parts.look(i, ls=""))
         for x, y in enumerate(value):
-            ax.annotate(
-                f"{y:.2f}", (x, y), textcoords="offset points", xytext=(8, -3), fontsize=8.5
-            )
+            ax.annotate(f"{y:.2f}", (x, y), textcoords="offset points", xytext=(8, -3),
+                        fontsize=8.5)  # fmt: skip
         for name, height in (ceilings or {}).get(metric, {}).items():
             parts.level(ax, height, name, at=1.005, line={"lw": 1}, fontsize=8, ha="left",
                         va="center")  # fmt: skip
@@ -103,7 +85,7 @@ def companies(
         ax.grid(axis="x", visible=False)
     grid.grid(visible=False)
     passport(grid)
-    return axes[:, 0]
+    return axes
 
 
 def cloud(
@@ -114,17 +96,14 @@ def cloud(
     Dashed is the diagonal. The bar on the right spans one standard deviation of the predictions to
     either side of their mean, the bar below that of the truth.
     """
-    _, axes = plt.subplots(
-        1, len(predictions), figsize=(3.1 * len(predictions) + 0.4, 3.5), sharex=True, sharey=True,
-        squeeze=False,
-    )  # fmt: skip
-    for i, (ax, (name, y)) in enumerate(zip(axes[0], predictions.items(), strict=True)):
+    axes = panels(len(predictions), size=(3.1 * len(predictions) + 0.4, 3.5), sharey=True)
+    for i, (ax, (name, y)) in enumerate(zip(axes, predictions.items(), strict=True)):
         ax.plot([1, 7], [1, 7], color=NOTE, ls="--", lw=1)
         ax.scatter(truth, y, s=7, alpha=0.3, color=PALETTE[i % 8], linewidths=0, rasterized=True)
         spans = [np.mean(z) + np.std(z) * np.array([-1, 1]) for z in (y, truth)]
         ax.plot([6.85, 6.85], spans[0], color="#000000", lw=3)
         ax.plot(spans[1], [1.15, 1.15], color="#000000", lw=3)
         ax.set(title=name, xlabel=xlabel, xlim=(1, 7), ylim=(1, 7), aspect="equal")
-    axes[0, 0].set_ylabel(ylabel)
-    passport(axes[0, -1])
-    return list(axes[0])
+    axes[0].set_ylabel(ylabel)
+    passport(axes[-1])
+    return axes

@@ -1,7 +1,4 @@
-"""Figures about the layers of an encoder: what each one knows, and what it weighs in a sum.
-
-As those of `serbook.figures.plots`, whose look, keywords and small print they share.
-"""
+"""Figures about the layers of an encoder: what each one knows, and what it weighs in a sum."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Figures about losses: where a step leads, how wide predictions spread, what a batch measures.
-
-As those of `serbook.figures.plots`, whose look, keywords and small print they share.
-"""
+"""Figures about losses: where a step leads, how wide predictions spread, what a batch measures."""
 
 from __future__ import annotations
 

@@ -132,11 +132,7 @@ def counts(table: pd.DataFrame, *, ax: Axes, unit: str = "") -> None:
 
 
 def waveform(wave: NDArray, *, title: str = "") -> NDArray:
-    """Waveform, log-mel spectrogram and pitch of one utterance, on one time axis.
-
-    Returns:
-        The three Axes.
-    """
+    """Waveform, log-mel spectrogram and pitch of one utterance, on one time axis: three Axes."""
     _, axes = plt.subplots(3, 1, figsize=(8.5, 5.6), sharex=True, height_ratios=(1, 1.6, 1))
     parts.speech(axes, wave)
     axes[0].set_title(title)

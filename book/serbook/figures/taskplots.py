@@ -1,7 +1,4 @@
-"""Figures about several tasks at once: systems, transcripts in time, trials, attention, surfaces.
-
-As those of `serbook.figures.plots`, whose look, keywords and small print they share.
-"""
+"""Figures about several tasks at once: systems, transcripts in time, trials, attention, surfaces."""
 
 from __future__ import annotations
 
@@ -93,15 +90,9 @@ def alignment(
 ) -> NDArray:
     """Words in time: boxes on the waveform, the spectrogram, and a character per frame.
 
-    Args:
-        wave: (N,) float32 at 16 kHz.
-        lanes: Name to a table of ``word``, ``start`` and ``end`` in seconds; the first is drawn
-            over the waveform too.
-        characters: The best character of each frame; "" draws none.
-        stride: Seconds per frame.
-
-    Returns:
-        The three Axes: waveform, spectrogram, lanes.
+    `wave` (N,) is at 16 kHz; `lanes` maps names to tables of ``word``, ``start`` and ``end`` in
+    seconds, the first drawn over the waveform too; `characters` are the best of each frame, "" for
+    none, with `stride` seconds per frame. Returns the three Axes.
     """
     _, axes = plt.subplots(3, 1, figsize=(10, 5.8), sharex=True, height_ratios=(1, 1.5, 1.2))
     parts.speech(axes, wave)
@@ -144,24 +135,19 @@ def flow(
     boxes: Mapping[str, tuple[float, float, str]], arrows: Sequence[tuple[str, str]], *, ax: Axes,
     colors: Mapping[str, int] | None = None, width: float = 1.7,
 ) -> None:  # fmt: skip
-    """A system as boxes and arrows.
+    """A system as boxes and arrows between their facing sides.
 
-    Args:
-        boxes: For each name the center (x, y) and the text; a unit is about an inch of the figure.
-        arrows: Pairs of names, from and to; the arrow joins their facing sides.
-        ax: Where to draw.
-        colors: Numbers of `parts.PALETTE` for the boxes' edges; 0 elsewhere.
-        width: Of every box.
+    `boxes` has for each name the center (x, y) and the text; a unit is about an inch of the figure.
+    `arrows` are pairs of names, from and to; `colors` are numbers of `parts.PALETTE` for the boxes'
+    edges, 0 elsewhere; `width` is that of every box.
     """
     tall = {}
     for name, (x, y, text) in boxes.items():
         tall[name] = 0.24 * (text.count("\n") + 1) + 0.2
         edge = PALETTE[(colors or {}).get(name, 0)]
-        corner = (x - width / 2, y - tall[name] / 2)
-        ax.add_patch(
-            FancyBboxPatch(corner, width, tall[name], boxstyle="round,pad=0,rounding_size=0.08",
-                           fc="white", ec=edge, lw=1.8, zorder=3)
-        )  # fmt: skip
+        corner, round_ = (x - width / 2, y - tall[name] / 2), "round,pad=0,rounding_size=0.08"
+        ax.add_patch(FancyBboxPatch(corner, width, tall[name], boxstyle=round_, fc="white", ec=edge,
+                                    lw=1.8, zorder=3))  # fmt: skip
         ax.text(x, y, text, ha="center", va="center", fontsize=9.5, zorder=4)
     for a, b in arrows:
         (xa, ya, _), (xb, yb, _) = boxes[a], boxes[b]
