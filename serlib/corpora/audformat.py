@@ -34,11 +34,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
 
     What those lack (speaker, gender, age, text, attributes) is looked up in the other tables by
     file, and by speaker. An emotion that is none of `tables.EMOTIONS` is left out and remarked.
-
-    Args:
-        root: The database, with db.yaml.
-        version: Names of the tables to take, with * for any letters and commas between; "" takes
-            all.
+    `version` names the tables to take, with * for any letters and commas between; "" takes all.
 
     Raises:
         ManifestError: If there is no header, a table is not there as CSV, no table has emotions,

@@ -32,12 +32,9 @@ def terms(card: Card) -> str:
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
-    """Fetch all files of a corpus and unpack its archives.
+    """Fetch all files of a corpus into the folder `to`, which is created, and unpack its archives.
 
-    Args:
-        card: Its card.
-        to: A folder; it is created. What is there already with the right checksum stays.
-        progress: Show bars.
+    What is there already with the right checksum stays.
 
     Returns:
         The files, and for an archive the folder that it was unpacked to, which is `to`.

@@ -50,12 +50,9 @@ def emotion(word: str) -> str | None:
 def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     """One corpus of an EmoBox checkout.
 
+    `root` holds `data` and, for the audio, `downloads`; `version` is the corpus by EmoBox's name.
     `fold` is the fold whose test part holds the utterance; where there is one fold only, `split`
     says train, dev or test instead.
-
-    Args:
-        root: The checkout, with `data` and, for the audio, `downloads`.
-        version: The corpus, by EmoBox's name.
 
     Raises:
         ManifestError: If `version` names none of its corpora.
@@ -117,12 +114,9 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
     """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
 
     EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
-    (it is often a float beside the whole number); other fields travel along.
-
-    Args:
-        path: The file.
-        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
-            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
+    (it is often a float beside the whole number); other fields travel along. `emotions` maps native
+    labels to names in `EMOTIONS`, and what is not in it leaves `emotion` missing; None knows the
+    usual English words and IEMOCAP's codes.
     """
     df = files.jsonl(path)
     try:
@@ -149,15 +143,8 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
 def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
     """Write a manifest in EmoBox's layout, with the folds of a protocol.
 
-    Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>``.
-
-    Args:
-        df: A manifest of one dataset.
-        root: The folder to write to, e.g. an EmoBox checkout.
-        protocol: See `splits.protocol`.
-
-    Returns:
-        The corpus's folder.
+    Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>`` of
+    `root`. Returned is the folder that was written.
 
     Raises:
         ManifestError: If there are several datasets, or a row lacks what EmoBox needs.

@@ -69,13 +69,9 @@ def walk(root: Path) -> Iterator[Path]:
 def recordings(
     root: Path, folders: Sequence[Path], name: re.Pattern, example: str
 ) -> tuple[list[tuple[re.Match, str]], list[str]]:
-    """The waves in some folders whose names tell all about them.
+    """The waves in some folders, not below them, whose stems are of the grammar `name`.
 
-    Args:
-        root: The corpus folder.
-        folders: Where to look; not below them.
-        name: Grammar of the stems.
-        example: Path of a recording, for messages.
+    `example` is the path of such a recording, for messages.
 
     Returns:
         What the grammar finds and the path from `root`, for each; and a remark on other waves.

@@ -95,7 +95,10 @@ def measure(
     wavs = list(dict.fromkeys(wavs))
     name = hashlib.sha256(f"{root}\n{verify}".encode()).hexdigest()[:16]
     memory = records.home() / "measured" / f"{name}.json"
-    known = _remembered(memory)
+    try:  # wav -> size, time of change in ns, and `FACTS`
+        known = records.read_json(memory)
+    except (FileNotFoundError, records.RecordError):  # it only saves time
+        known = {}
     rows, fresh, saved = [], {}, time.monotonic()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = pool.map(functools.partial(_one, root, known, verify), wavs)
@@ -115,14 +118,6 @@ def measure(
             if fresh:
                 records.atomic_write(memory, json.dumps(known | fresh))
     return pd.DataFrame(rows, columns=list(FACTS), index=pd.Index(wavs, name="wav"), dtype=object)
-
-
-def _remembered(memory: Path) -> dict[str, list]:
-    """What was measured before: wav -> size, time of change in ns, and `FACTS`."""
-    try:
-        return records.read_json(memory) if memory.exists() else {}
-    except records.RecordError:  # it only saves time
-        return {}
 
 
 def _one(root: Path, known: dict, verify: bool, wav: str) -> tuple[list | None, list]:

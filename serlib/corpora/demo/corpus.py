@@ -35,14 +35,10 @@ def make(
 ) -> Path:
     """Speak every row of the manifest into the cache and return the folder its paths start from.
 
-    A finished corpus is found again by the digest of the manifest. The first waveform that differs
-    from the manifest's sha256 is an error on Linux x86-64 and a warning elsewhere, where the
-    compiler may round otherwise.
-
-    Args:
-        df: The manifest; None takes the shipped one.
-        digest: Of the manifest, where it is known: computing it takes half a second.
-        progress: Show a bar.
+    A finished corpus is found again by the digest of the manifest (None: the shipped one), which
+    takes half a second to compute where it is not given. Waveforms that differ from the manifest's
+    sha256 are an error on Linux x86-64 and a warning elsewhere, where the compiler may round
+    otherwise.
 
     Raises:
         RuntimeError: If the waveforms are not the manifest's (another espeak-ng).
