@@ -101,11 +101,11 @@ def audit(
     """Compare train and test of published split files.
 
     Args:
-        paths: Train and test; or one file with a column `split`; or a folder in which pairs are
-            found by "train" and "test" in their names (EmoBox's folds).
+        paths: Train and test; or one file; or a folder in which pairs are found by "train" and
+            "test" in their names (EmoBox's folds).
         corpus: Whose names they are, one of `NAMES`; "" takes the one whose grammar fits all names.
         known: A manifest to look the utterances up in, by utt_id or the name of the file.
-        split: Name of the column that tells train from test.
+        split: Of one file, the column that tells train from test.
 
     Raises:
         ManifestError: If the files cannot be read that way.

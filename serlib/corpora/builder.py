@@ -87,8 +87,7 @@ def build(
     if bad.all():
         wav, why = next(iter(excluded.items()))
         raise ManifestError(f"none of {len(df):,} files under {root} can be used; {wav} {why}")
-    df, facts = df[~bad].reset_index(drop=True), facts[~bad]
-    df = _with_facts(df, facts)
+    df = _with_facts(df[~bad].reset_index(drop=True), facts[~bad])
     same = counts.duplicates(df)
     repeated = {key for keys, _ in same for key in keys}
     for key, its in zip(df["key"], df["flags"], strict=True):

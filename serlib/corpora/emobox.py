@@ -127,15 +127,10 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
             df["length"] = df["num_frame"] / df["sample_rate"]
         if emotions is None:
             emotions = {e: emotion(str(e)) for e in df["emo"]}
-        return tables.typed(
-            df.assign(
-                num_frame=df["num_frame"].astype(float).round(),
-                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
-                emotion=[emotions.get(e) for e in df["emo"]],
-                speaker=None,
-                group=None,
-            )
-        )
+        df["num_frame"] = df["num_frame"].astype(float).round()
+        df["utt_id"] = df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1)
+        df["emotion"] = [emotions.get(e) for e in df["emo"]]
+        return tables.typed(df.assign(speaker=None, group=None))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 

@@ -136,15 +136,12 @@ def talkers(rng: np.random.Generator) -> list[dict]:
         for gender, pitch, formant in (("female", 165, 114), ("male", 92, 98)):
             voices.append(
                 dict(
-                    pair=pair,
-                    gender=gender,
-                    accent=ACCENTS[rng.integers(len(ACCENTS))],
+                    pair=pair, gender=gender, accent=ACCENTS[rng.integers(len(ACCENTS))],
                     formant=int(np.clip(rng.normal(formant, 4), formant - 8, formant + 8)),
                     pitch_hz=pitch * 2 ** (np.clip(rng.normal(), -2, 2) * 1.5 / 12),
                     range_share=0.40 * 2 ** (rng.normal() * 0.15),
-                    rate_wpm=170 * np.exp(rng.normal() * 0.07),
-                    tilt_db=rng.normal() * 1.5,
+                    rate_wpm=170 * np.exp(rng.normal() * 0.07), tilt_db=rng.normal() * 1.5,
                     preference=np.exp(CONFOUND * rng.standard_normal(len(plan.CLASSES))),
                 )
-            )
+            )  # fmt: skip
     return voices
