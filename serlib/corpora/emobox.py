@@ -63,7 +63,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if path is None:
         known = [name for name in files.names(data) if (data / name).is_dir()]
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
-    df = from_emobox(path, _emotions(folder))
+    spelled = files.child(folder, "label_map.json")  # EmoBox's own names of the labels
+    titles = json.loads(files.text(spelled)) if spelled else None
+    names = titles and {k: emotion(title.replace(" ", "_")) for k, title in titles.items()}
+    df = from_emobox(path, names)
     talkers, notes = _talkers(folder), []
     df["speaker"] = [
         "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt)) else talkers.get(key)
@@ -76,15 +79,6 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     _folds(df, folder)
     df["dataset_version"] = "emobox"
     return files.rows(version, df.drop(columns="group"), notes)
-
-
-def _emotions(folder: Path) -> dict[str, str | None] | None:
-    """Native label -> emotion, from the file with EmoBox's own names; None without such a file."""
-    path = files.child(folder, "label_map.json")
-    if path is None:
-        return None
-    names = json.loads(files.text(path))
-    return {native: emotion(title.replace(" ", "_")) for native, title in names.items()}
 
 
 def _talkers(folder: Path) -> dict[str, str]:
@@ -151,9 +145,7 @@ def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
         raise ManifestError(f"EmoBox has one dataset per file, here are {len(names)}: split them")
     name = names[0]
     folder = Path(root) / "data" / name
-    parts = [
-        splits.protocol(df, protocol, fold=number) for number in splits.fold_numbers(df, protocol)
-    ]
+    parts = [splits.protocol(df, protocol, fold=k) for k in splits.fold_numbers(df, protocol)]
     away = df.assign(wav=f"downloads/{name}/" + df["wav"])
     to_emobox(away, folder / f"{name}.jsonl")
     pairs = df[["emo", "emotion"]].drop_duplicates().to_numpy().tolist()
@@ -179,8 +171,7 @@ def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write the rows as EmoBox JSONL.
 
     Raises:
-        ManifestError: If a row lacks what EmoBox needs, or leaves open which of its channels to
-            use.
+        ManifestError: If a row lacks what EmoBox needs, or leaves open which channel to use.
     """
     lines = []
     for row in tables.rows(tables.typed(df)):

@@ -132,7 +132,9 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
     The second value counts first choices that are no known name; they count as other.
     """
     rated, choices = _ratings(folder)
-    named = {spelled: _label(spelled) for spelled in set(choices)}
+    words = {spelled: spelled.strip().lower().split("-")[0].strip() for spelled in set(choices)}
+    # None for no choice, "" for one that is no known name.
+    named = {spelled: RATED.get(word, "") if word else None for spelled, word in words.items()}
     label = pd.Series([named[spelled] for spelled in choices], dtype=object)
     # One row per utterance and one column per emotion, in the order of the alphabet.
     table = pd.crosstab(np.array(rated, dtype=object), label.replace("", "other"))
@@ -141,12 +143,6 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
         dist = {x: round(k / sum(row), 4) for x, k in zip(table, row, strict=True) if k}
         votes[name.removesuffix(".wav")] = dist, sum(row)
     return votes, int((label == "").sum())
-
-
-def _label(spelled: str) -> str | None:
-    """The emotion of a first choice; "" if it is no known name, None if there is none."""
-    word = spelled.strip().lower().split("-")[0].strip()
-    return RATED.get(word, "") if word else None
 
 
 def _ratings(folder: Path) -> tuple[list[str], list[str]]:

@@ -76,12 +76,10 @@ class Synthesizer:
         try:
             self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         except OSError as error:
-            raise SpeechError(
-                f"cannot load espeak-ng ({error}); reinstall the package espeakng-loader"
-            ) from error
-        self.rate = self._lib.espeak_Initialize(
-            _SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS
-        )
+            why = f"cannot load espeak-ng ({error}); reinstall the package espeakng-loader"
+            raise SpeechError(why) from error
+        how = _SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS
+        self.rate = self._lib.espeak_Initialize(*how)
         if self.rate <= 0:
             raise SpeechError("espeak-ng did not start; reinstall the package espeakng-loader")
         self._callback = _Callback(self._collect)  # kept: the C side holds only a pointer to it
