@@ -192,9 +192,9 @@ def _described(table: pd.DataFrame, corpus: str, known: pd.DataFrame | None) -> 
 
 def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     stem = known["wav"].str.rsplit("/", n=1).str[-1].str.replace(r"\.\w+$", "", regex=True)
-    columns = [c for c in COUNTED if c in known]
+    columns, known = [c for c in COUNTED if c in known], known.assign(stem=stem)
     for key in ("utt_id", "key", "stem"):
-        table = known.assign(stem=stem).drop_duplicates(key).set_index(key)[columns]
+        table = known.drop_duplicates(key).set_index(key)[columns]
         there = rows["utterance"].isin(table.index)
         if there.any():
             found = table.reindex(rows["utterance"]).reset_index(drop=True)

@@ -167,11 +167,10 @@ def recognize(df: pd.DataFrame, card: Card) -> str:
 
 def classes(df: pd.DataFrame) -> pd.DataFrame:
     """Utterances by emotion (rows) and by split and gender (columns); "-" is unknown."""
-    cells = {name: df[name].astype(object).where(df[name].notna(), "-") for name in
-             ("emotion", "split", "gender")}  # fmt: skip
-    return pd.crosstab(
-        cells["emotion"], [cells["split"], cells["gender"]], margins=True, margins_name="all"
-    )
+    cells = df[["emotion", "split", "gender"]].astype(object)
+    cells = cells.where(cells.notna(), "-")
+    by = [cells["split"], cells["gender"]]
+    return pd.crosstab(cells["emotion"], by, margins=True, margins_name="all")
 
 
 def duplicates(df: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:

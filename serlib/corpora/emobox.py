@@ -82,12 +82,9 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
 
 
 def _talkers(folder: Path) -> dict[str, str]:
-    found = {}
-    for name in files.names(folder, ".stm"):
-        for line in files.text(folder / name).split("\n"):
-            if talker := _TALKER.search(line):
-                found[line.split(maxsplit=1)[0]] = talker[1]
-    return found
+    texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
+    found = ((line, _TALKER.search(line)) for line in "\n".join(texts).split("\n"))
+    return {line.split(maxsplit=1)[0]: talker[1] for line, talker in found if talker}
 
 
 def _folds(df: pd.DataFrame, folder: Path) -> None:

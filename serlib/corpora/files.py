@@ -169,8 +169,8 @@ def rows(
     are remarks for the report of a build, kept as ``attrs["notes"]``.
 
     Labels map the corpus's own label, `emo`, to the emotion, which most raters agreed on if `table`
-    has no `emotion_source`. Where it has no column `group`, the one so named tells which rows must
-    not cross a split; a row in which that is missing is in a group of its own.
+    has no `emotion_source`. `group` names the column that tells which rows must not cross a split,
+    where `table` has none called group; a row in which it is missing is in a group of its own.
     """
     df = pd.DataFrame(table)
     if "speaker" not in df:
