@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from serlib import DATA
 from serlib import __main__ as cli
 from serlib.corpora import (
     builder,
@@ -88,7 +89,7 @@ def test_cells_that_the_card_knows(name, built):
     for expected in card.expected:
         sums = [sum(flat(nested)) for nested in expected.counts.values()]
         assert expected.total is None or set(sums) <= {expected.total}, expected.name
-    content = yaml.safe_load((cards.FOLDER / f"{name}.yaml").read_text())
+    content = yaml.safe_load((DATA / f"{name}.yaml").read_text())
     if "to_native" in content:  # predictions of the usual eight classes go back
         back = content["to_native"]
         assert set(back) == set(manifest.CLASSES_8)

@@ -34,11 +34,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
 
     What those lack (speaker, gender, age, text, attributes) is looked up in the other tables by
     file, and by speaker. An emotion that is none of `tables.EMOTIONS` is left out and remarked.
-
-    Args:
-        root: The database, with db.yaml.
-        version: Names of the tables to take, with * for any letters and commas between; "" takes
-            all.
+    `version` names the tables to take, with * for any letters and commas between; "" takes all.
 
     Raises:
         ManifestError: If there is no header, a table is not there as CSV, no table has emotions,
@@ -119,28 +115,21 @@ def _look_up(df: pd.DataFrame, root: Path, header: Mapping, others: list[str]) -
 
 def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
     dataset = str(header.get("name") or "audformat").lower()
-    notes = []
     unknown = sorted(set(df["emotion"].dropna()) - set(EMOTIONS))
-    if unknown:
-        notes.append(f"labels without an emotion: {', '.join(unknown)}")
+    notes = [f"labels without an emotion: {', '.join(unknown)}"] * bool(unknown)
     df = df.rename(columns={"file": "wav"})
     df["emo"], df["emotion"] = df["emotion"], df["emotion"].where(~df["emotion"].isin(unknown))
     whole = df["start"].fillna(0).eq(0) & df["end"].isna()
     stem = df["wav"].str.replace(r"\.\w+$", "", regex=True).str.replace("/", "_")
     df["utt_id"] = stem.where(whole, stem + "_" + df["start"].round(3).astype(str))
     df["start"] = df["start"].where(~whole)
-    for name in ATTRIBUTES:
-        if name in df:
-            _attribute(df, name, (header.get("schemes") or {}).get(name) or {})
+    for name in (name for name in ATTRIBUTES if name in df):
+        scheme = (header.get("schemes") or {}).get(name) or {}
+        low, high = scheme.get("minimum"), scheme.get("maximum")
+        if low is None or high is None or not low < high:
+            raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
+        files.attribute(df, name, pd.to_numeric(df[name]), low, high)
     languages = header.get("languages") or []
     language = languages[0] if len(languages) == 1 else None
     df = df.assign(dataset=dataset, license=header.get("license"), language=language)
     return files.rows(dataset, df.drop(columns="group", errors="ignore"), notes)
-
-
-def _attribute(df: pd.DataFrame, name: str, scheme: Mapping) -> None:
-    """From the scheme's own range to 1..7."""
-    low, high = scheme.get("minimum"), scheme.get("maximum")
-    if low is None or high is None or not low < high:
-        raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
-    files.attribute(df, name, pd.to_numeric(df[name]), low, high)

@@ -17,7 +17,6 @@ import pandas as pd
 from serlib.corpora import files
 from serlib.corpora.files import SPLITS, USUAL
 from serlib.data import splits
-from serlib.data.splits import Leak
 from serlib.data.tables import ManifestError
 
 # Grammars of names. All groups but `speaker_...` are compared between train and test; groups whose
@@ -50,7 +49,7 @@ class Proof:
         sizes = ", ".join(f"{role} {n:,}" for role, n in self.sizes.items())
         lines = [f"{self.name}: {sizes}: {'LEAKS' if self.leaks else 'nothing is shared'}"]
         lines += [f"  shared: {leak}" for leak in self.leaks]
-        return "\n".join([*lines, *(f"  note: {what}" for what in self.told)])
+        return "\n".join(lines + [f"  note: {what}" for what in self.told])
 
 
 def prove(
@@ -58,11 +57,7 @@ def prove(
 ) -> Iterator[Proof]:
     """Compare the sides of a protocol's folds: groups, speakers and files must be on one only.
 
-    Args:
-        df: A manifest.
-        protocol: One of `splits.PROTOCOLS`, a leaky one too.
-        fold: Only this one; None: all of them.
-        seed: As in `splits.protocol`.
+    The protocol is one of `splits.PROTOCOLS`, a leaky one too; without `fold` all folds are proved.
     """
     if protocol == "usual":
         protocol = splits.usual(df)
@@ -72,16 +67,16 @@ def prove(
     for k in chosen:
         roles = splits.protocol(df, protocol, fold=k, seed=seed, allow_leaks=True)
         part = {role: df[roles == role] for role in ("train", "dev", "test")}
-        found = [
-            f"{a} and {b}, {leak} of {b}"
-            for a, b in (("train", "test"), ("dev", "test"), ("train", "dev"))
-            for leak in splits.leaks(part[a], part[b], ("group", "speaker", "sha256"))
-        ]
+        found = []
+        for a, b in (("train", "test"), ("dev", "test"), ("train", "dev")):
+            shared = splits.leaks(part[a], part[b], ("group", "speaker", "sha256"))
+            found += [f"{a} and {b}, {leak} of {b}" for leak in shared]
         for side, rows in part.items():
             if missing := int(rows["group"].isna().sum()):
                 found.append(f"{side} has {missing} rows without a group: nothing can be proved")
         shared = splits.leaks(part["train"], part["test"], ("dialogue", "session", "text"))
-        told = [_same(leak) for leak in shared] + _unknown(part["train"], part["test"])
+        told = [f"train and test also share {leak} of test" for leak in shared]
+        told += _unknown(part["train"], part["test"])
         sizes = {role: len(rows) for role, rows in part.items()}
         yield Proof(f"{protocol}, fold {k}", k, sizes, tuple(found), tuple(told))
 
@@ -106,11 +101,11 @@ def audit(
     """Compare train and test of published split files.
 
     Args:
-        paths: Train and test; or one file with a column `split`; or a folder in which pairs are
-            found by "train" and "test" in their names (EmoBox's folds).
+        paths: Train and test; or one file; or a folder in which pairs are found by "train" and
+            "test" in their names (EmoBox's folds).
         corpus: Whose names they are, one of `NAMES`; "" takes the one whose grammar fits all names.
         known: A manifest to look the utterances up in, by utt_id or the name of the file.
-        split: Name of the column that tells train from test.
+        split: Of one file, the column that tells train from test.
 
     Raises:
         ManifestError: If the files cannot be read that way.
@@ -121,15 +116,12 @@ def audit(
         columns = [c for c in COUNTED if c in rows["train"] and c in rows["test"]]
         shared = splits.leaks(rows["train"], rows["test"], columns)
         leaks = [f"{leak} of test" for leak in shared if leak.column in LEAKS]
-        told = [_same(leak) for leak in shared if leak.column not in LEAKS]
+        more = [f"{leak} of test" for leak in shared if leak.column not in LEAKS]
+        told = [f"train and test also share {leak}" for leak in more]
         told += _doubts(pd.concat(rows.values(), ignore_index=True))
         sizes = {role: len(table) for role, table in rows.items()}
         found.append(Proof(name, k, sizes, tuple(leaks), tuple(told)))
     return found
-
-
-def _same(leak: Leak) -> str:
-    return f"train and test also share {leak} of test"
 
 
 def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict]]:
@@ -148,9 +140,8 @@ def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict
         role = table[split].astype(str).str.lower()
         sides = {name: table[role.map(SPLITS) == name] for name in ("train", "test")}
         if any(side.empty for side in sides.values()):
-            raise ManifestError(
-                f"{split!r} holds {', '.join(sorted(set(role))[:5])}: no train/test"
-            )
+            some = ", ".join(sorted(set(role))[:5])
+            raise ManifestError(f"{split!r} holds {some}: no train/test")
         yield paths[0].name, sides
     elif len(paths) == 2:
         yield f"{paths[0].name} | {paths[1].name}", dict(train=read(paths[0]), test=read(paths[1]))
@@ -201,23 +192,21 @@ def _described(table: pd.DataFrame, corpus: str, known: pd.DataFrame | None) -> 
 
 def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     stem = known["wav"].str.rsplit("/", n=1).str[-1].str.replace(r"\.\w+$", "", regex=True)
-    by_name = known.assign(stem=stem)
-    columns = [c for c in COUNTED if c in known]
+    columns, known = [c for c in COUNTED if c in known], known.assign(stem=stem)
     for key in ("utt_id", "key", "stem"):
-        table = by_name.drop_duplicates(key).set_index(key)[columns]
-        if rows["utterance"].isin(table.index).any():
+        table = known.drop_duplicates(key).set_index(key)[columns]
+        there = rows["utterance"].isin(table.index)
+        if there.any():
             found = table.reindex(rows["utterance"]).reset_index(drop=True)
-            absent = ~rows["utterance"].isin(table.index)
-            return pd.concat([rows, found], axis=1).assign(absent=absent)
+            return pd.concat([rows, found], axis=1).assign(absent=~there)
     raise ManifestError(f"no utterance such as {rows['utterance'].iloc[0]!r} is in the manifest")
 
 
 def _parsed(names: pd.Series, corpus: str) -> pd.DataFrame:
     """Talker, dialogue, session and text by the grammar of the names; empty if none fits."""
     if corpus and corpus not in NAMES:
-        raise ManifestError(
-            f"no grammar of names for {corpus!r}: {', '.join(NAMES)}, or --manifest"
-        )
+        known = ", ".join(NAMES)
+        raise ManifestError(f"no grammar of names for {corpus!r}: {known}, or --manifest")
     for name in [corpus] if corpus else NAMES:
         parts = names.str.extract(rf"^{PREFIX}{NAMES[name]}$")
         odd = names[parts.isna().any(axis=1)]

@@ -66,15 +66,10 @@ def build(
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[pd.DataFrame, Report]:
-    """Turn a corpus tree into a manifest.
+    """Turn a corpus tree into a manifest, whose paths start from `root`.
 
-    Args:
-        name: One of `CORPORA`.
-        root: The folder of the corpus, which paths in the manifest start from.
-        version: The release; "" recognizes it by the sizes of its splits, where the card has them.
-        verify: Hash and decode every file; see `measure.measure`.
-        workers: Threads; None takes one per core.
-        progress: Show a bar.
+    A `version` of "" is recognized by the sizes of its splits, where the card has them. `verify`,
+    `workers` and `progress` are those of `measure.measure`.
 
     Returns:
         The manifest, and the report; files that are missing or cannot be used are in the report,
@@ -92,8 +87,7 @@ def build(
     if bad.all():
         wav, why = next(iter(excluded.items()))
         raise ManifestError(f"none of {len(df):,} files under {root} can be used; {wav} {why}")
-    df, facts = df[~bad].reset_index(drop=True), facts[~bad]
-    df = _with_facts(df, facts)
+    df = _with_facts(df[~bad].reset_index(drop=True), facts[~bad])
     same = counts.duplicates(df)
     repeated = {key for keys, _ in same for key in keys}
     for key, its in zip(df["key"], df["flags"], strict=True):

@@ -31,8 +31,6 @@ import yaml
 from serlib import DATA
 from serlib.data.tables import EMOTIONS, ManifestError
 
-FOLDER = DATA
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -125,7 +123,7 @@ def markdown(card: Card) -> str:
     return "\n".join([*lines, ""])
 
 
-def read(name: str, folder: Path = FOLDER) -> Card:
+def read(name: str, folder: Path = DATA) -> Card:
     """Read one card.
 
     Raises:
@@ -140,7 +138,7 @@ def read(name: str, folder: Path = FOLDER) -> Card:
         raise ManifestError(f"{path}: {error}") from error
 
 
-def names(folder: Path = FOLDER) -> list[str]:
+def names(folder: Path = DATA) -> list[str]:
     """The names of all cards, sorted."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 

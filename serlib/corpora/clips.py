@@ -12,10 +12,9 @@ import os
 import secrets
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from serlib.corpora import files
 from serlib.data.tables import ManifestError
@@ -38,13 +37,8 @@ def extract(
     """Write the sound of every clip below `root` to the same place below `out`.
 
     Clips of several channels are mixed down. What is there already is not done again, so a run
-    that was interrupted goes on where it was; each file appears complete or not at all.
-
-    Args:
-        root: A corpus folder with videos.
-        out: The folder to fill; neither inside `root` nor around it.
-        workers: Clips at a time; None takes one per core.
-        progress: Show a bar.
+    that was interrupted goes on where it was; each file appears complete or not at all. `workers`
+    clips are read at a time; None: one per core.
 
     Returns:
         Path of a clip from `root` -> why ffmpeg could not read it. Those are left out, and the
@@ -70,10 +64,10 @@ def extract(
     if not clips:
         raise ManifestError(f"no video clip below {root}: give the folder of the corpus")
     missing = [clip for clip in clips if not clip[1].exists()]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        reasons = pool.map(lambda clip: _one(program, *clip), missing)
-        bar = tqdm(reasons, "sound", len(missing), unit="clip", disable=not progress)
-        pairs = list(zip(missing, bar, strict=True))
+    bar = dict(desc="sound", unit="clip", disable=not progress)
+    workers = workers or os.cpu_count()
+    reasons = thread_map(lambda clip: _one(program, *clip), missing, max_workers=workers, **bar)
+    pairs = zip(missing, reasons, strict=True)
     return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
 
 

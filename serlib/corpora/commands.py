@@ -76,9 +76,9 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"left out: {left_out}")
     else:
         left_out.unlink(missing_ok=True)  # of an earlier build
-    root, expected = Path(arguments.root).resolve(), f"{arguments.corpus}.csv"
-    if out.resolve() != root / expected:
-        print(f"chapters look for {root / expected}, or take -p corpus={out.resolve()}")
+    expected = arguments.root.resolve() / f"{arguments.corpus}.csv"
+    if out.resolve() != expected:
+        print(f"chapters look for {expected}, or take -p corpus={out.resolve()}")
     return 0
 
 
@@ -121,8 +121,8 @@ def _audit(arguments: argparse.Namespace) -> int:
     from serlib.data import tables
 
     known = tables.read(arguments.manifest) if arguments.manifest else None
-    how = dict(corpus=arguments.corpus, known=known, split=arguments.split)
-    found = audit.audit(arguments.paths, **how)
+    corpus, split = arguments.corpus, arguments.split
+    found = audit.audit(arguments.paths, corpus=corpus, known=known, split=split)
     print(*found, sep="\n")
     return 1 if any(one.leaks for one in found) else 0
 
@@ -139,9 +139,8 @@ def _get(arguments: argparse.Namespace) -> None:
 def _extract(arguments: argparse.Namespace) -> int:
     from serlib.corpora import clips
 
-    failed = clips.extract(
-        arguments.root, arguments.to, workers=arguments.workers, progress=not arguments.quiet
-    )
+    how = dict(workers=arguments.workers, progress=not arguments.quiet)
+    failed = clips.extract(arguments.root, arguments.to, **how)
     for clip, why in failed.items():
         print(f"{clip}: {why}")
     print(f"{arguments.to}: the sound of all clips but {len(failed)}", file=sys.stderr)

@@ -108,18 +108,14 @@ def compare(df: pd.DataFrame, card: Card, version: str = "") -> tuple[list[str],
             continue
         checked.append(expected.name)
         rows = df[_mask(df, expected, card.dataset)]
-        total, n = expected.total, len(rows)
-        if total is not None and n != total:
-            found.append(Difference(expected.name, "total", "", total, n, expected.status))
+        pairs = [] if expected.total is None else [("total", "", expected.total, len(rows))]
         for columns, nested in expected.counts.items():
-            by = columns.split()
-            counted = _counted(rows, by, card.dataset)
-            wanted = dict(_flat(nested))
+            counted, wanted = _counted(rows, columns.split(), card.dataset), dict(_flat(nested))
             for value in [*wanted, *sorted(counted.keys() - wanted.keys())]:
-                n, m = wanted.get(value, 0), counted.get(value, 0)
-                if n != m:
-                    of = Difference(expected.name, columns, " ".join(value), n, m, expected.status)
-                    found.append(of)
+                of = wanted.get(value, 0), counted.get(value, 0)
+                pairs.append((columns, " ".join(value), *of))
+        name, status = expected.name, expected.status
+        found += [Difference(name, *pair, status) for pair in pairs if pair[2] != pair[3]]
     return checked, found
 
 
@@ -159,24 +155,22 @@ def recognize(df: pd.DataFrame, card: Card) -> str:
         The version on the card of which most totals and split sizes are exact; "" if none is.
     """
     exact: Counter[str] = Counter()
-    for expected in card.expected:
-        if expected.version:
-            rows = df[_mask(df, expected, card.dataset)]
-            sizes = _counted(rows, ["split"], card.dataset)
-            wanted = _flat(expected.counts.get("split", {}))
-            exact[expected.version] += len(rows) == expected.total
-            exact[expected.version] += sum(sizes.get(split) == n for split, n in wanted)
+    for expected in (e for e in card.expected if e.version):
+        rows = df[_mask(df, expected, card.dataset)]
+        sizes = _counted(rows, ["split"], card.dataset)
+        wanted = _flat(expected.counts.get("split", {}))
+        exact[expected.version] += len(rows) == expected.total
+        exact[expected.version] += sum(sizes.get(split) == n for split, n in wanted)
     best = exact.most_common(1)
     return best[0][0] if best and best[0][1] else ""
 
 
 def classes(df: pd.DataFrame) -> pd.DataFrame:
     """Utterances by emotion (rows) and by split and gender (columns); "-" is unknown."""
-    cells = {name: df[name].astype(object).where(df[name].notna(), "-") for name in
-             ("emotion", "split", "gender")}  # fmt: skip
-    return pd.crosstab(
-        cells["emotion"], [cells["split"], cells["gender"]], margins=True, margins_name="all"
-    )
+    cells = df[["emotion", "split", "gender"]].astype(object)
+    cells = cells.where(cells.notna(), "-")
+    by = [cells["split"], cells["gender"]]
+    return pd.crosstab(cells["emotion"], by, margins=True, margins_name="all")
 
 
 def duplicates(df: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:

@@ -27,17 +27,13 @@ PIECE = 1 << 16  # bytes; as much is lost when a connection breaks
 def terms(card: Card) -> str:
     """What to know before fetching: the license and whom to cite."""
     cite = f"cite:    {card.citation}\n" if card.citation else ""
-    license = f"license: {card.license}\n"
-    return f"{card.title}\n{license}{cite}Whoever goes on accepts the license."
+    return f"{card.title}\nlicense: {card.license}\n{cite}Whoever goes on accepts the license."
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
-    """Fetch all files of a corpus and unpack its archives.
+    """Fetch all files of a corpus into the folder `to`, which is created, and unpack its archives.
 
-    Args:
-        card: Its card.
-        to: A folder; it is created. What is there already with the right checksum stays.
-        progress: Show bars.
+    What is there already with the right checksum stays.
 
     Returns:
         The files, and for an archive the folder that it was unpacked to, which is `to`.
@@ -130,8 +126,7 @@ def unpack(archive: Path, to: Path) -> Path:
             with tarfile.open(archive) as content:
                 content.extractall(to, filter="data")
     except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise ManifestError(
-            f"{archive} cannot be unpacked ({error}): delete it, get it again"
-        ) from error
+        why = f"{archive} cannot be unpacked ({error}): delete it, get it again"
+        raise ManifestError(why) from error
     done.touch()
     return to

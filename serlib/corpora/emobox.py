@@ -50,12 +50,9 @@ def emotion(word: str) -> str | None:
 def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     """One corpus of an EmoBox checkout.
 
+    `root` holds `data` and, for the audio, `downloads`; `version` is the corpus by EmoBox's name.
     `fold` is the fold whose test part holds the utterance; where there is one fold only, `split`
     says train, dev or test instead.
-
-    Args:
-        root: The checkout, with `data` and, for the audio, `downloads`.
-        version: The corpus, by EmoBox's name.
 
     Raises:
         ManifestError: If `version` names none of its corpora.
@@ -66,7 +63,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if path is None:
         known = [name for name in files.names(data) if (data / name).is_dir()]
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
-    df = from_emobox(path, _emotions(folder))
+    spelled = files.child(folder, "label_map.json")  # EmoBox's own names of the labels
+    titles = json.loads(files.text(spelled)) if spelled else None
+    names = titles and {k: emotion(title.replace(" ", "_")) for k, title in titles.items()}
+    df = from_emobox(path, names)
     talkers, notes = _talkers(folder), []
     df["speaker"] = [
         "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt)) else talkers.get(key)
@@ -81,22 +81,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     return files.rows(version, df.drop(columns="group"), notes)
 
 
-def _emotions(folder: Path) -> dict[str, str | None] | None:
-    """Native label -> emotion, from the file with EmoBox's own names; None without such a file."""
-    path = files.child(folder, "label_map.json")
-    if path is None:
-        return None
-    names = json.loads(files.text(path))
-    return {native: emotion(title.replace(" ", "_")) for native, title in names.items()}
-
-
 def _talkers(folder: Path) -> dict[str, str]:
-    found = {}
-    for name in files.names(folder, ".stm"):
-        for line in files.text(folder / name).split("\n"):
-            if talker := _TALKER.search(line):
-                found[line.split(maxsplit=1)[0]] = talker[1]
-    return found
+    texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
+    found = ((line, _TALKER.search(line)) for line in "\n".join(texts).split("\n"))
+    return {line.split(maxsplit=1)[0]: talker[1] for line, talker in found if talker}
 
 
 def _folds(df: pd.DataFrame, folder: Path) -> None:
@@ -117,12 +105,9 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
     """Read an EmoBox JSONL file, of the older schema too ("audio", "label", no length).
 
     EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
-    (it is often a float beside the whole number); other fields travel along.
-
-    Args:
-        path: The file.
-        emotions: Native label -> a name in `EMOTIONS`; None knows the usual English words and
-            IEMOCAP's codes. Labels that are not in it leave `emotion` missing.
+    (it is often a float beside the whole number); other fields travel along. `emotions` maps native
+    labels to names in `EMOTIONS`, and what is not in it leaves `emotion` missing; None knows the
+    usual English words and IEMOCAP's codes.
     """
     df = files.jsonl(path)
     try:
@@ -133,15 +118,10 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
             df["length"] = df["num_frame"] / df["sample_rate"]
         if emotions is None:
             emotions = {e: emotion(str(e)) for e in df["emo"]}
-        return tables.typed(
-            df.assign(
-                num_frame=df["num_frame"].astype(float).round(),
-                utt_id=df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1),
-                emotion=[emotions.get(e) for e in df["emo"]],
-                speaker=None,
-                group=None,
-            )
-        )
+        df["num_frame"] = df["num_frame"].astype(float).round()
+        df["utt_id"] = df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1)
+        df["emotion"] = [emotions.get(e) for e in df["emo"]]
+        return tables.typed(df.assign(speaker=None, group=None))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
@@ -149,15 +129,8 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
 def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
     """Write a manifest in EmoBox's layout, with the folds of a protocol.
 
-    Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>``.
-
-    Args:
-        df: A manifest of one dataset.
-        root: The folder to write to, e.g. an EmoBox checkout.
-        protocol: See `splits.protocol`.
-
-    Returns:
-        The corpus's folder.
+    Rows without an emotion are left out. EmoBox expects the audio below ``downloads/<dataset>`` of
+    `root`. Returned is the folder that was written.
 
     Raises:
         ManifestError: If there are several datasets, or a row lacks what EmoBox needs.
@@ -169,9 +142,7 @@ def write(df: pd.DataFrame, root: Path, *, protocol: str = "session") -> Path:
         raise ManifestError(f"EmoBox has one dataset per file, here are {len(names)}: split them")
     name = names[0]
     folder = Path(root) / "data" / name
-    parts = [
-        splits.protocol(df, protocol, fold=number) for number in splits.fold_numbers(df, protocol)
-    ]
+    parts = [splits.protocol(df, protocol, fold=k) for k in splits.fold_numbers(df, protocol)]
     away = df.assign(wav=f"downloads/{name}/" + df["wav"])
     to_emobox(away, folder / f"{name}.jsonl")
     pairs = df[["emo", "emotion"]].drop_duplicates().to_numpy().tolist()
@@ -197,8 +168,7 @@ def to_emobox(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write the rows as EmoBox JSONL.
 
     Raises:
-        ManifestError: If a row lacks what EmoBox needs, or leaves open which of its channels to
-            use.
+        ManifestError: If a row lacks what EmoBox needs, or leaves open which channel to use.
     """
     lines = []
     for row in tables.rows(tables.typed(df)):

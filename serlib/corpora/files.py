@@ -69,13 +69,9 @@ def walk(root: Path) -> Iterator[Path]:
 def recordings(
     root: Path, folders: Sequence[Path], name: re.Pattern, example: str
 ) -> tuple[list[tuple[re.Match, str]], list[str]]:
-    """The waves in some folders whose names tell all about them.
+    """The waves in some folders, not below them, whose stems are of the grammar `name`.
 
-    Args:
-        root: The corpus folder.
-        folders: Where to look; not below them.
-        name: Grammar of the stems.
-        example: Path of a recording, for messages.
+    `example` is the path of such a recording, for messages.
 
     Returns:
         What the grammar finds and the path from `root`, for each; and a remark on other waves.
@@ -169,16 +165,12 @@ def rows(
     """The rows of a corpus, with what follows from what its files say.
 
     Talkers get the dataset's name before their own, so that corpora can be put together. If there
-    are none, a note says so. Texts are by people, if the corpus does not say otherwise.
+    are none, a note says so. Texts are by people, if the corpus does not say otherwise. The notes
+    are remarks for the report of a build, kept as ``attrs["notes"]``.
 
-    Args:
-        dataset: Name of the corpus.
-        table: Its rows, with `utt_id`, and `emo` if `labels` are given.
-        notes: Remarks for the report of a build, kept as ``attrs["notes"]``.
-        labels: The corpus's own label -> emotion, which most raters agreed on if `table` has no
-            `emotion_source`; None where `table` has emotions.
-        group: The column that tells which rows must not cross a split, where `table` has no column
-            of that name; a row in which it is missing is in a group of its own.
+    Labels map the corpus's own label, `emo`, to the emotion, which most raters agreed on if `table`
+    has no `emotion_source`. `group` names the column that tells which rows must not cross a split,
+    where `table` has none called group; a row in which it is missing is in a group of its own.
     """
     df = pd.DataFrame(table)
     if "speaker" not in df:

@@ -40,14 +40,14 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     `root` is called so. `version` goes into the manifest as it is.
 
     Raises:
-        ManifestError: If there is no table or not one only; if the map names what is not there; if
-            a label, gender or split is unknown; if attributes come without their scale.
+        ManifestError: If there is not one table; if the map names what is not there; if a label,
+            gender or split is unknown; if attributes come without their scale.
     """
     path = root / MAP
     content = yaml.safe_load(files.text(path)) if path.is_file() else {}
     if not isinstance(content, Mapping):
         raise ManifestError(f"{path} is not a map of {', '.join(KEYS)}")
-    if unknown := set(content) - set(KEYS):
+    if unknown := {*content} - {*KEYS}:
         raise ManifestError(f"{path}: no {sorted(unknown)[0]!r} here: use {', '.join(KEYS)}")
     dataset = str(content.get("dataset") or root.resolve().name).lower()
     source = _table(root, content.get("table"))
@@ -76,10 +76,8 @@ def _table(root: Path, name: str | None) -> Path:
         return files.need(root, name, hint=f"{MAP} names this table")
     found = [n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
     if len(found) != 1:
-        raise ManifestError(
-            f"{len(found)} tables (.csv or .tsv) in {root}: name the right one in {MAP}, as table: "
-            "labels.csv"
-        )
+        there = f"{len(found)} tables (.csv or .tsv) in {root}"
+        raise ManifestError(f"{there}: name the right one in {MAP}, as table: labels.csv")
     return root / found[0]
 
 
@@ -94,12 +92,11 @@ def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dic
         free = [column for column in found if column not in used.values()]
         if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
             used[name] = free[0]
-    for name in ("wav", "emo"):
-        if name not in used:
-            raise ManifestError(
-                f"{source}: no column for {name} among {', '.join(table)}: write {MAP} with "
-                f"columns: {{{name}: <its name>}}"
-            )
+    if absent := [name for name in ("wav", "emo") if name not in used]:
+        raise ManifestError(
+            f"{source}: no column for {absent[0]} among {', '.join(table)}: write {MAP} with "
+            f"columns: {{{absent[0]}: <its name>}}"
+        )
     return used
 
 

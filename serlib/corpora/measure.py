@@ -1,8 +1,7 @@
 """What only the audio files tell: hash, container, rate, channels, length, and whether they decode.
 
-Every file is read whole and decoded, in as many threads as there are cores. What was measured is
-kept under `records.home()` by path, size and time of change, so a build that was interrupted, or
-is repeated after files were added, measures the rest only.
+What was measured is kept under `records.home()` by path, size and time of change, so a build that
+was interrupted, or is repeated after files were added, measures the rest only.
 """
 
 from __future__ import annotations
@@ -78,15 +77,10 @@ def measure(
     workers: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure files of a corpus.
+    """Measure files of a corpus, by their paths from `root`; repeated ones are measured once.
 
-    Args:
-        root: The corpus folder.
-        wavs: Paths from it, as in a manifest; repeated ones are measured once.
-        verify: Hash and decode all of each file. Without it only headers are read: `sha256` and
-            `peak` stay missing, and nothing proves that the files decode.
-        workers: Threads; None takes one per core.
-        progress: Show a bar.
+    Without `verify` files are neither hashed nor decoded, only their headers are read: `sha256` and
+    `peak` stay missing. `workers` are threads; None takes one per core.
 
     Returns:
         One row per different path, the index, with columns `FACTS`: bytes of the file, rate in Hz,
@@ -95,7 +89,10 @@ def measure(
     wavs = list(dict.fromkeys(wavs))
     name = hashlib.sha256(f"{root}\n{verify}".encode()).hexdigest()[:16]
     memory = records.home() / "measured" / f"{name}.json"
-    known = _remembered(memory)
+    try:  # wav -> size, time of change in ns, and `FACTS`
+        known = records.read_json(memory)
+    except (FileNotFoundError, records.RecordError):  # it only saves time
+        known = {}
     rows, fresh, saved = [], {}, time.monotonic()
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = pool.map(functools.partial(_one, root, known, verify), wavs)
@@ -117,14 +114,6 @@ def measure(
     return pd.DataFrame(rows, columns=list(FACTS), index=pd.Index(wavs, name="wav"), dtype=object)
 
 
-def _remembered(memory: Path) -> dict[str, list]:
-    """What was measured before: wav -> size, time of change in ns, and `FACTS`."""
-    try:
-        return records.read_json(memory) if memory.exists() else {}
-    except records.RecordError:  # it only saves time
-        return {}
-
-
 def _one(root: Path, known: dict, verify: bool, wav: str) -> tuple[list | None, list]:
     """The stamp and the facts of one file; without a stamp nothing is remembered."""
     try:
@@ -143,8 +132,8 @@ def _one(root: Path, known: dict, verify: bool, wav: str) -> tuple[list | None, 
         return None, _failed(f"cannot be read ({error.strerror or error})")
 
 
-def _failed(why: str, sha256: str | None = None, size: int | None = None, kind="") -> list:
-    return [sha256, size, kind or None, None, None, None, None, why]
+def _failed(why: str, sha256=None, size=None, kind=None) -> list:
+    return [sha256, size, kind, None, None, None, None, why]
 
 
 def _facts(path: Path, verify: bool) -> list:

@@ -32,7 +32,8 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     Raises:
         ManifestError: If there is no list, or a line of one is not as above.
     """
-    top = _top(root)
+    inner = ("", "English", "Track1/English")
+    top = next((root / path for path in inner if files.child(root / path, "Annotation")), root)
     labels = files.need(top, "Annotation", hint="give the folder Track1/English")
     parts, notes = [], []
     for word, split in SPLITS.items():
@@ -49,13 +50,6 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     names = sorted(files.clips(folder).values())
     parts += [_row(root, folder, name, "unlabelled") for name in names]
     return files.rows(DATASET, parts, notes, EMOTIONS)
-
-
-def _top(root: Path) -> Path:
-    for inner in ("", "English", "Track1/English"):
-        if files.child(root / inner, "Annotation"):
-            return root / inner
-    return root
 
 
 def _said(path: Path | None) -> dict[str, str]:

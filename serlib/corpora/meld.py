@@ -62,17 +62,13 @@ def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
     clip = "dia" + table["Dialogue_ID"] + "_utt" + table["Utterance_ID"]
     df = pd.DataFrame(
         dict(
-            utt_id=f"{split}_" + clip,
-            wav=_paths(root, split, clip),
-            emo=table["Emotion"].str.lower(),
-            speaker=[_talker(name) for name in table["Speaker"]],
-            text=table["Utterance"],
-            text_source="human",
+            utt_id=f"{split}_" + clip, wav=_paths(root, split, clip),
+            emo=table["Emotion"].str.lower(), speaker=[_talker(name) for name in table["Speaker"]],
+            text=table["Utterance"], text_source="human", split=split,
             dialogue=f"{DATASET}-{split}_dia" + table["Dialogue_ID"],
             turn=table["Utterance_ID"].astype(int) + 1,
-            split=split,
         )
-    )
+    )  # fmt: skip
     for name in ("Sentiment", "Season", "Episode"):
         if name in table:
             df[name.lower()] = table[name]

@@ -34,7 +34,8 @@ SPLITS = dict(
     train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
 )
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
-NAME = r"(?P<prefix>[^_/\\]+)_(?P<podcast>[^_/\\]+)_[^/\\]+"
+NAME = r"^[^_/\\]+_([^_/\\]+)_[^/\\]+$"  # the second field is the podcast
+SPELLED = ("consensus", "concensus")  # the second up to release 1.9
 _HINT = "give the folder that holds Audios and Labels"
 
 
@@ -55,7 +56,9 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
     nothing = pd.DataFrame({"FileName": blind, "Split_Set": "test3"})
     df = _rows(pd.concat([table, nothing], ignore_index=True).fillna(""), audio.name)
-    podcast = _podcasts(df["utt_id"])
+    podcast = df["utt_id"].str.extract(NAME, expand=False)
+    if len(odd := df["utt_id"][podcast.isna()]):
+        raise ManifestError(f"no podcast in {odd.iloc[0]!r}: names are like MSP-PODCAST_0001_0008")
     df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
     df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
@@ -72,14 +75,11 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
 def _consensus(folder: Path) -> pd.DataFrame:
     """One row per file: FileName, EmoClass, EmoAct, EmoVal, EmoDom, SpkrID, Gender, Split_Set."""
     wanted = ["FileName", "EmoClass", *ATTRIBUTES.values(), "SpkrID", "Gender", "Split_Set"]
-    path = files.child(folder, "labels_consensus.csv", "labels_concensus.csv")
-    if path is not None:
+    names = [f"labels_{word}.{kind}" for kind in ("csv", "json") for word in SPELLED]
+    path = files.need(folder, *names, hint="it needs labels_consensus.csv or .json of the release")
+    if path.suffix.lower() == ".csv":
         table = files.table(path, wanted).fillna("")
     else:
-        path = files.need(
-            folder, "labels_consensus.json", "labels_concensus.json",
-            hint="it needs labels_consensus.csv (labels_concensus.csv up to release 1.9) or .json",
-        )  # fmt: skip
         try:
             content = json.loads(files.text(path))
         except ValueError as error:
@@ -114,14 +114,6 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _podcasts(utterances: pd.Series) -> pd.Series:
-    podcast = utterances.str.extract(rf"^{NAME}$")["podcast"]
-    if (odd := podcast.isna()).any():
-        name = utterances[odd].iloc[0]
-        raise ManifestError(f"no podcast in {name!r}: names are like MSP-PODCAST_0001_0008.wav")
-    return podcast
-
-
 def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
     """Transcripts as they are, but for white space at the ends and line breaks.
 
@@ -140,7 +132,9 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
     The second value counts first choices that are no known name; they count as other.
     """
     rated, choices = _ratings(folder)
-    named = {spelled: _label(spelled) for spelled in set(choices)}
+    words = {spelled: spelled.strip().lower().split("-")[0].strip() for spelled in set(choices)}
+    # None for no choice, "" for one that is no known name.
+    named = {spelled: RATED.get(word, "") if word else None for spelled, word in words.items()}
     label = pd.Series([named[spelled] for spelled in choices], dtype=object)
     # One row per utterance and one column per emotion, in the order of the alphabet.
     table = pd.crosstab(np.array(rated, dtype=object), label.replace("", "other"))
@@ -149,12 +143,6 @@ def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
         dist = {x: round(k / sum(row), 4) for x, k in zip(table, row, strict=True) if k}
         votes[name.removesuffix(".wav")] = dist, sum(row)
     return votes, int((label == "").sum())
-
-
-def _label(spelled: str) -> str | None:
-    """The emotion of a first choice; "" if it is no known name, None if there is none."""
-    word = spelled.strip().lower().split("-")[0].strip()
-    return RATED.get(word, "") if word else None
 
 
 def _ratings(folder: Path) -> tuple[list[str], list[str]]:

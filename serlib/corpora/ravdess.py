@@ -17,9 +17,7 @@ import pandas as pd
 from serlib.corpora import cards, files
 
 DATASET = "ravdess"
-NAME = re.compile(
-    r"(0[1-3]-0[12])-(0[1-8])-(0[12])-(0[12])-0[12]-(0[1-9]|1\d|2[0-4])"  # 24 actors
-)
+NAME = re.compile(r"(0[1-3]-0[12])-(0[1-8])-(0[12])-(0[12])-0[12]-(0[1-9]|1\d|2[0-4])")
 CARD = cards.read(DATASET)
 EMOTIONS, TEXTS = CARD.labels, CARD.texts
 FOLD = 4  # actors per fold, two women and two men (our choice; EmoBox too has six folds of four)

@@ -7,8 +7,9 @@ silent. A profile changes the data, the encoder and the scale, never the method:
 - demo: the demo corpus and encoders, learning rates and epochs fit for a million parameters;
 - smoke: as demo, on a slice of the corpus and for one epoch.
 
-In every profile `corpus` and `data_root` name a corpus of the reader's own. A recipe reads no file:
-which of its classes a corpus can teach is settled before it runs, by `experiments.dataset.taught`.
+In every profile `corpus` and `data_root` name a corpus of the reader's own, see `Recipe`; what
+else a function is given goes to `Recipe.change`. A recipe reads no file: which of its classes a
+corpus can teach is settled before it runs, by `experiments.dataset.taught`.
 """
 
 from __future__ import annotations
@@ -68,19 +69,12 @@ def cai2021(
 ) -> Recipe:
     """Cai et al. 2021: wav2vec 2.0, mean pooling and one linear layer, CTC beside it.
 
-    L = L_CE + α L_CTC. Settings of the paper's Table 1; pooling is the mean of the released code
-    (the paper prints a sum), and so is CTC's sum over the 2 clips of a batch. A mean over clips, as
-    in the demo with its larger batches, has half that size at the same α. What differs from paper
-    and code: folds follow sessions, so no test talker is trained on; the epoch is chosen by
-    accuracy on dev, the paper's metric;
-    padding is kept out of the mean.
-
-    Args:
-        profile: smoke, demo or full.
-        corpus: See `Recipe`.
-        data_root: See `Recipe`.
-        alpha: α. In full, the learning rate is 5e-5, but 1e-5 for α = 0, as the paper has it.
-        **changes: See `Recipe.change`.
+    L = L_CE + α L_CTC. Settings of the paper's Table 1, in full a learning rate of 5e-5, but 1e-5
+    for α = 0; pooling is the mean of the released code (the paper prints a sum), and so is CTC's
+    sum over the 2 clips of a batch. A mean over clips, as in the demo with its larger batches, has
+    half that size at the same α. What differs from paper and code: folds follow sessions, so no
+    test talker is trained on; the epoch is chosen by accuracy on dev, the paper's metric; padding
+    is kept out of the mean.
     """
     full = profile == "full"
     rate = 1e-5 if alpha == 0 else 5e-5
@@ -249,14 +243,8 @@ def zgorzynski2025(
     α = 1, class weights N / (C n_c), σ = 1, AdamW at 1e-3 and a quarter of it in the second phase,
     linear decay after 10 % warm-up, 20 and 10 epochs, batches of 32 clips, dropout 0.2, clips of
     30 s at most (Whisper's context). The epoch is chosen on dev: by the mean of macro-F1 and CCC in
-    the first phase, then by macro-F1 or by CCC, the challenge's metrics.
-
-    Args:
-        profile: smoke, demo or full.
-        corpus: See `Recipe`.
-        data_root: See `Recipe`.
-        phase: "multitask", "emotion" or "attributes".
-        **changes: See `Recipe.change`; what both phases share is changed in both.
+    the first phase, then by macro-F1 or by CCC, the challenge's metrics. What both phases share is
+    changed in both.
     """
     if phase not in PHASES:
         raise RecipeError(f"phase={phase!r} is not one of {', '.join(PHASES)}")

@@ -35,14 +35,10 @@ def make(
 ) -> Path:
     """Speak every row of the manifest into the cache and return the folder its paths start from.
 
-    A finished corpus is found again by the digest of the manifest. The first waveform that differs
-    from the manifest's sha256 is an error on Linux x86-64 and a warning elsewhere, where the
-    compiler may round otherwise.
-
-    Args:
-        df: The manifest; None takes the shipped one.
-        digest: Of the manifest, where it is known: computing it takes half a second.
-        progress: Show a bar.
+    A finished corpus is found again by the digest of the manifest (None: the shipped one), which
+    takes half a second to compute where it is not given. Waveforms that differ from the manifest's
+    sha256 are an error on Linux x86-64 and a warning elsewhere, where the compiler may round
+    otherwise.
 
     Raises:
         RuntimeError: If the waveforms are not the manifest's (another espeak-ng).
@@ -140,15 +136,12 @@ def talkers(rng: np.random.Generator) -> list[dict]:
         for gender, pitch, formant in (("female", 165, 114), ("male", 92, 98)):
             voices.append(
                 dict(
-                    pair=pair,
-                    gender=gender,
-                    accent=ACCENTS[rng.integers(len(ACCENTS))],
+                    pair=pair, gender=gender, accent=ACCENTS[rng.integers(len(ACCENTS))],
                     formant=int(np.clip(rng.normal(formant, 4), formant - 8, formant + 8)),
                     pitch_hz=pitch * 2 ** (np.clip(rng.normal(), -2, 2) * 1.5 / 12),
                     range_share=0.40 * 2 ** (rng.normal() * 0.15),
-                    rate_wpm=170 * np.exp(rng.normal() * 0.07),
-                    tilt_db=rng.normal() * 1.5,
+                    rate_wpm=170 * np.exp(rng.normal() * 0.07), tilt_db=rng.normal() * 1.5,
                     preference=np.exp(CONFOUND * rng.standard_normal(len(plan.CLASSES))),
                 )
-            )
+            )  # fmt: skip
     return voices

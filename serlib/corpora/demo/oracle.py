@@ -157,8 +157,7 @@ def ceilings(n: int = 200_000, seed: int = 0) -> pd.DataFrame:
     share = np.bincount(label, minlength=len(plan.CLASSES)) / len(label)
     table = {}
     for name, heard in HEARD.items():
-        p = posterior(rows, heard)
-        table[name] = {}
+        p, table[name] = posterior(rows, heard), {}
         for metric in ("wa", "ua", "macro_f1"):
             cm = measures.confusion(label, decide(p, metric, share), len(plan.CLASSES))
             table[name][metric] = float(getattr(measures, metric)(cm))

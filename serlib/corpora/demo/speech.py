@@ -32,21 +32,13 @@ class SpeechError(RuntimeError):
 
 @dataclass(frozen=True)
 class Voice:
-    """What espeak-ng needs to know about a talker and a manner of speaking.
+    """What espeak-ng needs to know about a talker and a manner of speaking."""
 
-    Attributes:
-        accent: espeak-ng voice name, for example ``en-us``.
-        formant: formant frequencies in percent of the accent's own (a shorter vocal tract: > 100).
-        pitch_hz: pitch at the bottom of the intonation, Hz.
-        range_hz: span of the intonation above it, Hz.
-        rate_wpm: words per minute, 80 to 450.
-    """
-
-    accent: str
-    formant: int
-    pitch_hz: int
-    range_hz: int
-    rate_wpm: int
+    accent: str  # espeak-ng voice name, for example en-us
+    formant: int  # frequencies in percent of the accent's own (a shorter vocal tract: > 100)
+    pitch_hz: int  # at the bottom of the intonation
+    range_hz: int  # span of the intonation above it
+    rate_wpm: int  # words per minute, 80 to 450
 
 
 class _Event(ctypes.Structure):
@@ -84,12 +76,10 @@ class Synthesizer:
         try:
             self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         except OSError as error:
-            raise SpeechError(
-                f"cannot load espeak-ng ({error}); reinstall the package espeakng-loader"
-            ) from error
-        self.rate = self._lib.espeak_Initialize(
-            _SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS
-        )
+            why = f"cannot load espeak-ng ({error}); reinstall the package espeakng-loader"
+            raise SpeechError(why) from error
+        how = _SYNCHRONOUS, 0, str(data).encode(), _PHONEME_EVENTS
+        self.rate = self._lib.espeak_Initialize(*how)
         if self.rate <= 0:
             raise SpeechError("espeak-ng did not start; reinstall the package espeakng-loader")
         self._callback = _Callback(self._collect)  # kept: the C side holds only a pointer to it
@@ -177,17 +167,10 @@ def render(
     noise_dbfs: float = -60.0,
     noise_seed: int = 0,
 ) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Speak `text` and give it loudness, voice quality and background noise.
+    """Speak `text` and give it loudness, voice quality (`tilt`, `tremor`) and background `noise`.
 
-    Args:
-        text: What to say.
-        voice: Who says it, how high and how fast.
-        loudness_db: Speech level relative to `NOMINAL_DBFS`; the noise does not follow it, so
-            loudness stays audible as signal-to-noise ratio after any level normalization.
-        tilt_db: See `tilt`.
-        tremor_depth: See `tremor`.
-        noise_dbfs: Level of the background noise.
-        noise_seed: Seed of the background noise.
+    Loudness is relative to `NOMINAL_DBFS`; the noise does not follow it, so loudness stays audible
+    as signal-to-noise ratio after any level normalization.
 
     Returns:
         The samples (int16, 16 kHz, mono) and the phones as (start in seconds, espeak-ng name).
