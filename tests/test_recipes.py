@@ -6,7 +6,7 @@ import pytest
 
 from serlib.corpora.demo import corpus
 from serlib.data import manifest, splits, tables
-from serlib.experiments import dataset
+from serlib.experiments import dataset, experiment
 from serlib.recipes import papers
 from serlib.recipes.recipe import PROFILES, RecipeError
 
@@ -218,10 +218,13 @@ def test_the_demo_corpus_by_name_is_the_demo_corpus():
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_class_that_cannot_be_learned_is_left_out_and_named_once(profile, own, capsys):
     at = own(renamed(corpus.load(), contempt="frustration"), f"without-{profile}")
-    recipe = papers.wang2025_baseline(profile, **at)
+    asked = papers.wang2025_baseline(profile, **at)
+    assert asked.classes == manifest.CLASSES_8 and capsys.readouterr().out == ""
+    recipe = dataset.taught(asked)
     seven = tuple(c for c in manifest.CLASSES_8 if c != "contempt")
     assert recipe.classes == seven and recipe.model.n_classes == 7
-    assert papers.wang2025(profile, **at).change(seed=1).classes == seven
+    assert recipe == asked.change(classes=seven) == dataset.taught(recipe)
+    assert dataset.taught(papers.wang2025(profile, **at).change(seed=1)).classes == seven
     said = capsys.readouterr().out.splitlines()
     assert said == [
         f"without-{profile}: no contempt to train on; the classes are {', '.join(seven)}"
@@ -229,25 +232,57 @@ def test_a_class_that_cannot_be_learned_is_left_out_and_named_once(profile, own,
     table = dataset.assign(recipe, dataset.locate(recipe)[0])
     assert set(table["label"]) == set(range(7)) or profile == "smoke"  # its slice is small
     with_it = papers.wang2025_baseline(profile, **own(corpus.load(), "with"))
-    assert with_it.classes == manifest.CLASSES_8
+    assert dataset.taught(with_it) == with_it and with_it.classes == manifest.CLASSES_8
+
+
+def test_what_a_recipe_builds_on_learns_the_same_classes(own):
+    at = own(renamed(corpus.load(), contempt="frustration"), "without")
+    seven = tuple(c for c in manifest.CLASSES_8 if c != "contempt")
+    second = dataset.taught(papers.zgorzynski2025("demo", phase="emotion", **at))
+    assert second.classes == second.start.classes == seven
+    assert second.model.n_classes == second.start.model.n_classes == 7
+    heard = papers.zgorzynski2025("demo", **at).change(
+        transcript="recognized", recognizer=papers.wang2025("demo", **at)
+    )
+    heard = dataset.taught(heard)
+    assert heard.classes == heard.recognizer.classes == seven
+
+
+def test_the_name_of_a_run_is_that_of_the_classes_that_are_taught(own):
+    recipe = papers.floor("svm", "demo", **own(renamed(corpus.load(), contempt="other"), "without"))
+    assert experiment.identity(recipe) == experiment.identity(dataset.taught(recipe))
+    assert "contempt" not in experiment.identity(recipe)[1]["recipe"]["classes"]
+
+
+def test_a_recipe_reads_no_file(monkeypatch):
+    monkeypatch.setattr("builtins.open", None)
+    monkeypatch.setattr(tables, "read", None)
+    for make in (papers.cai2021, papers.mtlser2025, papers.wang2025_baseline, papers.wang2025,
+                 papers.challenge_baseline, papers.zgorzynski2025):  # fmt: skip
+        for profile in PROFILES:
+            make(profile, "nowhere", "/no/such/folder").change(seed=1)
 
 
 def test_a_class_of_test_alone_is_none_to_learn(own):
     df = corpus.load()
     only_test = df["emotion"].mask((df["emotion"] == "fear") & (df["split"] != "test"))
-    recipe = papers.wang2025_baseline("demo", **own(df.assign(emotion=only_test), "fearless"))
+    asked = papers.wang2025_baseline("demo", **own(df.assign(emotion=only_test), "fearless"))
+    recipe = dataset.taught(asked)
     assert "fear" not in recipe.classes and len(recipe.classes) == 7
     # Folds of the corpus's own train on each utterance once: a rare class is one in all of them.
     folds = df.assign(emotion=only_test, split=None)
-    assert "fear" in papers.wang2025_baseline("demo", **own(folds, "folds")).classes
+    asked = papers.wang2025_baseline("demo", **own(folds, "folds"))
+    assert "fear" in dataset.taught(asked).classes
 
 
 def test_a_corpus_without_two_classes_is_refused(own):
     df = corpus.load().assign(emotion="anger")
     with pytest.raises(RecipeError, match="has anger to train on, of .*two classes"):
-        papers.wang2025_baseline("smoke", **own(df, "angry"))
+        dataset.taught(papers.wang2025_baseline("smoke", **own(df, "angry")))
     with pytest.raises(RecipeError, match="its emotions are boredom"):
-        papers.wang2025_baseline("smoke", **own(df.assign(emotion="boredom"), "bored"))
+        dataset.load(
+            papers.wang2025_baseline("smoke", **own(df.assign(emotion="boredom"), "bored"))
+        )
 
 
 def test_the_model_follows_the_classes():
