@@ -82,17 +82,11 @@ def hours(recipe: Recipe, amount: Size, rate: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What chapters ask for and what it takes.
+    """What chapters ask for and what it takes."""
 
-    Attributes:
-        table: One row per chapter, and "all".
-        unmeasured: Kinds of training without a rate on this machine.
-        sources: Where the sizes of the corpora are from.
-    """
-
-    table: pd.DataFrame
-    unmeasured: tuple[str, ...]
-    sources: tuple[str, ...]
+    table: pd.DataFrame  # one row per chapter, and "all"
+    unmeasured: tuple[str, ...]  # kinds of training without a rate on this machine
+    sources: tuple[str, ...]  # where the sizes of the corpora are from
 
     def verdict(self) -> str:
         """Whether all of it fits into the target."""
@@ -108,17 +102,10 @@ class Plan:
 
 
 def make(
-    chapters: Iterable[str] | None = None,
-    *,
-    profile: str = "full",
-    data_root: str = "",
-    seeds: int | None = None,
-    folds: int = 1,
-    rates: Mapping[str, Mapping] | None = None,
-) -> Plan:
-    """Count and add up.
-
-    A training that an earlier chapter asked for is not run again, and not counted again.
+    chapters: Iterable[str] | None = None, *, profile: str = "full", data_root: str = "",
+    seeds: int | None = None, folds: int = 1, rates: Mapping[str, Mapping] | None = None,
+) -> Plan:  # fmt: skip
+    """Count and add up; a training that an earlier chapter asked for is not counted again.
 
     Args:
         chapters: Numbers, names or paths; None takes all.
@@ -165,10 +152,7 @@ def _total(rows: pd.DataFrame) -> pd.Series:
 def _costs(
     recipe: Recipe, amount: Size, rate: Mapping | None, times: int, experts: Sequence[str]
 ) -> tuple[float, ...]:
-    """A training's row of the table, in so many folds.
-
-    `experts` are the frozen ones whose frames are stored for it, and read by later trainings.
-    """
+    """A training's row of the table; `experts` are the frozen ones whose frames it stores."""
     names = recipe.model.tuned if recipe.system == "fusion" else [recipe.model.encoder]
     # Of the encoders that a run's weights file has; heads are small beside them.
     weights = sum(map(architectures.n_parameters, names)) * WEIGHT / 1e9
