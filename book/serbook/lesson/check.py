@@ -4,19 +4,14 @@
     check.function(my_ua, metrics.ua, cases, {"You average precisions.": mean_precision})
     check.same(answer, {"valence"})
 
-The right answer is computed by the check's own cell, tagged `check`: from data, by brute force, or
-by the package's function that the reader's has to equal. In the notebook that `serlib exercises`
-makes, this cell is folded away. A check helps to learn. It is no exam: whoever unfolds the cell
-sees what the answer is held to. To add one, write such a cell below a solution; nothing else.
+To add a check, write such a cell below a solution, tagged `check`; it computes the right answer.
+In the notebook that `serlib exercises` makes it is folded. A check helps to learn, and is no exam:
+whoever unfolds it sees what the answer is held to. A known mistake is a hint with what leads to it:
+a wrong number, or a whole wrong function, which is recognized by what it returns.
 
-A known mistake is a hint with what leads to it: a wrong number, or a whole wrong function, which is
-recognized by what it returns.
-
-No wrong answer raises: the check returns a `Result`, which is true for a right answer and shows
-itself as the last line of a cell. `Result.require` raises, and so does every check where the
-environment has SERLIB_CHECKS=require, as in the tests of the chapters: there each solution must
-pass. A `CheckError` means that the check itself is at fault: its oracle fails, or no case tells a
-mistake from the truth.
+No wrong answer raises, but where the environment has SERLIB_CHECKS=require, as in the tests of the
+chapters. A `CheckError` means that the check itself is at fault: its oracle fails, or no case tells
+a mistake from the truth.
 """
 
 from __future__ import annotations
@@ -83,9 +78,6 @@ def number(
             right number, on this corpus, is never said.
         within: How far from the right number still counts.
         hint: Said to a number that no mistake explains.
-
-    >>> number(62.5, 0.625)
-    Not yet. `62.5` is a percentage. Give a share between 0 and 1.
     """
     wanted = _numbers(right)
     if wanted is None or not np.isfinite(wanted).all():
@@ -98,8 +90,8 @@ def number(
         needed, given = (_shape(x) for x in (wanted, got))
         return _result("wrong", f"{needed} needed, this is {given}: `{_show(answer)}`.")
     if not np.isfinite(got).all():
-        return _result("wrong", f"`{_show(answer)}` is no number one can compare. Was something "
-                       "divided by zero, or averaged over nothing?")  # fmt: skip
+        why = "Was something divided by zero, or averaged over nothing?"
+        return _result("wrong", f"`{_show(answer)}` is no number one can compare. {why}")
 
     def is_near(x: np.ndarray | None, y: np.ndarray = got) -> bool:
         return x is not None and x.shape == y.shape and bool(np.all(np.abs(x - y) <= within))
@@ -111,9 +103,9 @@ def number(
             return _result("wrong", said)
     if np.any(wanted) and is_near(-wanted):
         return _result("wrong", f"`{_show(answer)}` has the right size and the wrong sign.")
-    if np.all(np.abs(wanted) <= 1) and np.all(np.abs(got / 100 - wanted) <= within):
-        return _result("wrong", f"`{_show(answer)}` is a percentage. "
-                       "Give a share between 0 and 1.")  # fmt: skip
+    if np.all(np.abs(wanted) <= 1) and is_near(wanted, got / 100):
+        said = f"`{_show(answer)}` is a percentage. Give a share between 0 and 1."
+        return _result("wrong", said)
     if got.size > 1:
         first = int(np.argmax(np.abs(got - wanted).ravel() > within))
         said = f"Number {first + 1} is not right: `{_show(got.ravel()[first].item())}`."
@@ -129,9 +121,6 @@ def same(
 
     Upper and lower case do not count; neither does the order, where `right` is a set. `mistakes`
     and `hint` are as in `number`.
-
-    >>> same("Recall", "precision", {"Look at what the rows are.": "recall"})
-    Not yet. Look at what the rows are.
     """
     if missing := _unanswered(answer):
         return _result("unanswered", missing)
@@ -224,9 +213,10 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _alike(a: Any, b: Any, within: float) -> bool:
     if isinstance(a, Exception) or isinstance(b, Exception):
         return type(a) is type(b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k], within) for k in b)
     if isinstance(a, dict) or isinstance(b, dict):
-        both = isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys()
-        return both and all(_alike(a[k], b[k], within) for k in b)
+        return False
     x, y = _numbers(a), _numbers(b)
     if x is not None and y is not None:
         return x.shape == y.shape and np.allclose(x, y, rtol=0, atol=within, equal_nan=True)
