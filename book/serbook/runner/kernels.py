@@ -26,18 +26,14 @@ PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, se
 
 
 def manager(folder: Path, watch: Watch) -> type:
-    """A kernel manager that starts this interpreter in the run folder and tells its process id.
-
-    Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
-    widgets do not heed that variable; `tidy` drops them.)
-    """
+    """A kernel manager that starts this interpreter in the run folder and tells its process id."""
     from jupyter_client import AsyncKernelManager
 
     path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
     env = os.environ | {
         "PYTHONPATH": os.pathsep.join(path),
         "SERLIB_HOME": str(records.home().resolve()),
-        "TQDM_DISABLE": "1",
+        "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
         evidence.NOTES: str(folder / EVIDENCE),
     }
     env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
@@ -53,11 +49,7 @@ def manager(folder: Path, watch: Watch) -> type:
 
 
 def last_words(log: str, size: int = 6000) -> str:
-    r"""The end of a kernel's log, with the line that names a crash: its stacks may be longer.
-
-    >>> last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
-    'Fatal Python error: Aborted\n...\nframe frame '
-    """
+    """The end of a kernel's log, with the line that names a crash: its stacks may be longer."""
     log = re.sub(r".*TCP without encryption.*\n?", "", log)  # ipykernel says so each time
     crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
     end = log[-size:]
@@ -68,11 +60,7 @@ class Watch(threading.Thread):
     """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
 
     def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
-        """Begin to watch a chapter named `label` with `total` cells to execute.
-
-        One that runs beside others has a `stop`: its lines appear when their cells are done, and
-        when that is set, its kernel is killed, with all that it started.
-        """
+        """Begin to watch `total` cells; once `stop` is set, kill the kernel and all of its own."""
         super().__init__(daemon=True)
         self.stop, self.live = stop, stop is None and sys.stderr.isatty()
         self.label, self.total, self.begun, self.source = label, total, 0, ""
@@ -94,7 +82,7 @@ class Watch(threading.Thread):
         self._sample()
 
     def run(self) -> None:
-        """Sample, show and, where it was asked for, kill, until closed."""
+        """Sample, show and kill, until closed."""
         while not self._closed.wait(0.5):
             self._sample()
             if self.stop is not None and self.stop.is_set() and self.pid is not None:

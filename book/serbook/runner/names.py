@@ -1,9 +1,8 @@
 """What a chapter reads beside its parameters, and so what its name depends on.
 
-The code is found from the imports of its source, and of the modules that those lead to: a change
-of a module that no import reaches renames no chapter. `DATA` says which modules read which files.
-Two things that a chapter shows are not in its name: runs of others, see `evidence`, and the minutes
-that the shipped notebooks took, which are no result.
+The code is found from the imports of its source, and of the modules that those lead to; `DATA` says
+which of them read which files. Two things that a chapter shows are not in its name: runs of others,
+see `evidence`, and the minutes that the shipped notebooks took, which are no result.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def _modules(source: Path) -> Iterator[tuple[str, Path]]:
 
 @functools.lru_cache(maxsize=1024)
 def _imports(text: str) -> tuple[str, ...]:
-    """Dotted names that a source may import, at its top or inside a function."""
+    """Dotted names of our packages that a source may import, at its top or inside a function."""
     try:
         nodes = [*ast.walk(ast.parse(text))]
     except SyntaxError:  # broken, or with a command of IPython: it may import anything
@@ -74,15 +73,14 @@ def _imports(text: str) -> tuple[str, ...]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".") for name in names]  # importing a module runs the packages it is in
-    return tuple({".".join(p[: i + 1]) for p in parts for i in range(len(p))})
+    ours = [parts for name in names if (parts := name.split("."))[0] in ROOTS]
+    # Importing a module runs the packages that it is in.
+    return tuple({".".join(parts[: i + 1]) for parts in ours for i in range(len(parts))})
 
 
 def _file(name: str) -> Path | None:
     """The source of a module of one of the packages."""
     first, *rest = name.split(".")
-    if first not in ROOTS:
-        return None
     path = ROOTS[first].joinpath(*rest)
     found = (path / "__init__.py", path.with_suffix(".py"))
     return next((p for p in found if p.is_file()), None)
