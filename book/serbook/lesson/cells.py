@@ -1,7 +1,5 @@
 """What cells of a chapter show: an audio player, and what executing the chapter takes."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io

@@ -14,14 +14,12 @@ chapters. A `CheckError` means that the check itself is at fault: its oracle fai
 a mistake from the truth.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -52,13 +50,12 @@ class Result:
         return self.status == "right"
 
     def __repr__(self) -> str:
-        """For a terminal."""
         return f"{HEADS[self.status]} {self.message}".strip()
 
     def _repr_markdown_(self) -> str:
         return f"**{HEADS[self.status]}** {self.message}".strip()
 
-    def require(self) -> Result:
+    def require(self) -> Self:
         """Itself if the answer is right, else a WrongAnswerError."""
         if not self:
             raise WrongAnswerError(repr(self))
@@ -69,13 +66,12 @@ def number(
     answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, *,
     within: float = 1e-6, hint: str = "",
 ) -> Result:  # fmt: skip
-    """Compare a number, or several in a list or array, with the right one.
+    """Compare a number, or several in a list or array, with the right one, which must be finite.
 
     Args:
         answer: The reader's.
-        right: The right one; must be finite.
-        mistakes: Hints, each with the wrong number that deserves it. One that happens to be the
-            right number, on this corpus, is never said.
+        right: The right one.
+        mistakes: Hints, each with the wrong number that deserves it; never said to the right one.
         within: How far from the right number still counts.
         hint: Said to a number that no mistake explains.
     """
@@ -85,7 +81,8 @@ def number(
     if missing := _unanswered(answer):
         return _result("unanswered", missing)
     if (got := _numbers(answer)) is None:
-        return _result("wrong", f"A number is needed, this is {_kind(answer)}: `{_show(answer)}`.")
+        what = f"of type {type(answer).__name__}: `{_show(answer)}`"
+        return _result("wrong", f"A number is needed, this is {what}.")
     if got.shape != wanted.shape:
         needed, given = (_shape(x) for x in (wanted, got))
         return _result("wrong", f"{needed} needed, this is {given}: `{_show(answer)}`.")
@@ -117,19 +114,16 @@ def number(
 def same(
     answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, *, hint: str = ""
 ) -> Result:
-    """Compare words, or a list or set of them, with the right ones.
+    """Compare words, or a list or set of them, with the right ones; see `number`.
 
-    Upper and lower case do not count; neither does the order, where `right` is a set. `mistakes`
-    and `hint` are as in `number`.
+    Upper and lower case do not count; neither does the order, where `right` is a set.
     """
     if missing := _unanswered(answer):
         return _result("unanswered", missing)
     if _same_words(answer, right):
         return _result("right")
-    for said, wrong in (mistakes or {}).items():
-        if _same_words(answer, wrong):
-            return _result("wrong", said)
-    return _result("wrong", f"`{_show(answer)}` is not right. {hint}".strip())
+    known = (said for said, wrong in (mistakes or {}).items() if _same_words(answer, wrong))
+    return _result("wrong", next(known, f"`{_show(answer)}` is not right. {hint}".strip()))
 
 
 def function(
@@ -160,7 +154,7 @@ def function(
     if missing := _unanswered(theirs):
         return _result("unanswered", missing)
     if not callable(theirs):
-        return _result("wrong", f"A function is needed, this is {_kind(theirs)}.")
+        return _result("wrong", f"A function is needed, this is of type {type(theirs).__name__}.")
     got = [_call(theirs, case) for case in cases]
     if any(type(g) is NotImplementedError for g in got):
         return _result("unanswered", "Write the function's body where it says so.")
@@ -256,10 +250,6 @@ def _difference(theirs: Callable, place: int, cases: list, got: Any, wanted: Any
     if x is None or y is None or x.shape == y.shape:
         return f"{called} gives `{_show(got)}`, expected `{_show(wanted)}`."
     return f"{called} gives {_shape(x)}, expected {_shape(y)}."
-
-
-def _kind(value: Any) -> str:
-    return f"of type {type(value).__name__}"
 
 
 def _shape(array: np.ndarray) -> str:

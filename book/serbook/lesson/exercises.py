@@ -13,8 +13,6 @@ An exercise of a chapter is a Markdown cell that begins with its grade in bold, 
   cell with the numbers from which it can be found.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re
@@ -85,16 +83,16 @@ def grades(notebook: NotebookNode) -> Counter:
 
 
 def without_solutions(source: Path) -> NotebookNode:
-    """A chapter as a notebook for its readers: no solution, a stub in the place of each."""
+    """A chapter with stubs in the place of solutions; ExerciseError if it breaks the convention."""
     notebook = notebooks.read(source)
     cells, wanted = notebook.cells, _read_by_checks(notebook.cells, source.stem)
-    title, parts = "", set()
+    sections, parts = [], set()
     for number, cell in enumerate(cells):
         where = f"{source.stem}, cell {number + 1}"
         before, is_text = cell.source, cell.cell_type == "markdown"
         if is_text and ((match := HEADING.match(before)) or before.startswith("## ")):
-            _refuse_unfinished(title, parts, source.stem)
-            title, parts = match[0].strip("* .") if match else "", set()
+            parts = set()
+            sections.append((match[0].strip("* .") if match else "", parts))
         cell.source = _without_text(before, where) if is_text else _cut(cell, wanted[number], where)
         if cell.source != before:
             parts.add("text" if is_text else "solution")
@@ -103,14 +101,11 @@ def without_solutions(source: Path) -> NotebookNode:
         if "check" in cell.metadata.get("tags", []):
             parts.add("check")
             cell.metadata["jupyter"] = {"source_hidden": True}  # the tag folds it on the site only
-    _refuse_unfinished(title, parts, source.stem)
+    for title, parts in sections:
+        needed = PARTS if title.startswith(("Check", "Find the bug")) else ["text"] if title else []
+        missing = [PARTS[part] for part in needed if part not in parts]
+        _refuse_if(missing, f"{source.stem}: {title} has no {' and no '.join(missing)}")
     return notebooks.tidy(notebook)
-
-
-def _refuse_unfinished(title: str, parts: set[str], chapter: str) -> None:
-    needed = PARTS if title.startswith(("Check", "Find the bug")) else ["text"] if title else []
-    missing = [PARTS[part] for part in needed if part not in parts]
-    _refuse_if(missing, f"{chapter}: {title} has no {' and no '.join(missing)}")
 
 
 def _refuse_if(fault: object, why: str) -> None:
@@ -211,11 +206,11 @@ def _digest(notebook: NotebookNode) -> str:
 
 def _refuse_to_lose(path: Path) -> None:
     """Let a file be replaced only if it is as it was made."""
-    if not path.exists():
-        return
     try:
         there = nbformat.read(path, as_version=4)
         why = "" if there.metadata.serlib.exercises == _digest(there) else "was changed"
+    except FileNotFoundError:
+        return
     except Exception:  # whatever it is, this command did not make it
         why = "was not made by this command"
     _refuse_if(why, f"{path} {why}: move it away, or name another folder with --out")

@@ -3,8 +3,6 @@
 Without a kernel, as in the site, what is shown is the panel's last answer: no widget, no script.
 """
 
-from __future__ import annotations
-
 import html
 import tempfile
 from collections.abc import Callable, Mapping
@@ -56,7 +54,7 @@ def decode(name: str, content: bytes) -> np.ndarray:
 
 
 def bars(probabilities: Mapping[str, float]) -> str:
-    """Probabilities as an HTML table of bars, largest first; its numbers are text, so they speak."""
+    """Probabilities (else a PanelError) as an HTML table of bars, largest first, that can be read."""
     named = dict(probabilities)  # of a pandas Series too
     if not named or not all(0 <= p <= 1 for p in named.values()):
         raise PanelError(f"no probabilities: {named}")

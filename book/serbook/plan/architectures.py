@@ -6,8 +6,6 @@ model card (Whisper large-v3), Liu et al. 2019 (RoBERTa large). What is not writ
 default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import shutil

@@ -6,8 +6,6 @@ Where the corpus or a result decides a value (a weight chosen on dev), the list 
 with a stand-in, so that counts are right. A test holds the answer to what the chapters train.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ A rehearsal's rates are in $SERLIB_HOME/bench/rates.jsonl. The table that comes 
 what somebody measured and sent, and nothing else.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import os

@@ -6,8 +6,6 @@ does not: all rows are trained on in every epoch, the epochs before the kill sta
 every utterance of dev and test is predicted once. What it took is kept for `serlib plan`.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 import time

@@ -5,8 +5,6 @@ stands only in `run.json`, which is written last. While all that a chapter reads
 is not run again.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import time
@@ -60,15 +58,10 @@ class ChapterRun:
 
 
 def execute(
-    chapter: str | Path,
-    profile: str = "demo",
-    parameters: dict | None = None,
-    out_root: Path | None = None,
-    *,
-    force: bool = False,
-    timeout: float | None = None,
+    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
+    out_root: Path | None = None, *, force: bool = False, timeout: float | None = None,
     stop: threading.Event | None = None,
-) -> ChapterRun:
+) -> ChapterRun:  # fmt: skip
     """Execute one chapter, or return the run that is already there.
 
     A failing cell, a killed kernel, a timeout and `sys.exit` make a failed run.
@@ -107,11 +100,9 @@ def execute(
 
 
 def lookup(
-    chapter: str | Path,
-    profile: str = "demo",
-    parameters: dict | None = None,
+    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
     out_root: Path | None = None,
-) -> ChapterRun | None:
+) -> ChapterRun | None:  # fmt: skip
     """The finished run that `execute` would return, None if it would have to run."""
     run, _ = _plan(notebooks.find(chapter), {"profile": profile, **(parameters or {})}, out_root)
     return _finished(run.folder)
@@ -195,23 +186,18 @@ def _code(notebook: NotebookNode) -> list[NotebookNode]:
 def _unfinished(notebook: NotebookNode) -> str:
     """Why an executed notebook is no finished one: papermill lets `sys.exit(0)` pass."""
     for cell in _code(notebook):
-        for output in cell.outputs:
-            if output.output_type == "error":
-                return f"{output.ename}: {output.evalue}"
+        if raised := [o for o in cell.outputs if o.output_type == "error"]:
+            return f"{raised[0].ename}: {raised[0].evalue}"
         if cell.execution_count is None:
             return f"this cell never ran: {cell.source}"
     return ""
 
 
 def book(
-    profile: str = "demo",
-    *,
-    folder: Path = BOOK,
-    out_root: Path | None = None,
-    force: bool = False,
-    report: Callable[[ChapterRun], None] = lambda run: None,
+    profile: str = "demo", *, folder: Path = BOOK, out_root: Path | None = None,
+    force: bool = False, report: Callable[[ChapterRun], None] = lambda run: None,
     jobs: int | None = None,
-) -> list[ChapterRun]:
+) -> list[ChapterRun]:  # fmt: skip
     """Execute all chapters, going on after a failed one.
 
     With one at a time all go in order, on all cores. With several, each has its share of the cores.

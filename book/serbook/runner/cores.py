@@ -1,7 +1,5 @@
 """Work side by side in one process, each piece on its own share of the machine's cores."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence

@@ -4,8 +4,6 @@ A chapter's slice of the ledger shows runs of other chapters. So that it is neve
 run has come or gone, whoever looks for runs says so with `note`, and the runner keeps and compares.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

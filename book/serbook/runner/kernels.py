@@ -1,7 +1,5 @@
 """A chapter's kernel: started in the folder of its run, and watched while it works."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -23,29 +21,6 @@ EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 LOG = "kernel.log"  # what the kernel says, in the folder of its run
 # The folders that hold the two packages: a kernel imports the ones that its runner did.
 PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
-
-
-def manager(folder: Path, watch: Watch) -> type:
-    """A kernel manager that starts this interpreter in the run folder and tells its process id."""
-    from jupyter_client import AsyncKernelManager
-
-    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path),
-        "SERLIB_HOME": str(records.home().resolve()),
-        "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
-        evidence.NOTES: str(folder / EVIDENCE),
-    }
-    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
-
-    class Kernel(AsyncKernelManager):
-        async def start_kernel(self, **kwargs) -> None:
-            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / LOG, "w") as log:
-                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
-            watch.pid = self.provisioner.pid
-
-    return Kernel
 
 
 def last_words(log: str, size: int = 6000) -> str:
@@ -106,13 +81,34 @@ class Watch(threading.Thread):
     def _sample(self) -> None:
         if self.pid is None:
             return
-        try:
+        with suppress(OSError, TypeError, psutil.Error):  # gone, or going
             kernel = psutil.Process(self.pid)
             family = [kernel, *kernel.children(recursive=True)]
             peak = sum(process.memory_info().rss for process in family)
             if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
                 status = Path(f"/proc/{self.pid}/status").read_text()
                 peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
-        except (OSError, TypeError, psutil.Error):
-            return  # gone, or going
-        self.peak_mb = max(self.peak_mb, peak / 2**20)
+            self.peak_mb = max(self.peak_mb, peak / 2**20)
+
+
+def manager(folder: Path, watch: Watch) -> type:
+    """A kernel manager that starts this interpreter in the run folder and tells its process id."""
+    from jupyter_client import AsyncKernelManager
+
+    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "SERLIB_HOME": str(records.home().resolve()),
+        "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
+        evidence.NOTES: str(folder / EVIDENCE),
+    }
+    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
+
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **kwargs) -> None:
+            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
+            with open(folder / LOG, "w") as log:
+                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
+            watch.pid = self.provisioner.pid
+
+    return Kernel

@@ -5,8 +5,6 @@ which of them read which files. Two things that a chapter shows are not in its n
 see `evidence`, and the minutes that the shipped notebooks took, which are no result.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -4,8 +4,6 @@ A chapter is a py:percent file, `book/NN_name.py`. Papermill alone goes on with 
 and takes `-p flag=false` for a (true) string; here the chapter's own parameters cell decides.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json
@@ -32,7 +30,7 @@ class ChapterError(RuntimeError):
 
 
 class UsageError(ChapterError):
-    """No such chapter, no such parameter or a value of the wrong type: refused before running."""
+    """No such chapter or parameter, or a value of the wrong type: refused before running."""
 
     exit_code = 2
 
@@ -43,11 +41,7 @@ def chapters(folder: Path = BOOK) -> list[Path]:
 
 
 def find(chapter: str | Path, folder: Path = BOOK) -> Path:
-    """A chapter's source from its number, its name or its path.
-
-    Raises:
-        UsageError: If there is none, or several.
-    """
+    """A chapter's source from number, name or path; UsageError if there is none, or several."""
     path = Path(chapter)
     if path.suffix == ".py" and path.is_file():
         return path.resolve()
@@ -97,11 +91,7 @@ def declared(notebook: NotebookNode) -> dict:
 
 
 def check(given: dict, known: dict) -> dict:
-    """Refuse unknown names and wrong types; whole numbers become float where float is declared.
-
-    Raises:
-        UsageError: Listing the known parameters with their defaults.
-    """
+    """Refuse unknown names and wrong types by a UsageError; make floats of ints where declared."""
     listing = ", ".join(f"{name}={value!r}" for name, value in known.items())
     checked = {}
     for name, value in given.items():
