@@ -12,15 +12,11 @@ from pathlib import Path
 import psutil
 from nbformat import NotebookNode
 
-import serbook
-import serlib
-from serbook.runner import evidence
+from serbook.runner import evidence, names
 from serlib import records
 
 EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 LOG = "kernel.log"  # what the kernel says, in the folder of its run
-# The folders that hold the two packages: a kernel imports the ones that its runner did.
-PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
 
 
 def last_words(log: str, size: int = 6000) -> str:
@@ -95,9 +91,10 @@ def manager(folder: Path, watch: Watch) -> type:
     """A kernel manager that starts this interpreter in the run folder and tells its process id."""
     from jupyter_client import AsyncKernelManager
 
-    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
+    # A kernel imports the packages that its runner did.
+    path = [*(str(root.parent) for root in names.ROOTS.values()), os.environ.get("PYTHONPATH")]
     env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "SERLIB_HOME": str(records.home().resolve()),
         "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
         evidence.NOTES: str(folder / EVIDENCE),

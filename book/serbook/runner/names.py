@@ -8,7 +8,7 @@ see `evidence`, and the minutes that the shipped notebooks took, which are no re
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import serbook
@@ -40,22 +40,17 @@ def key(source: Path, parameters: Mapping) -> str:
 
 def reads(source: Path, parameters: Mapping | None = None) -> dict[str, Path]:
     """The files that a chapter reads, by names that say where they are from."""
-    found = dict(_modules(source))
+    todo, seen = [source], {}
+    for path in todo:  # which grows by the modules that each leads to
+        new = set(_imports(path.read_text(encoding="utf-8"))) - seen.keys()
+        seen |= {name: _file(name) for name in new}
+        todo += filter(None, map(seen.get, new))
+    found = {name: path for name, path in seen.items() if path}
     for module, (folder, *patterns) in DATA.items():
         if module in found:
             files = [p for x in patterns for p in folder.glob(x) if p.is_file()]
             found |= {f"{module}: {p.relative_to(folder).as_posix()}": p for p in files}
     return found | _manifests(parameters or {})
-
-
-def _modules(source: Path) -> Iterator[tuple[str, Path]]:
-    """Names and files of the modules of both packages that a source's imports lead to."""
-    todo, seen = [*_imports(source.read_text(encoding="utf-8"))], set()
-    while todo:
-        if (name := todo.pop()) not in seen and (path := _file(name)):
-            yield name, path
-            todo += _imports(path.read_text(encoding="utf-8"))
-        seen.add(name)
 
 
 @functools.lru_cache(maxsize=1024)
