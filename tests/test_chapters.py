@@ -15,7 +15,7 @@ import nbformat
 import pytest
 
 import serlib
-from serbook.runner import chapters, names, notebooks
+from serbook.runner import chapters, kernels, names, notebooks
 from serbook.runner.notebooks import ChapterError, UsageError
 from serbook.site import publish
 from serlib import records
@@ -254,6 +254,11 @@ def test_crash_shows_what_the_kernel_said_last(write_chapter, tmp_path):
     code = "import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)"
     run = failed(write_chapter, tmp_path, code)
     assert "Segmentation fault" in run.error
+
+
+def test_the_line_that_names_a_crash_is_kept():
+    log = "hello\nFatal Python error: Aborted\n" + "frame " * 9
+    assert kernels.last_words(log, size=12) == "Fatal Python error: Aborted\n...\nframe frame "
 
 
 def test_timeout_is_a_failure_and_leaves_no_process(write_chapter, tmp_path):

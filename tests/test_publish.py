@@ -66,6 +66,8 @@ def test_the_cost_of_a_chapter_says_on_how_many_cores():
     said = notebooks.cost(**TOOK | {"cores": 1, "began": "2026-11-22T10:00:00.000+00:00"})
     assert "on 1 CPU core: 1.5 minutes, 0.5 GB" in said
     assert "on 2 CPU cores: 1.5 minutes" in notebooks.cost(**TOOK)
+    said = [notebooks.on_cores(counts) for counts in ([1, 1], [2, 1], [])]
+    assert said == ["1 CPU core", "1 to 2 CPU cores", "? CPU cores"]
 
 
 def test_readme_has_the_minutes_of_the_notebooks():

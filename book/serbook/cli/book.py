@@ -1,7 +1,5 @@
 """The commands of chapters and pages: run, book, site, pair, exercises and machine."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
@@ -21,8 +19,7 @@ def parsers(commands, add) -> None:
     exercises = add("exercises", _exercises, "Write chapters as notebooks without their solutions.")
     exercises.add_argument("--out", type=Path, required=True, metavar="FOLDER",
                            help="where to; what a reader changed there is never replaced")  # fmt: skip
-    exercises.add_argument("--solutions", action="store_true",
-                           help="also write NN_name_solutions.ipynb")  # fmt: skip
+    exercises.add_argument("--solutions", action="store_true", help="and NN_name_solutions.ipynb")
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     book.add_argument("--force", action="store_true", help="run finished chapters again")
@@ -30,8 +27,7 @@ def parsers(commands, add) -> None:
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
     site = add("site", _site, "Render the site from finished chapters.")
-    site.add_argument("--shipped", action="store_true",
-                      help="from the notebooks in book/, without executing anything")  # fmt: skip
+    site.add_argument("--shipped", action="store_true", help="from the notebooks in book/")
     site.add_argument("--pdf", action="store_true", help="print it to one PDF too; needs Chromium")
     for command in (book, site):
         command.add_argument("--profile", default="demo", choices=PROFILES)

@@ -1,7 +1,5 @@
 """The commands of costs: plan, and rehearse."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 

@@ -1,7 +1,5 @@
 """What cells of a chapter show: an audio player, and what executing the chapter takes."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -34,12 +32,9 @@ class Cost:
         self.took = measured().get(chapter)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        text = (
-            notebooks.cost(**self.took) if self.took else "**Time and memory**: not measured yet."
-        )
+        unknown = "**Time and memory**: not measured yet."
+        text = notebooks.cost(**self.took) if self.took else unknown
         return {"text/markdown": text, "text/plain": text, notebooks.COST: self.took or {}}
 
 
-def cost(chapter: str) -> Cost:
-    """The time and memory of a chapter, as the last line of a cell."""
-    return Cost(chapter)
+cost = Cost  # as the last line of a cell

@@ -4,29 +4,22 @@
     check.function(my_ua, metrics.ua, cases, {"You average precisions.": mean_precision})
     check.same(answer, {"valence"})
 
-The right answer is computed by the check's own cell, tagged `check`: from data, by brute force, or
-by the package's function that the reader's has to equal. In the notebook that `serlib exercises`
-makes, this cell is folded away. A check helps to learn. It is no exam: whoever unfolds the cell
-sees what the answer is held to. To add one, write such a cell below a solution; nothing else.
+To add a check, write such a cell below a solution, tagged `check`; it computes the right answer.
+In the notebook that `serlib exercises` makes it is folded. A check helps to learn, and is no exam:
+whoever unfolds it sees what the answer is held to. A known mistake is a hint with what leads to it:
+a wrong number, or a whole wrong function, which is recognized by what it returns.
 
-A known mistake is a hint with what leads to it: a wrong number, or a whole wrong function, which is
-recognized by what it returns.
-
-No wrong answer raises: the check returns a `Result`, which is true for a right answer and shows
-itself as the last line of a cell. `Result.require` raises, and so does every check where the
-environment has SERLIB_CHECKS=require, as in the tests of the chapters: there each solution must
-pass. A `CheckError` means that the check itself is at fault: its oracle fails, or no case tells a
-mistake from the truth.
+No wrong answer raises, but where the environment has SERLIB_CHECKS=require, as in the tests of the
+chapters. A `CheckError` means that the check itself is at fault: its oracle fails, or no case tells
+a mistake from the truth.
 """
-
-from __future__ import annotations
 
 import copy
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -57,13 +50,12 @@ class Result:
         return self.status == "right"
 
     def __repr__(self) -> str:
-        """For a terminal."""
         return f"{HEADS[self.status]} {self.message}".strip()
 
     def _repr_markdown_(self) -> str:
         return f"**{HEADS[self.status]}** {self.message}".strip()
 
-    def require(self) -> Result:
+    def require(self) -> Self:
         """Itself if the answer is right, else a WrongAnswerError."""
         if not self:
             raise WrongAnswerError(repr(self))
@@ -74,18 +66,14 @@ def number(
     answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, *,
     within: float = 1e-6, hint: str = "",
 ) -> Result:  # fmt: skip
-    """Compare a number, or several in a list or array, with the right one.
+    """Compare a number, or several in a list or array, with the right one, which must be finite.
 
     Args:
         answer: The reader's.
-        right: The right one; must be finite.
-        mistakes: Hints, each with the wrong number that deserves it. One that happens to be the
-            right number, on this corpus, is never said.
+        right: The right one.
+        mistakes: Hints, each with the wrong number that deserves it; never said to the right one.
         within: How far from the right number still counts.
         hint: Said to a number that no mistake explains.
-
-    >>> number(62.5, 0.625)
-    Not yet. `62.5` is a percentage. Give a share between 0 and 1.
     """
     wanted = _numbers(right)
     if wanted is None or not np.isfinite(wanted).all():
@@ -93,13 +81,14 @@ def number(
     if missing := _unanswered(answer):
         return _result("unanswered", missing)
     if (got := _numbers(answer)) is None:
-        return _result("wrong", f"A number is needed, this is {_kind(answer)}: `{_show(answer)}`.")
+        what = f"of type {type(answer).__name__}: `{_show(answer)}`"
+        return _result("wrong", f"A number is needed, this is {what}.")
     if got.shape != wanted.shape:
         needed, given = (_shape(x) for x in (wanted, got))
         return _result("wrong", f"{needed} needed, this is {given}: `{_show(answer)}`.")
     if not np.isfinite(got).all():
-        return _result("wrong", f"`{_show(answer)}` is no number one can compare. Was something "
-                       "divided by zero, or averaged over nothing?")  # fmt: skip
+        why = "Was something divided by zero, or averaged over nothing?"
+        return _result("wrong", f"`{_show(answer)}` is no number one can compare. {why}")
 
     def is_near(x: np.ndarray | None, y: np.ndarray = got) -> bool:
         return x is not None and x.shape == y.shape and bool(np.all(np.abs(x - y) <= within))
@@ -111,9 +100,9 @@ def number(
             return _result("wrong", said)
     if np.any(wanted) and is_near(-wanted):
         return _result("wrong", f"`{_show(answer)}` has the right size and the wrong sign.")
-    if np.all(np.abs(wanted) <= 1) and np.all(np.abs(got / 100 - wanted) <= within):
-        return _result("wrong", f"`{_show(answer)}` is a percentage. "
-                       "Give a share between 0 and 1.")  # fmt: skip
+    if np.all(np.abs(wanted) <= 1) and is_near(wanted, got / 100):
+        said = f"`{_show(answer)}` is a percentage. Give a share between 0 and 1."
+        return _result("wrong", said)
     if got.size > 1:
         first = int(np.argmax(np.abs(got - wanted).ravel() > within))
         said = f"Number {first + 1} is not right: `{_show(got.ravel()[first].item())}`."
@@ -125,22 +114,16 @@ def number(
 def same(
     answer: Any, right: Any, mistakes: Mapping[str, Any] | None = None, *, hint: str = ""
 ) -> Result:
-    """Compare words, or a list or set of them, with the right ones.
+    """Compare words, or a list or set of them, with the right ones; see `number`.
 
-    Upper and lower case do not count; neither does the order, where `right` is a set. `mistakes`
-    and `hint` are as in `number`.
-
-    >>> same("Recall", "precision", {"Look at what the rows are.": "recall"})
-    Not yet. Look at what the rows are.
+    Upper and lower case do not count; neither does the order, where `right` is a set.
     """
     if missing := _unanswered(answer):
         return _result("unanswered", missing)
     if _same_words(answer, right):
         return _result("right")
-    for said, wrong in (mistakes or {}).items():
-        if _same_words(answer, wrong):
-            return _result("wrong", said)
-    return _result("wrong", f"`{_show(answer)}` is not right. {hint}".strip())
+    known = (said for said, wrong in (mistakes or {}).items() if _same_words(answer, wrong))
+    return _result("wrong", next(known, f"`{_show(answer)}` is not right. {hint}".strip()))
 
 
 def function(
@@ -171,7 +154,7 @@ def function(
     if missing := _unanswered(theirs):
         return _result("unanswered", missing)
     if not callable(theirs):
-        return _result("wrong", f"A function is needed, this is {_kind(theirs)}.")
+        return _result("wrong", f"A function is needed, this is of type {type(theirs).__name__}.")
     got = [_call(theirs, case) for case in cases]
     if any(type(g) is NotImplementedError for g in got):
         return _result("unanswered", "Write the function's body where it says so.")
@@ -224,9 +207,10 @@ def _numbers(value: Any) -> np.ndarray | None:
 def _alike(a: Any, b: Any, within: float) -> bool:
     if isinstance(a, Exception) or isinstance(b, Exception):
         return type(a) is type(b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_alike(a[k], b[k], within) for k in b)
     if isinstance(a, dict) or isinstance(b, dict):
-        both = isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys()
-        return both and all(_alike(a[k], b[k], within) for k in b)
+        return False
     x, y = _numbers(a), _numbers(b)
     if x is not None and y is not None:
         return x.shape == y.shape and np.allclose(x, y, rtol=0, atol=within, equal_nan=True)
@@ -266,10 +250,6 @@ def _difference(theirs: Callable, place: int, cases: list, got: Any, wanted: Any
     if x is None or y is None or x.shape == y.shape:
         return f"{called} gives `{_show(got)}`, expected `{_show(wanted)}`."
     return f"{called} gives {_shape(x)}, expected {_shape(y)}."
-
-
-def _kind(value: Any) -> str:
-    return f"of type {type(value).__name__}"
 
 
 def _shape(array: np.ndarray) -> str:

@@ -8,15 +8,13 @@ An exercise of a chapter is a Markdown cell that begins with its grade in bold, 
   `### BEGIN SOLUTION` and `### END SOLUTION` (nbgrader's marks, which may stand in any cell).
   Inside a function the stub raises NotImplementedError; elsewhere each name that a check reads
   becomes `...`, so that the notebook runs from top to bottom before anything is answered;
-- a cell tagged `check`, see `serbook.lesson.check`: it stays, folded. A Check and a bug always have one.
-
-A planted bug has, between question and solution, its own code: a self-contained function in a cell
-tagged `bug`, and a cell with the numbers from which it can be found.
+- a cell tagged `check`, which stays, folded. A Check and a bug always have one;
+- for a planted bug, before the solution, a self-contained function in a cell tagged `bug`, and a
+  cell with the numbers from which it can be found.
 """
 
-from __future__ import annotations
-
 import hashlib
+import itertools
 import re
 import symtable
 from collections import Counter
@@ -40,7 +38,7 @@ PARTS = {
     "solution": "cell tagged 'solution'",
     "check": "cell tagged 'check'",
 }
-BEGIN, END = "BEGIN SOLUTION", "END SOLUTION"
+MARK = re.compile(r"^.*(BEGIN|END) SOLUTION.*\n?", re.MULTILINE)
 
 
 class ExerciseError(ValueError):
@@ -49,7 +47,7 @@ class ExerciseError(ValueError):
 
 def make(chapters: Iterable[str], out: Path, *, solutions: bool = False,
          folder: Path = notebooks.BOOK) -> dict[Path, Counter]:  # fmt: skip
-    """Write the working notebooks of chapters, the same each time.
+    """Write the working notebooks of chapters, and return how many exercises of each grade they have.
 
     Args:
         chapters: Numbers, names or paths; none means all.
@@ -57,12 +55,9 @@ def make(chapters: Iterable[str], out: Path, *, solutions: bool = False,
         solutions: Also write `NN_name_solutions.ipynb`, the teacher's version.
         folder: The book.
 
-    Returns:
-        The readers' notebooks, each with the number of exercises of each grade.
-
     Raises:
-        ExerciseError: If a file in the way was changed, or a chapter breaks the convention. Then
-            nothing was written.
+        ExerciseError: Before anything is written, if a file in the way was changed, or a chapter
+            breaks the convention.
     """
     sources = [notebooks.find(c, folder) for c in chapters] or notebooks.chapters(folder)
     made, counts = {}, {}
@@ -88,21 +83,16 @@ def grades(notebook: NotebookNode) -> Counter:
 
 
 def without_solutions(source: Path) -> NotebookNode:
-    """A chapter as a notebook for its readers: no solution, a stub in the place of each.
-
-    Raises:
-        ExerciseError: If an exercise has no solution, a mark has no partner, or a cell other than a
-            check needs what only a solution makes.
-    """
+    """A chapter with stubs in the place of solutions; ExerciseError if it breaks the convention."""
     notebook = notebooks.read(source)
     cells, wanted = notebook.cells, _read_by_checks(notebook.cells, source.stem)
-    title, parts = "", set()
+    sections, parts = [], set()
     for number, cell in enumerate(cells):
         where = f"{source.stem}, cell {number + 1}"
         before, is_text = cell.source, cell.cell_type == "markdown"
         if is_text and ((match := HEADING.match(before)) or before.startswith("## ")):
-            _refuse_unfinished(title, parts, source.stem)
-            title, parts = match[0].strip("* .") if match else "", set()
+            parts = set()
+            sections.append((match[0].strip("* .") if match else "", parts))
         cell.source = _without_text(before, where) if is_text else _cut(cell, wanted[number], where)
         if cell.source != before:
             parts.add("text" if is_text else "solution")
@@ -111,15 +101,11 @@ def without_solutions(source: Path) -> NotebookNode:
         if "check" in cell.metadata.get("tags", []):
             parts.add("check")
             cell.metadata["jupyter"] = {"source_hidden": True}  # the tag folds it on the site only
-    _refuse_unfinished(title, parts, source.stem)
+    for title, parts in sections:
+        needed = PARTS if title.startswith(("Check", "Find the bug")) else ["text"] if title else []
+        missing = [PARTS[part] for part in needed if part not in parts]
+        _refuse_if(missing, f"{source.stem}: {title} has no {' and no '.join(missing)}")
     return notebooks.tidy(notebook)
-
-
-def _refuse_unfinished(title: str, parts: set[str], chapter: str) -> None:
-    needed = ["text"] if title else []
-    needed = PARTS if title.startswith(("Check", "Find the bug")) else needed
-    missing = [PARTS[part] for part in needed if part not in parts]
-    _refuse_if(missing, f"{chapter}: {title} has no {' and no '.join(missing)}")
 
 
 def _refuse_if(fault: object, why: str) -> None:
@@ -137,24 +123,20 @@ def _without_text(text: str, where: str) -> str:
 
 def _pieces(cell: NotebookNode, where: str) -> list[tuple[bool, str]]:
     """A code cell in pieces, each with whether it is a solution; the lines with marks are gone."""
-    if BEGIN not in cell.source and END not in cell.source:
+    first, *rest = MARK.split(cell.source)
+    if not rest:
         return [("solution" in cell.metadata.get("tags", []), cell.source)]
-    pieces: list[tuple[bool, list[str]]] = [(False, [])]
-    for line in cell.source.splitlines():
-        if BEGIN in line or END in line:
-            is_begin, missing = (True, END) if BEGIN in line else (False, BEGIN)
-            too_early = f"{where}: '{line.strip()}' comes before its {missing}"
-            _refuse_if(is_begin == pieces[-1][0], too_early)
-            pieces.append((is_begin, []))
-        else:
-            pieces[-1][1].append(line)
-    _refuse_if(pieces[-1][0], f"{where}: {BEGIN} has no {END}")
-    return [(is_solution, "\n".join(lines)) for is_solution, lines in pieces if lines]
+    marks, texts = rest[::2], [first, *rest[1::2]]
+    for mark, wanted in zip(marks, itertools.cycle(["BEGIN", "END"])):
+        why = f"{where}: a {mark} SOLUTION comes before its {wanted} SOLUTION"
+        _refuse_if(mark != wanted, why)
+    _refuse_if(len(marks) % 2, f"{where}: BEGIN SOLUTION has no END SOLUTION")
+    return [(number % 2 == 1, t.removesuffix("\n")) for number, t in enumerate(texts) if t]
 
 
 def _indent(code: str) -> str:
-    first = next((line for line in code.splitlines() if line.strip()), "")
-    return first[: len(first) - len(first.lstrip())]
+    first = re.search(r"^([ \t]*)\S", code, re.MULTILINE)
+    return first[1] if first else ""
 
 
 def _cut(cell: NotebookNode, wanted: set[str], where: str) -> str:
@@ -177,9 +159,8 @@ def _names(code: str, where: str) -> tuple[set[str], set[str]]:
     try:
         top = symtable.symtable(code, where, "exec")
     except SyntaxError as error:
-        raise ExerciseError(
-            f"{where}: this does not stand alone ({error.msg}); a solution is whole lines"
-        ) from error
+        why = f"this does not stand alone ({error.msg}); a solution is whole lines"
+        raise ExerciseError(f"{where}: {why}") from error
     symbols = top.get_symbols()
     bound = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
     read = {s.get_name() for s in symbols if s.is_referenced()}
@@ -225,11 +206,11 @@ def _digest(notebook: NotebookNode) -> str:
 
 def _refuse_to_lose(path: Path) -> None:
     """Let a file be replaced only if it is as it was made."""
-    if not path.exists():
-        return
     try:
         there = nbformat.read(path, as_version=4)
         why = "" if there.metadata.serlib.exercises == _digest(there) else "was changed"
+    except FileNotFoundError:
+        return
     except Exception:  # whatever it is, this command did not make it
         why = "was not made by this command"
     _refuse_if(why, f"{path} {why}: move it away, or name another folder with --out")

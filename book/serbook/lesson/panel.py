@@ -3,8 +3,6 @@
 Without a kernel, as in the site, what is shown is the panel's last answer: no widget, no script.
 """
 
-from __future__ import annotations
-
 import html
 import tempfile
 from collections.abc import Callable, Mapping
@@ -18,6 +16,7 @@ from serlib.data import audio
 
 LONGEST = 30.0  # seconds: more is a conversation, and no model of this book hears it whole
 SHORTEST = 0.1  # less holds no syllable
+SUFFIXES = ".wav,.flac,.ogg,.mp3,audio/*"
 TOO_BIG = 30 * 2**20  # bytes: 30 s of stereo at 96 kHz in 32 bits take 23 MB
 
 Answerer = Callable[[np.ndarray], Mapping[str, float]]
@@ -55,11 +54,7 @@ def decode(name: str, content: bytes) -> np.ndarray:
 
 
 def bars(probabilities: Mapping[str, float]) -> str:
-    """Probabilities as an HTML table of bars, largest first; its numbers are text, so they speak.
-
-    Raises:
-        PanelError: If they are no probabilities.
-    """
+    """Probabilities (else a PanelError) as an HTML table of bars, largest first, that can be read."""
     named = dict(probabilities)  # of a pandas Series too
     if not named or not all(0 <= p <= 1 for p in named.values()):
         raise PanelError(f"no probabilities: {named}")
@@ -82,9 +77,7 @@ def shown(wave: np.ndarray, caption: str, answer: Answerer) -> str:
 class Panel:
     """Judges what the reader chooses or brings."""
 
-    def __init__(
-        self, utterances: Mapping[str, Callable[[], np.ndarray]], answer: Answerer
-    ) -> None:
+    def __init__(self, utterances: Mapping[str, Callable[[], np.ndarray]], answer: Answerer):
         """Build it; the first utterance is judged at once.
 
         Args:
@@ -97,9 +90,7 @@ class Panel:
             options=[*self.utterances], description="utterance", layout={"width": "auto"}
         )
         self.upload = ipywidgets.FileUpload(
-            accept=".wav,.flac,.ogg,.mp3,audio/*",
-            description="or your own file",
-            layout={"width": "max-content"},
+            accept=SUFFIXES, description="or your own file", layout={"width": "max-content"}
         )
         self.output = ipywidgets.HTML(value="<p>Bring a recording of your own.</p>")
         self.choice.observe(self._chosen, "value")

@@ -6,8 +6,6 @@ model card (Whisper large-v3), Liu et al. 2019 (RoBERTa large). What is not writ
 default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import shutil
@@ -44,12 +42,10 @@ class UnknownArchitectureError(ValueError):
 
 
 def config(name: str, *, layers: int | None = None, width: int | None = None):
-    """The transformers configuration of a published or shipped model.
+    """The transformers configuration of a published or demo model.
 
-    Args:
-        name: One of `PUBLISHED`, or a demo encoder.
-        layers: Transformer layers; None takes all.
-        width: For tests, a small D with four heads and convolutions of that width.
+    It has all layers, or so many. With a `width` D, for tests, it has four heads and convolutions
+    of that width.
 
     Raises:
         UnknownArchitectureError: There is no such name.
@@ -65,24 +61,18 @@ def config(name: str, *, layers: int | None = None, width: int | None = None):
     if layers is not None:
         made.num_hidden_layers = layers  # Whisper's configuration knows it as encoder_layers
     if width is not None:
-        made.update(_narrow(made.model_type, width))
+        inner = dict.fromkeys(("intermediate_size", "encoder_ffn_dim"), 2 * width)
+        made.update(
+            {"hidden_size": width, "num_attention_heads": 4, "conv_dim": [width] * 7} | inner
+        )
     return made
-
-
-def _narrow(kind: str, width: int) -> dict:
-    if kind == "whisper":
-        return dict(d_model=width, encoder_attention_heads=4, encoder_ffn_dim=2 * width,
-                    decoder_attention_heads=4, decoder_ffn_dim=width)  # fmt: skip
-    common = dict(hidden_size=width, num_attention_heads=4, intermediate_size=2 * width)
-    return common if kind == "roberta" else common | {"conv_dim": [width] * 7}
 
 
 def write(name: str, *, layers: int | None = None, width: int | None = None) -> Path:
     """A folder with random weights of a published model, as the hub would give it.
 
-    It is made once, under $SERLIB_HOME/bench; `config` tells the arguments. A shipped model is in
-    its own folder already. The text model gets the tokenizer of the demo, since the published one
-    is trained and not drawn: it makes about as many tokens of a sentence.
+    It is made once, under $SERLIB_HOME/bench; `config` tells the arguments. The text model gets the
+    tokenizer of the demo, which makes about as many tokens of a sentence.
     """
     if (DEMO / name).is_dir():
         return DEMO / name
@@ -99,7 +89,7 @@ def write(name: str, *, layers: int | None = None, width: int | None = None) -> 
         for file in (TOKENIZER, "tokenizer_config.json"):
             shutil.copy(DEMO / "demo-roberta" / file, folder / file)
     else:
-        records.write_json(folder / EXTRACTOR, _extractor(made, name in NORMALIZED).to_dict())
+        records.write_json(folder / EXTRACTOR, _extractor(made, name).to_dict())
     weights = {k: x.contiguous() for k, x in model.state_dict().items()}
     records.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
     records.atomic_write(folder / CONFIG, made.to_json_string(use_diff=False))
@@ -116,13 +106,13 @@ def _model(made) -> torch.nn.Module:
     return AutoModel.from_config(made, dtype=torch.float32)
 
 
-def _extractor(made, normalize: bool):
+def _extractor(made, name: str):
     from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
     if made.model_type == "whisper":
         return WhisperFeatureExtractor(feature_size=made.num_mel_bins)
     masked = made.feat_extract_norm == "layer"
-    return Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=masked)
+    return Wav2Vec2FeatureExtractor(do_normalize=name in NORMALIZED, return_attention_mask=masked)
 
 
 @functools.cache

@@ -1,15 +1,12 @@
 """Which trainings a chapter asks for, found without running any of them.
 
-A chapter builds what it trains in cells tagged "recipes", from its parameters alone: they read no
-corpus and no result, and leave what a sweep is asked for as the list `asked`. Here they are executed
-in order, with the parameters and nothing else. Where the corpus or a result decides a value (a weight chosen on dev),
-the list has as many recipes with a stand-in, so that counts are right. A test holds the answer to
-what the chapters train in truth.
+A chapter builds what it trains in cells tagged "recipes", from its parameters alone, and leaves what
+a sweep is asked for as the list `asked`. Here these cells are executed in order, and nothing else.
+Where the corpus or a result decides a value (a weight chosen on dev), the list has as many recipes
+with a stand-in, so that counts are right. A test holds the answer to what the chapters train.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +29,7 @@ class Asked:
 
 
 def of(chapter: str | Path, **parameters) -> Asked:
-    """Execute a chapter's cells of recipes, and nothing else of it.
-
-    Args:
-        chapter: Its number, name or path.
-        **parameters: Values for its parameters cell, such as `profile="full"`.
+    """Execute a chapter's cells of recipes, with values for its parameters cell.
 
     Raises:
         UsageError: If there is no such chapter or parameter.
@@ -45,35 +38,24 @@ def of(chapter: str | Path, **parameters) -> Asked:
     notebook = notebooks.read(path)
     known = notebooks.declared(notebook)
     names = known | notebooks.check(parameters, known)
-    noted: list[Recipe] = []
+    found: dict[Recipe, Recipe] = {}
     for cell in notebook.cells:
         if "recipes" in cell.metadata.get("tags", []):
             exec(compile(cell.source, path.name, "exec"), names)  # noqa: S102
-            noted += names.pop("asked", ())
-    return Asked(path.stem, tuple(_each_once(noted)))
+            for recipe in _needed(names.pop("asked", ())):
+                found.setdefault(recipe.nameless(), recipe)
+    return Asked(path.stem, tuple(found.values()))
 
 
-def _each_once(recipes: Iterable[Recipe]) -> list[Recipe]:
+def _needed(recipes: Iterable[Recipe]) -> Iterator[Recipe]:
     """Recipes and, before each, those that it needs."""
-    found: dict[Recipe, Recipe] = {}
-
-    def add(recipe: Recipe) -> None:
-        for before in experiment.needs(recipe):
-            add(before)
-        found.setdefault(recipe.nameless(), recipe)
-
     for recipe in recipes:
-        add(recipe)
-    return list(found.values())
+        yield from _needed(experiment.needs(recipe))
+        yield recipe
 
 
 def kind(recipe: Recipe) -> str:
-    """What a training's speed depends on, in words: encoders, what is trained, how batches are cut.
-
-    >>> from serlib.recipes.papers import cai2021
-    >>> kind(cai2021("full"))
-    'facebook/wav2vec2-base, nothing frozen, 2 clips'
-    """
+    """What a training's speed depends on, in words: encoders, what is trained, how batches are cut."""
     m, most = recipe.model, recipe.max_clips
     size = f"{most} clips" if most else f"{recipe.train.budget_seconds:g} s"
     if recipe.system == "fusion":

@@ -7,8 +7,6 @@ seconds per second, that `serlib rehearse` measured for this kind of training. A
 nobody measured has no hours: no rate is guessed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from serlib.recipes.recipe import Recipe
 FRAMES = 50  # a second, of every encoder of speech
 TARGET_HOURS = 24  # for everything, on one H200: our own aim, not a measurement
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
+UNKNOWN = dict.fromkeys(("train", "evaluate", "encode", "peak_gb"), math.nan)  # nobody measured
 COLUMNS = [
     "trainings", "audio hours trained on", "GPU hours", "memory GB", "disk GB", "GB while running",
 ]  # fmt: skip
@@ -82,17 +81,11 @@ def hours(recipe: Recipe, amount: Size, rate: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What chapters ask for and what it takes.
+    """What chapters ask for and what it takes."""
 
-    Attributes:
-        table: One row per chapter, and "all".
-        unmeasured: Kinds of training without a rate on this machine.
-        sources: Where the sizes of the corpora are from.
-    """
-
-    table: pd.DataFrame
-    unmeasured: tuple[str, ...]
-    sources: tuple[str, ...]
+    table: pd.DataFrame  # one row per chapter, and "all"
+    unmeasured: tuple[str, ...]  # kinds of training without a rate on this machine
+    sources: tuple[str, ...]  # where the sizes of the corpora are from
 
     def verdict(self) -> str:
         """Whether all of it fits into the target."""
@@ -108,17 +101,10 @@ class Plan:
 
 
 def make(
-    chapters: Iterable[str] | None = None,
-    *,
-    profile: str = "full",
-    data_root: str = "",
-    seeds: int | None = None,
-    folds: int = 1,
-    rates: Mapping[str, Mapping] | None = None,
-) -> Plan:
-    """Count and add up.
-
-    A training that an earlier chapter asked for is not run again, and not counted again.
+    chapters: Iterable[str] | None = None, *, profile: str = "full", data_root: str = "",
+    seeds: int | None = None, folds: int = 1, rates: Mapping[str, Mapping] | None = None,
+) -> Plan:  # fmt: skip
+    """Count and add up; a training that an earlier chapter asked for is not counted again.
 
     Args:
         chapters: Numbers, names or paths; None takes all.
@@ -128,7 +114,7 @@ def make(
         folds: So many folds of each training on IEMOCAP; others have one.
         rates: By kind, from `machine.rates`.
     """
-    rates, seen, stored, rows, missing, sources = rates or {}, set(), set(), {}, {}, {}
+    rates, seen, stored, rows, kinds, sources = rates or {}, set(), set(), {}, {}, {}
     for path in map(notebooks.find, chapters or notebooks.chapters()):
         has_seeds = seeds and "seeds" in notebooks.declared(notebooks.read(path))
         more = {"seeds": [*range(seeds)]} if has_seeds else {}
@@ -138,20 +124,19 @@ def make(
                 continue
             seen.add(key)
             recipe = replace(recipe, data_root=data_root)
-            amount, rate = size(recipe, max(folds, 5)), rates.get(asked.kind(recipe))
-            sources[recipe.corpus] = amount.source
-            if rate is None:
-                missing[asked.kind(recipe)] = True
+            amount, kind = size(recipe, max(folds, 5)), asked.kind(recipe)
+            sources[recipe.corpus], kinds[kind] = amount.source, kind in rates
             frozen = recipe.model.frozen if recipe.system == "fusion" else ()
             first = [name for name in frozen if (recipe.corpus, name) not in stored]
             stored |= {(recipe.corpus, name) for name in first}
             times = folds if recipe.corpus == "iemocap" else 1
-            costs.append(_costs(recipe, amount, rate, times, first))
+            costs.append(_costs(recipe, amount, rates.get(kind, UNKNOWN), times, first))
         rows[path.stem] = _total(pd.DataFrame(costs, columns=COLUMNS, dtype=float))
     table = pd.DataFrame(rows).T
     table.loc["all"] = _total(table)
     table = table.astype({"trainings": int})
-    return Plan(table, tuple(missing), tuple(f"{k}: {v}" for k, v in sources.items()))
+    missing = tuple(kind for kind, is_known in kinds.items() if not is_known)
+    return Plan(table, missing, tuple(f"{k}: {v}" for k, v in sources.items()))
 
 
 def _total(rows: pd.DataFrame) -> pd.Series:
@@ -163,20 +148,15 @@ def _total(rows: pd.DataFrame) -> pd.Series:
 
 
 def _costs(
-    recipe: Recipe, amount: Size, rate: Mapping | None, times: int, experts: Sequence[str]
+    recipe: Recipe, amount: Size, rate: Mapping, times: int, experts: Sequence[str]
 ) -> tuple[float, ...]:
-    """A training's row of the table, in so many folds.
-
-    `experts` are the frozen ones whose frames are stored for it, and read by later trainings.
-    """
+    """A training's row of the table; `experts` are the frozen ones whose frames it stores."""
     names = recipe.model.tuned if recipe.system == "fusion" else [recipe.model.encoder]
     # Of the encoders that a run's weights file has; heads are small beside them.
     weights = sum(map(architectures.n_parameters, names)) * WEIGHT / 1e9
     disk = times * weights + sum(frames(name, amount) for name in experts) / 1e9
-    gpu = memory = math.nan
-    if rate is not None:
-        once = amount.whole / rate["encode"] / 3600 if experts else 0.0
-        gpu, memory = times * hours(recipe, amount, rate) + once, rate["peak_gb"] or math.nan
+    once = amount.whole / rate["encode"] / 3600 if experts else 0.0
+    gpu, memory = times * hours(recipe, amount, rate) + once, rate["peak_gb"] or math.nan
     # While it runs there are the last and the best epoch, and two moments of AdamW.
     return times, times * recipe.train.epochs * amount.train / 3600, gpu, memory, disk, 4 * weights
 

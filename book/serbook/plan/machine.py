@@ -1,17 +1,16 @@
 """Where something was measured, how, and a file of what it came to.
 
-`keep` adds what a rehearsal measured to $SERLIB_HOME/bench/rates.jsonl, and `rates` reads it, with
-the table of machines that comes with the package behind it. That one holds what somebody measured
-and sent, and nothing else.
+A rehearsal's rates are in $SERLIB_HOME/bench/rates.jsonl. The table that comes with the package holds
+what somebody measured and sent, and nothing else.
 """
-
-from __future__ import annotations
 
 import datetime
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -27,11 +26,10 @@ def device_name(device: str) -> str:
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-        model = named[0] if named else model
+    with suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        named = re.search(r"^model name.*?:([^:\n]*)", told, re.MULTILINE)
+        model = named[1].strip() if named else model
     return f"{model}, {torch.get_num_threads()} thread(s)"
 
 
@@ -54,9 +52,8 @@ def facts(device: str) -> dict[str, str]:
 
 def keep(row: Mapping[str, object]) -> None:
     """Add one measured rate; the last one of a kind counts."""
-    path = _own()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    _own().parent.mkdir(parents=True, exist_ok=True)
+    with open(_own(), "a", encoding="utf-8") as file:
         file.write(json.dumps(records.plain(dict(row)), ensure_ascii=False) + "\n")
 
 

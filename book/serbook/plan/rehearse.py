@@ -6,8 +6,6 @@ does not: all rows are trained on in every epoch, the epochs before the kill sta
 every utterance of dev and test is predicted once. What it took is kept for `serlib plan`.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import tempfile
 import time
@@ -38,21 +36,13 @@ class RehearsalError(RuntimeError):
 
 @dataclass(frozen=True)
 class Stage:
-    """How large a rehearsal is.
+    """How large a rehearsal is."""
 
-    Attributes:
-        steps: Optimizer steps of a training, at least; always two epochs or more.
-        utterances: Of the demo corpus.
-        device: "cpu" or "cuda".
-        layers: Transformer layers of every encoder; None takes all.
-        width: For tests, see `architectures.config`.
-    """
-
-    steps: int = 200
-    utterances: int = 600
-    device: str = "cuda"
-    layers: int | None = None
-    width: int | None = None
+    steps: int = 200  # of the optimizer, at least; always two epochs or more
+    utterances: int = 600  # of the demo corpus
+    device: str = "cuda"  # or "cpu"
+    layers: int | None = None  # of every encoder; None takes all
+    width: int | None = None  # for tests, see `architectures.config`
 
     def corpus(self) -> tuple[Path, Path]:
         """A manifest of so many utterances of the demo corpus, and the folder of their audio."""
@@ -98,10 +88,6 @@ def run(chapters: Iterable[str], stage: Stage) -> pd.DataFrame:
     """Rehearse each kind of training once, the one with the most tasks; one row per kind.
 
     Rates at full size are kept for `serlib plan`.
-
-    Args:
-        chapters: Numbers, names or paths.
-        stage: How large.
     """
     found: dict[str, list[tuple[str, Recipe]]] = {}
     for chapter in chapters:
@@ -168,8 +154,7 @@ def on_device(device: str) -> Iterator[None]:
 def _apart(device: str) -> Iterator[None]:
     """Inside, nothing was stored before, and what is made is gone afterwards.
 
-    Nor are features stored of an encoder that is trained: those of a small tree would fit, and make
-    it fast, which at a corpus's size they do not.
+    Nor are features stored of a trained encoder: they would fit here, and at a corpus's size not.
     """
     folder = records.home() / "bench"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,9 @@
 """Execute chapters with papermill, strictly.
 
-Papermill alone calls the cells of a killed kernel completed, lets `sys.exit` pass for success, and
-starts from the top each time. Here whether a run succeeded stands only in its `run.json`, which is
-written last, and while all that a chapter reads stays as it is, it is not run again.
+Papermill alone calls the cells of a killed kernel completed and lets `sys.exit` pass. Here success
+stands only in `run.json`, which is written last. While all that a chapter reads stays as it is, it
+is not run again.
 """
-
-from __future__ import annotations
 
 import re
 import threading
@@ -50,7 +48,7 @@ class ChapterRun:
 
     @property
     def ok(self) -> bool:
-        """Whether every cell ran to its end."""
+        """Whether every cell ran."""
         return self.status == "ok"
 
     @property
@@ -60,16 +58,13 @@ class ChapterRun:
 
 
 def execute(
-    chapter: str | Path,
-    profile: str = "demo",
-    parameters: dict | None = None,
-    out_root: Path | None = None,
-    *,
-    force: bool = False,
-    timeout: float | None = None,
+    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
+    out_root: Path | None = None, *, force: bool = False, timeout: float | None = None,
     stop: threading.Event | None = None,
-) -> ChapterRun:
+) -> ChapterRun:  # fmt: skip
     """Execute one chapter, or return the run that is already there.
+
+    A failing cell, a killed kernel, a timeout and `sys.exit` make a failed run.
 
     Args:
         chapter: Number, name or path of the source.
@@ -79,9 +74,6 @@ def execute(
         force: Run again even if finished.
         timeout: Seconds that one cell may take; default by profile (`TIMEOUT`).
         stop: For a chapter that runs beside others in this process: set it to give it up.
-
-    Returns:
-        The run. A failing cell, a killed kernel, a timeout and `sys.exit` make a failed one.
 
     Raises:
         UsageError: If a parameter is unknown or of the wrong type.
@@ -108,11 +100,9 @@ def execute(
 
 
 def lookup(
-    chapter: str | Path,
-    profile: str = "demo",
-    parameters: dict | None = None,
+    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
     out_root: Path | None = None,
-) -> ChapterRun | None:
+) -> ChapterRun | None:  # fmt: skip
     """The finished run that `execute` would return, None if it would have to run."""
     run, _ = _plan(notebooks.find(chapter), {"profile": profile, **(parameters or {})}, out_root)
     return _finished(run.folder)
@@ -162,7 +152,10 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
-        return replace(run, error=_told(error, log, watch))
+        tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+        cell = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}"
+        told = re.sub(r"\x1b\[[0-9;]*m", "", f"{cell}\n\n{error}\n\n{tail}").rstrip()
+        return replace(run, error=told)
     run = replace(run, status="ok", read=evidence.noted(read))
     executed.metadata["serlib"] = took
     for output in (o for c in executed.cells for o in c.get("outputs", [])):
@@ -177,67 +170,43 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
 def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> NotebookNode:
     import papermill
 
+    path = str(run.notebook).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
     return papermill.execute_notebook(
-        notebook,
-        str(run.notebook).replace("{", "{{").replace("}", "}}"),  # papermill formats its paths
-        parameters=parameters,
-        kernel_name="python3",
-        progress_bar=False,
-        execution_timeout=timeout,
-        start_timeout=120,
-        autosave_cell_every=60,
-        iopub_timeout=60,
-        coalesce_streams=True,
-        shutdown_kernel="immediate",
-        kernel_manager_class=kernels.manager(run.folder, watch),
-        on_cell_execute=watch.begin,
-        on_cell_executed=watch.end,
-    )
+        notebook, path, parameters, progress_bar=False, autosave_cell_every=60,
+        execution_timeout=timeout, start_timeout=120, iopub_timeout=60, coalesce_streams=True,
+        kernel_manager_class=kernels.manager(run.folder, watch), shutdown_kernel="immediate",
+        on_cell_execute=watch.begin, on_cell_executed=watch.end,
+    )  # fmt: skip
 
 
 def _code(notebook: NotebookNode) -> list[NotebookNode]:
-    """The cells that are executed."""
     return [c for c in notebook.cells if c.cell_type == "code" and c.source.strip()]
 
 
 def _unfinished(notebook: NotebookNode) -> str:
     """Why an executed notebook is no finished one: papermill lets `sys.exit(0)` pass."""
     for cell in _code(notebook):
-        for output in cell.outputs:
-            if output.output_type == "error":
-                return f"{output.ename}: {output.evalue}"
+        if raised := [o for o in cell.outputs if o.output_type == "error"]:
+            return f"{raised[0].ename}: {raised[0].evalue}"
         if cell.execution_count is None:
             return f"this cell never ran: {cell.source}"
     return ""
 
 
-def _told(error: str, log: Path, watch: kernels.Watch) -> str:
-    """An error with the cell that it stopped, and what the kernel said last."""
-    tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
-    text = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}\n\n{error}\n\n{tail}"
-    return re.sub(r"\x1b\[[0-9;]*m", "", text).rstrip()
-
-
 def book(
-    profile: str = "demo",
-    *,
-    folder: Path = BOOK,
-    out_root: Path | None = None,
-    force: bool = False,
-    report: Callable[[ChapterRun], None] = lambda run: None,
+    profile: str = "demo", *, folder: Path = BOOK, out_root: Path | None = None,
+    force: bool = False, report: Callable[[ChapterRun], None] = lambda run: None,
     jobs: int | None = None,
-) -> list[ChapterRun]:
+) -> list[ChapterRun]:  # fmt: skip
     """Execute all chapters, going on after a failed one.
 
-    Several at a time: each has its own share of the cores, so that none is idle while a chapter
-    imports, draws or encodes on one thread. The last chapter, the ledger, reads what the others
-    found, and waits for them. The first half of the others begin in order, because the rest read
-    some of their runs; of the rest the longest goes first, so that a short one ends last. With one
-    at a time all go in order, each on all cores. A chapter that showed runs too early, since
-    another one made them later, is executed once more.
+    With one at a time all go in order, on all cores. With several, each has its share of the cores.
+    The first half begins in order, because the rest read some of their runs; of the rest the
+    longest goes first, so that a short one ends last; the last chapter, the ledger, waits for all.
+    A chapter that showed runs too early, since another one made them later, is executed once more.
 
-    Two chapters may need the same at a time: one makes it, and the other waits at a file lock. They
-    never wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
+    Of two chapters that need the same, one makes it, and the other waits at a file lock. They never
+    wait in a circle. Who holds a run asks only for runs that it is built on, which its recipe
     contains, so they cannot contain it (`experiment.needs`); who holds features, a corpus or a
     measured peak asks for nothing.
 
@@ -246,12 +215,9 @@ def book(
         folder: The book.
         out_root: Where runs are kept.
         force: Run finished chapters again.
-        report: Called with each run as it ends.
+        report: Called with each run as it ends; returned are all, in the order of the book.
         jobs: Chapters at a time; None takes as many as cores and memory allow, and one with a GPU,
             in full, or where cores cannot be given to a process (other systems than Linux).
-
-    Returns:
-        The runs, in the order of the book.
 
     Raises:
         ChapterError: Before anything runs, if there is no chapter or one breaks its contract.
@@ -277,10 +243,9 @@ def book(
     half, took = len(others) // 2, notebooks.measured(folder)
     rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
     cores.side_by_side(run, others[:half] + rest, shares, done)
-    for source in sources[len(others) :]:
-        done(run(source))
-    for source in sources:
-        if runs[source.stem].ok and not evidence.unchanged(runs[source.stem].read):
+    for source in [*sources[len(others) :], *sources]:
+        before = runs.get(source.stem)
+        if before is None or (before.ok and not evidence.unchanged(before.read)):
             done(run(source))
     return [runs[source.stem] for source in sources]
 
@@ -288,13 +253,7 @@ def book(
 def elapsed(runs: Sequence[ChapterRun]) -> tuple[float, int]:
     """Seconds in which at least one of the runs was at work, and how many were at a time, at most.
 
-    For chapters that ran one after another, on whatever days, the sum of their seconds and 1. A run
-    that does not say when it began counts as one that was alone.
-
-    >>> a, b = (ChapterRun("", "", {}, "", Path(), seconds=s, began=f"2026-01-01T00:0{m}:00+00:00")
-    ...         for m, s in ((0, 90.0), (1, 60.0)))
-    >>> elapsed([a, b])
-    (120.0, 2)
+    A run that does not say when it began counts as one that was alone.
     """
     total = sum(run.seconds for run in runs if not run.began)
     most, at_work = 1, []  # ends of runs

@@ -1,14 +1,11 @@
 """Work side by side in one process, each piece on its own share of the machine's cores."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import joblib
@@ -52,11 +49,10 @@ def shares(jobs: int) -> list[list[int]]:
 def side_by_side(
     work: Callable, items: Iterable, shares: Sequence[list[int]], done: Callable[[Any], None]
 ) -> None:
-    """Call ``work(item, stop=event)`` for all items, as many at a time as there are shares.
+    """Call ``work(item, stop=event)`` for all items in order, as many at a time as shares.
 
-    Each share has a thread, which Linux keeps to its cores; the processes that it starts, and those
-    that they start, inherit that. So `joblib.cpu_count()` is the share's in all of them, and torch,
-    OpenMP and joblib take no more.
+    Each share has a thread, which Linux keeps to its cores; all processes that it starts inherit
+    that. So `joblib.cpu_count()` is the share's in them, and torch, OpenMP and joblib take no more.
 
     Args:
         work: Must give up soon after the event is set, which happens on an error and on Ctrl-C.
@@ -64,12 +60,10 @@ def side_by_side(
         shares: From `shares`.
         done: Called in the calling thread with each result, as it comes.
     """
-    free, stop = SimpleQueue(), threading.Event()
-    for share in shares:
-        free.put(share)
+    free, stop = list(shares), threading.Event()
 
     def settle() -> None:
-        os.sched_setaffinity(0, free.get())  # 0 is this thread, not the whole process
+        os.sched_setaffinity(0, free.pop())  # 0 is this thread, not the whole process
 
     with ThreadPoolExecutor(len(shares), initializer=settle) as pool:
         try:

@@ -1,11 +1,8 @@
 """The finished runs of this machine by what they were asked to do, and which of them a chapter read.
 
-A chapter's slice of the ledger shows runs that other chapters made. So that a slice is never served
-when such a run has come or gone since, whatever looks for runs says so with `note`, the runner
-keeps it beside the executed chapter, and `unchanged` compares.
+A chapter's slice of the ledger shows runs of other chapters. So that it is never served when such a
+run has come or gone, whoever looks for runs says so with `note`, and the runner keeps and compares.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -51,12 +48,11 @@ def finished() -> Found:
 
 def _state(entries: Iterable[tuple[str, records.Run, dict]]) -> str:
     """A digest of a system's runs: names, ends, and what they have predictions of."""
-    return records.digest(
-        sorted(
-            [run.path.name, ended, sorted(p.name for p in run.path.glob("predictions_*.csv"))]
-            for ended, run, _ in entries
-        )
+    states = (
+        [run.path.name, ended, sorted(p.name for p in run.path.glob("predictions_*.csv"))]
+        for ended, run, _ in entries
     )
+    return records.digest(sorted(states))
 
 
 def note(system: str, found: Found) -> None:
@@ -72,11 +68,6 @@ def noted(path: Path) -> list[str]:
 
 
 def unchanged(read: Iterable[str]) -> bool:
-    """Whether the runs that were read are those that are there now.
-
-    What a chapter saw change, by a run of its own or of others, may stand in it as it was before.
-    """
-    if not read:
-        return True
-    now = {records.digest(system): _state(entries) for system, entries in finished().items()}
+    """Whether the runs that were read are those that are there now, and did not change meanwhile."""
+    now = {records.digest(s): _state(runs) for s, runs in finished().items()} if read else {}
     return all(now.get(system, _state(())) == state for system, state in map(str.split, read))

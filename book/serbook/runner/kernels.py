@@ -1,7 +1,5 @@
 """A chapter's kernel: started in the folder of its run, and watched while it works."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -14,50 +12,15 @@ from pathlib import Path
 import psutil
 from nbformat import NotebookNode
 
-import serbook
-import serlib
-from serbook.runner import evidence
+from serbook.runner import evidence, names
 from serlib import records
 
 EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 LOG = "kernel.log"  # what the kernel says, in the folder of its run
-# The folders that hold the two packages: a kernel imports the ones that its runner did.
-PACKAGES = tuple(str(Path(p.__file__).resolve().parents[1]) for p in (serlib, serbook))
-
-
-def manager(folder: Path, watch: Watch) -> type:
-    """A kernel manager that starts this interpreter in the run folder and tells its process id.
-
-    Progress bars for a terminal are off: each refresh would be a line in the page. (Bars made of
-    widgets do not heed that variable; `tidy` drops them.)
-    """
-    from jupyter_client import AsyncKernelManager
-
-    path = filter(None, [*PACKAGES, os.environ.get("PYTHONPATH")])
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path),
-        "SERLIB_HOME": str(records.home().resolve()),
-        "TQDM_DISABLE": "1",
-        evidence.NOTES: str(folder / EVIDENCE),
-    }
-    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
-
-    class Kernel(AsyncKernelManager):
-        async def start_kernel(self, **kwargs) -> None:
-            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / LOG, "w") as log:
-                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
-            watch.pid = self.provisioner.pid
-
-    return Kernel
 
 
 def last_words(log: str, size: int = 6000) -> str:
-    r"""The end of a kernel's log, with the line that names a crash: its stacks may be longer.
-
-    >>> last_words("hello\nFatal Python error: Aborted\n" + "frame " * 9, size=12)
-    'Fatal Python error: Aborted\n...\nframe frame '
-    """
+    """The end of a kernel's log, with the line that names a crash: its stacks may be longer."""
     log = re.sub(r".*TCP without encryption.*\n?", "", log)  # ipykernel says so each time
     crash = re.findall("^Fatal Python error.*", log, re.MULTILINE)
     end = log[-size:]
@@ -68,11 +31,7 @@ class Watch(threading.Thread):
     """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
 
     def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
-        """Begin to watch a chapter named `label` with `total` cells to execute.
-
-        One that runs beside others has a `stop`: its lines appear when their cells are done, and
-        when that is set, its kernel is killed, with all that it started.
-        """
+        """Begin to watch `total` cells; once `stop` is set, kill the kernel and all of its own."""
         super().__init__(daemon=True)
         self.stop, self.live = stop, stop is None and sys.stderr.isatty()
         self.label, self.total, self.begun, self.source = label, total, 0, ""
@@ -94,7 +53,7 @@ class Watch(threading.Thread):
         self._sample()
 
     def run(self) -> None:
-        """Sample, show and, where it was asked for, kill, until closed."""
+        """Sample, show and kill, until closed."""
         while not self._closed.wait(0.5):
             self._sample()
             if self.stop is not None and self.stop.is_set() and self.pid is not None:
@@ -118,13 +77,35 @@ class Watch(threading.Thread):
     def _sample(self) -> None:
         if self.pid is None:
             return
-        try:
+        with suppress(OSError, TypeError, psutil.Error):  # gone, or going
             kernel = psutil.Process(self.pid)
             family = [kernel, *kernel.children(recursive=True)]
             peak = sum(process.memory_info().rss for process in family)
             if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
                 status = Path(f"/proc/{self.pid}/status").read_text()
                 peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
-        except (OSError, TypeError, psutil.Error):
-            return  # gone, or going
-        self.peak_mb = max(self.peak_mb, peak / 2**20)
+            self.peak_mb = max(self.peak_mb, peak / 2**20)
+
+
+def manager(folder: Path, watch: Watch) -> type:
+    """A kernel manager that starts this interpreter in the run folder and tells its process id."""
+    from jupyter_client import AsyncKernelManager
+
+    # A kernel imports the packages that its runner did.
+    path = [*(str(root.parent) for root in names.ROOTS.values()), os.environ.get("PYTHONPATH")]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "SERLIB_HOME": str(records.home().resolve()),
+        "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
+        evidence.NOTES: str(folder / EVIDENCE),
+    }
+    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
+
+    class Kernel(AsyncKernelManager):
+        async def start_kernel(self, **kwargs) -> None:
+            self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
+            with open(folder / LOG, "w") as log:
+                await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
+            watch.pid = self.provisioner.pid
+
+    return Kernel

@@ -1,17 +1,14 @@
 """What a chapter reads beside its parameters, and so what its name depends on.
 
-The code is found from the imports of its source, and of the modules that those lead to: a change
-of a module that no import reaches renames no chapter. `DATA` says which modules read which files.
-Two things that a chapter shows are not in its name: runs of others, see `evidence`, and the minutes
-that the shipped notebooks took, which are no result.
+The code is found from the imports of its source, and of the modules that those lead to; `DATA` says
+which of them read which files. Two things that a chapter shows are not in its name: runs of others,
+see `evidence`, and the minutes that the shipped notebooks took, which are no result.
 """
-
-from __future__ import annotations
 
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import serbook
@@ -43,7 +40,12 @@ def key(source: Path, parameters: Mapping) -> str:
 
 def reads(source: Path, parameters: Mapping | None = None) -> dict[str, Path]:
     """The files that a chapter reads, by names that say where they are from."""
-    found = dict(_modules(source))
+    todo, seen = [source], {}
+    for path in todo:  # which grows by the modules that each leads to
+        new = set(_imports(path.read_text(encoding="utf-8"))) - seen.keys()
+        seen |= {name: _file(name) for name in new}
+        todo += filter(None, map(seen.get, new))
+    found = {name: path for name, path in seen.items() if path}
     for module, (folder, *patterns) in DATA.items():
         if module in found:
             files = [p for x in patterns for p in folder.glob(x) if p.is_file()]
@@ -51,19 +53,9 @@ def reads(source: Path, parameters: Mapping | None = None) -> dict[str, Path]:
     return found | _manifests(parameters or {})
 
 
-def _modules(source: Path) -> Iterator[tuple[str, Path]]:
-    """Names and files of the modules of both packages that a source's imports lead to."""
-    todo, seen = [*_imports(source.read_text(encoding="utf-8"))], set()
-    while todo:
-        if (name := todo.pop()) not in seen and (path := _file(name)):
-            yield name, path
-            todo += _imports(path.read_text(encoding="utf-8"))
-        seen.add(name)
-
-
 @functools.lru_cache(maxsize=1024)
 def _imports(text: str) -> tuple[str, ...]:
-    """Dotted names that a source may import, at its top or inside a function."""
+    """Dotted names of our packages that a source may import, at its top or inside a function."""
     try:
         nodes = [*ast.walk(ast.parse(text))]
     except SyntaxError:  # broken, or with a command of IPython: it may import anything
@@ -74,15 +66,14 @@ def _imports(text: str) -> tuple[str, ...]:
     for node in nodes:
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    parts = [name.split(".") for name in names]  # importing a module runs the packages it is in
-    return tuple({".".join(p[: i + 1]) for p in parts for i in range(len(p))})
+    ours = [parts for name in names if (parts := name.split("."))[0] in ROOTS]
+    # Importing a module runs the packages that it is in.
+    return tuple({".".join(parts[: i + 1]) for parts in ours for i in range(len(parts))})
 
 
 def _file(name: str) -> Path | None:
     """The source of a module of one of the packages."""
     first, *rest = name.split(".")
-    if first not in ROOTS:
-        return None
     path = ROOTS[first].joinpath(*rest)
     found = (path / "__init__.py", path.with_suffix(".py"))
     return next((p for p in found if p.is_file()), None)

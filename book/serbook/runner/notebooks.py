@@ -1,11 +1,8 @@
 """Chapters as notebooks: find them, read them, and check the parameters that they declare.
 
-A chapter is a py:percent file, `book/NN_name.py`. Papermill alone warns about a misspelt parameter
-and goes on, takes `-p flag=false` for a (true) string and `-p fold=01` for a number; here names and
-types are checked against the chapter's own parameters cell before anything runs.
+A chapter is a py:percent file, `book/NN_name.py`. Papermill alone goes on with a misspelt parameter
+and takes `-p flag=false` for a (true) string; here the chapter's own parameters cell decides.
 """
-
-from __future__ import annotations
 
 import ast
 import hashlib
@@ -33,7 +30,7 @@ class ChapterError(RuntimeError):
 
 
 class UsageError(ChapterError):
-    """No such chapter, no such parameter or a value of the wrong type: refused before running."""
+    """No such chapter or parameter, or a value of the wrong type: refused before running."""
 
     exit_code = 2
 
@@ -44,20 +41,16 @@ def chapters(folder: Path = BOOK) -> list[Path]:
 
 
 def find(chapter: str | Path, folder: Path = BOOK) -> Path:
-    """A chapter's source from its number, its name or its path.
-
-    Raises:
-        UsageError: If there is none, or several.
-    """
+    """A chapter's source from number, name or path; UsageError if there is none, or several."""
     path = Path(chapter)
     if path.suffix == ".py" and path.is_file():
         return path.resolve()
     known = chapters(folder)
     found = [p for p in known if str(chapter) in (p.stem, p.name, p.stem.split("_")[0])]
-    if len(found) != 1:
-        names = ", ".join(p.stem for p in known) or f"none in {folder}"
-        raise UsageError(f"no chapter {str(chapter)!r}; the chapters are: {names}")
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(p.stem for p in known) or f"none in {folder}"
+    raise UsageError(f"no chapter {str(chapter)!r}; the chapters are: {names}")
 
 
 def measured(folder: Path = BOOK) -> dict[str, dict]:
@@ -80,35 +73,25 @@ def declared(notebook: NotebookNode) -> dict:
 
     Raises:
         ChapterError: If there is not exactly one such cell, or it holds anything but assignments
-            of literals: papermill injects its values after this cell, so whatever is computed in
-            it would keep its old value.
+            of literals: what is computed in it would not follow the values injected after it.
     """
     cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ChapterError(f"{len(cells)} cells are tagged 'parameters'; a chapter has one")
     known = {}
     for node in ast.parse(cells[0].source).body:
-        where, targets = f"parameters cell, line {node.lineno}", []
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = getattr(node, "targets", None) or [node.target]
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-            raise ChapterError(f"{where}: write name = literal")
-        name = targets[0].id
         try:
+            (target,) = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
             value = ast.literal_eval(node.value)
-            known[name] = json.loads(json.dumps(value, allow_nan=False))
+            known[target.id] = json.loads(json.dumps(value, allow_nan=False))
         except (ValueError, TypeError, AttributeError) as error:
-            what = "no literal number, string, list or dict; compute it in the next cell"
-            raise ChapterError(f"{where}: {name} is {what}") from error
+            what = "write name = literal number, string, list or dict; compute in the next cell"
+            raise ChapterError(f"parameters cell, line {node.lineno}: {what}") from error
     return known
 
 
 def check(given: dict, known: dict) -> dict:
-    """Refuse unknown names and wrong types; whole numbers become float where float is declared.
-
-    Raises:
-        UsageError: Listing the known parameters with their defaults.
-    """
+    """Refuse unknown names and wrong types by a UsageError; make floats of ints where declared."""
     listing = ", ".join(f"{name}={value!r}" for name, value in known.items())
     checked = {}
     for name, value in given.items():
@@ -164,18 +147,17 @@ def _literal(name: str, text: str):
 def tidy(notebook: NotebookNode) -> NotebookNode:
     """Leave in a notebook what a reader needs, in place, and return it.
 
-    Run metadata goes, and so do widgets (progress bars): without a kernel they are blank. One that
-    brought HTML to show instead leaves that. An id is a hash of the cell and its place, the same
-    each time.
+    Widgets (progress bars) are blank without a kernel: they go, or leave the HTML that they brought
+    to show instead. An id is a hash of the cell and its place, the same each time.
     """
     kept = {k: v for k, v in notebook.metadata.items() if k == "serlib"}
-    notebook.metadata = NotebookNode(
-        kernelspec=KERNELSPEC, language_info={"name": "python"}, **kept
-    )
+    about = dict(kernelspec=KERNELSPEC, language_info={"name": "python"})
+    notebook.metadata = NotebookNode(about | kept)
     for index, cell in enumerate(notebook.cells):
-        cell.metadata = NotebookNode(
-            {k: v for k, v in cell.metadata.items() if k not in ("papermill", "execution") and v}
-        )
+        for key in [
+            k for k, v in cell.metadata.items() if k in ("papermill", "execution") or not v
+        ]:
+            del cell.metadata[key]
         if cell.cell_type == "code":
             for output in cell.outputs:
                 if "text/html" in output.get("data", {}):
@@ -188,11 +170,7 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
 
 
 def on_cores(counts: Iterable[int | None]) -> str:
-    """How many cores chapters had, in words.
-
-    >>> on_cores([1, 1]), on_cores([2, 1]), on_cores([])
-    ('1 CPU core', '1 to 2 CPU cores', '? CPU cores')
-    """
+    """How many cores chapters had, in words."""
     known = sorted(set(counts) - {0, None}) or ["?"]
     said = " to ".join(str(n) for n in dict.fromkeys([known[0], known[-1]]))
     return f"{said} CPU core{'' if said == '1' else 's'}"
@@ -207,17 +185,12 @@ def cost(profile: str, seconds: float, peak_mb: float, cores: int | None, **_: s
 
 
 def compare(source: Path, notebook: Path) -> list[str]:
-    """How a chapter's notebook differs from its source, cell by cell; outputs do not count.
-
-    Returns:
-        One line per difference, none if the two agree.
-    """
+    """How a chapter's notebook differs from its source, in lines; outputs do not count."""
     ours, theirs = read(source).cells, tidy(nbformat.read(notebook, as_version=4)).cells
-    found = []
-    if len(ours) != len(theirs):
-        found.append(f"{source.name} has {len(ours)} cells, {notebook.name} has {len(theirs)}")
-    for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1):
-        for part in ("cell_type", "source", "metadata"):
-            if a[part] != b[part]:
-                found.append(f"cell {number}: {part} differs: {a[part]!r} against {b[part]!r}")
-    return found
+    counts = f"{source.name} has {len(ours)} cells, {notebook.name} has {len(theirs)}"
+    return [counts] * (len(ours) != len(theirs)) + [
+        f"cell {number}: {part} differs: {a[part]!r} against {b[part]!r}"
+        for number, (a, b) in enumerate(zip(ours, theirs, strict=False), 1)
+        for part in ("cell_type", "source", "metadata")
+        if a[part] != b[part]
+    ]

@@ -71,11 +71,7 @@ mathjax_path = "mathjax/tex-svg-full.js"
 
 
 def _plain_citations(app, page, template, context, doctree) -> None:
-    """Take from the bibliography two ARIA roles that its markup does not keep.
-
-    docutils calls it a list, with children that are no list items, and each entry by a role that
-    has since been withdrawn. Screen readers read it better without.
-    """
+    """Take from the bibliography two ARIA roles, one of which is withdrawn, that it does not keep."""
     body = context.get("body", "")
     for role in (' role="list" class="citation-list"', ' role="doc-biblioentry"'):
         body = body.replace(role, role.split('"', 2)[2])

@@ -5,8 +5,6 @@ licenses from the cards of the corpora, commands from the chapters' own paramete
 what a chapter asks for in full, and claims from the ledger. The words are in `pages`, as templates.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import cached_property
@@ -74,12 +72,7 @@ class Chapter:
 
 
 def pages(runs: Iterable[ChapterRun], repository: str) -> dict[str, str]:
-    """The generated parts by name, such as `_costs.md`, which the book's pages include.
-
-    Args:
-        runs: Finished runs, in the order of the book.
-        repository: Where the book is published, or "".
-    """
+    """The generated parts by name, such as `_costs.md`, from finished runs in order."""
     runs, ledger = list(runs), read()
     made, known = [Chapter(run, ledger.claims) for run in runs], [*map(cards.read, cards.names())]
     facts = overview(runs) | dict(chapters=made, cards=known, repository=repository, ledger=ledger)
@@ -144,9 +137,4 @@ TEMPLATES.filters |= {
     "card": cards.markdown, "cell": cell, "code": "`{}`".format, "said": said, "use": in_class,
     "errata": errata,
 }  # fmt: skip
-TEMPLATES.globals |= {
-    "citation": citation,
-    "grades": exercises.GRADES,
-    "roots": ROOTS,
-    "card": cards.read,
-}
+TEMPLATES.globals |= dict(citation=citation, grades=exercises.GRADES, roots=ROOTS, card=cards.read)

@@ -5,8 +5,6 @@ out. Each page of the site is printed, then all are joined: bookmarks, page numb
 through, and links from chapter to chapter inside the file.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 from collections.abc import Iterator
@@ -37,15 +35,13 @@ def browser(*flags: str) -> Iterator:
         PrintError: If the browser or the driver is not installed.
     """
     if (program := chromium()) is None:
-        raise PrintError(
-            f"no browser found ({', '.join(BROWSERS)}); on Debian and Ubuntu: apt install chromium"
-        )
+        found = f"no browser found ({', '.join(BROWSERS)})"
+        raise PrintError(f"{found}; on Debian and Ubuntu: apt install chromium")
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError as error:
-        raise PrintError(
-            "the PDF needs Playwright: pip install -c constraints.txt -e '.[browser]'"
-        ) from error
+        fix = "pip install -c constraints.txt -e '.[browser]'"
+        raise PrintError(f"the PDF needs Playwright: {fix}") from error
     with (
         sync_playwright() as driver,
         driver.chromium.launch(executable_path=program, args=[*flags]) as opened,
@@ -64,10 +60,9 @@ def write(index: Path, out: Path) -> Path:
     with browser() as chrome:
         page = chrome.new_page(color_scheme="light")
         page.goto(index.resolve().as_uri())
-        names = page.eval_on_selector_all(
-            "nav.bd-links a.internal", "all => all.map(a => a.getAttribute('href'))"
-        )
-        names = [n for n in dict.fromkeys(names) if n.endswith(".html")]
+        links = "nav.bd-links a.internal", "all => all.map(a => a.getAttribute('href'))"
+        names = dict.fromkeys(page.eval_on_selector_all(*links))
+        names = [name for name in names if name.endswith(".html")]
         book = _joined(page, [index.with_name(name) for name in [index.name, *names]])
     records.atomic_write(out, book)
     return out

@@ -4,8 +4,6 @@ Sphinx never reads the book folder itself (each Python file in it would become a
 executes anything: the pages are the notebooks that the runner produced, copied to a build folder.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -51,46 +49,33 @@ def shipped(folder: Path = BOOK) -> list[ChapterRun]:
 def finished(
     profile: str = "demo", folder: Path = BOOK, chosen: Iterable[str] = ()
 ) -> list[ChapterRun]:
-    """The finished runs of chapters as they are now, without executing anything.
-
-    Args:
-        profile: "smoke", "demo" or "full".
-        folder: The book.
-        chosen: Numbers or names of chapters; none means all.
+    """The finished runs of chapters as they are now: all, or those chosen by number or name.
 
     Raises:
         ChapterError: Naming the chapters that are missing.
     """
     paths = [notebooks.find(c, folder) for c in chosen] or notebooks.chapters(folder)
     runs = {path.stem: chapters.lookup(path, profile) for path in paths}
-    if missing := [name for name, run in runs.items() if run is None]:
-        raise ChapterError(
-            f"not executed at profile {profile} as they are now: {', '.join(missing)}; "
-            f"run: serlib book --profile {profile}"
-        )
+    if missing := ", ".join(name for name, run in runs.items() if run is None):
+        missing = f"not executed at profile {profile} as they are now: {missing}"
+        raise ChapterError(f"{missing}; run: serlib book --profile {profile}")
     return list(runs.values())
 
 
 def repository() -> str:
-    """Where the book is published: ``$SERLIB_REPOSITORY``, else the package's own address, or "".
-
-    The package's is `Repository` under `[project.urls]` in pyproject.toml.
-    """
+    """Where the book is published: ``$SERLIB_REPOSITORY``, else as pyproject.toml says, or ""."""
     urls = metadata.metadata("serlib").get_all("Project-URL") or []
     known = dict(url.split(", ", 1) for url in urls)
     return os.environ.get("SERLIB_REPOSITORY", known.get("Repository", "")).rstrip("/")
 
 
 def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
-    """Render executed chapters to HTML, with every warning an error.
+    """Render executed chapters to HTML, with every warning an error; return the first page's path.
 
     Args:
         runs: Finished runs, in the order of the book.
         out: Build folder; its `source` and `html` are replaced.
         folder: The book: its `*.md`, `*.bib` and `_static` make the rest of the site.
-
-    Returns:
-        The path of the first page.
 
     Raises:
         ChapterError: If a run failed, Sphinx is not installed, or it warns.
