@@ -237,7 +237,9 @@ pd.DataFrame.from_dict(known, orient="index").rename_axis(columns="from the card
 # %% mystnb={"image": {"alt": "Two panels: share of each class among the labeled utterances of each corpus named, on a logarithmic axis, and the middle half of the durations of each corpus"}, "figure": {"caption": "The corpus at hand beside the copies that were named. Left: class shares of the labeled utterances. Right: the middle half of the durations, with the median.", "name": "fig-01-copies"}}
 manifests = {name: df} | {Path(file).stem: tables.read(file) for file in copies}
 unlabeled = ["no_agreement", "other"]
-with_label = {k: d[d["emotion"].notna() & ~d["emotion"].isin(unlabeled)] for k, d in manifests.items()}
+with_label = {
+    k: d[d["emotion"].notna() & ~d["emotion"].isin(unlabeled)] for k, d in manifests.items()
+}
 shares = pd.DataFrame({k: d["emotion"].value_counts(normalize=True) for k, d in with_label.items()})
 left, right = plots.panels(2, size=(10, 4.2))
 shares = shares.loc[shares.max(axis=1).sort_values(ascending=False).index]

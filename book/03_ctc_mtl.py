@@ -143,9 +143,7 @@ good = {
 total = sum(good.values())
 one = torch.tensor(p).log()[None], torch.tensor([3]), torch.tensor([[1, 2]]), torch.tensor([2])
 print("  ".join(f"{path} {value:.3f}" for path, value in good.items()), f"  sum {total:.3f}")
-print(
-    f"-log {total:.3f} = {-np.log(total):.4f}, and losses.ctc gives {ctc_loss(*one).item():.4f}"
-)
+print(f"-log {total:.3f} = {-np.log(total):.4f}, and losses.ctc gives {ctc_loss(*one).item():.4f}")
 
 # %% [markdown]
 # The package calls torch's own CTC, and decides what a batch may hold that torch leaves open, in `serlib/losses/ctc.py`:
@@ -354,7 +352,10 @@ for ax in axes[:2]:
 
 # %%
 pair = tuned.together(single, double)
-waiting = {metric: dynamics(pair.histories(single), pair.histories(double), metric) for metric in ("wa", "ua")}
+waiting = {
+    metric: dynamics(pair.histories(single), pair.histories(double), metric)
+    for metric in ("wa", "ua")
+}
 pd.DataFrame(
     {
         f"dev {metric.upper()}": {
@@ -1250,7 +1251,9 @@ check.function(
         ),
         "You divide by the words that were heard. Divide by those of the reference.": (
             lambda r, h: (
-                recognition.wer(r, h) * sum(len(w.split()) for w in r) / sum(len(w.split()) for w in h)
+                recognition.wer(r, h)
+                * sum(len(w.split()) for w in r)
+                / sum(len(w.split()) for w in h)
             )
         ),
     },

@@ -885,9 +885,7 @@ def elsewhere() -> dataset.Data | None:
     table, where = dataset.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
     label = manifest.label_ids(table, proposed.classes, dict(proposed.merge))
     table = table.assign(label=label)[(label >= 0) & (label != contempt)]
-    return dataset.Data(
-        table, WaveStore.from_manifest(table, where, progress=False), None
-    )
+    return dataset.Data(table, WaveStore.from_manifest(table, where, progress=False), None)
 
 
 def respoken(row: dict) -> np.ndarray:
@@ -1356,7 +1354,9 @@ if planted:
         model = LogisticRegression(max_iter=2000, class_weight="balanced").fit(
             view[part == "train"], y[part == "train"]
         )
-        cm = measures.confusion(y[part == "test"], model.predict(view[part == "test"]), len(classes))
+        cm = measures.confusion(
+            y[part == "test"], model.predict(view[part == "test"]), len(classes)
+        )
         print(f"{name:>30}: UA {measures.ua(cm):.3f}")
 
 # %% [markdown]

@@ -1240,7 +1240,10 @@ even = torch.ones(len(classes)) / len(classes)
 for form in ("original", "printed"):
     print(
         form,
-        *(f"{contrastive.swfc(features, y, even, form=form).item():.6f}" for y in (labels, shuffled)),
+        *(
+            f"{contrastive.swfc(features, y, even, form=form).item():.6f}"
+            for y in (labels, shuffled)
+        ),
     )
 
 # %% tags=["check", "hide-input"]

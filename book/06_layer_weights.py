@@ -419,7 +419,9 @@ for name, (y, _) in labels.items():
         ]
         best[name] = int(np.argmax(on_dev))
         pair = found[last]["test"], found[best[name]]["test"]
-        difference = intervals.paired_bootstrap(measures.ua, truth, *pair, who, n_classes=len(classes))
+        difference = intervals.paired_bootstrap(
+            measures.ua, truth, *pair, who, n_classes=len(classes)
+        )
     else:
         best[name] = int(np.argmax([np.mean(y[rows["dev"]] == a["dev"]) for a in found]))
         pair = [

@@ -217,9 +217,7 @@ pd.Series(answer, dtype=str).value_counts().rename("directions with a planted an
 # %%
 if profile != "full":
     workers = 1 if profile == "smoke" else None  # small runs end before a second process starts
-    one = decide(
-        decided, profile, seeds=seeds, progress=False, workers=workers, ledger=ledger
-    )
+    one = decide(decided, profile, seeds=seeds, progress=False, workers=workers, ledger=ledger)
 else:
     one = judge.findings(decided, profile, ledger)[0]
 display(Markdown(pages.report(one, ledger).replace("# ", "#### ", 1)))
