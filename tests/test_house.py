@@ -90,3 +90,44 @@ def test_chapter_02_walks_through_the_loop_that_it_prints():
     for word in ("accumulate", "learning rate", "bfloat16", "AdamW", "meter", "checkpoint"):
         assert word in walk or word.capitalize() in walk or word.replace("l", "L", 1) in walk
     assert len(inspect.signature(train_epoch).parameters) <= 6
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:n]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            for part in parts[n:]:
+                found = getattr(found, part)
+        except AttributeError:
+            return False
+        return True
+    return False
+
+
+WORDS = [
+    *(ROOT / "book").glob("*.md"),
+    *(ROOT / "book").glob("[0-9]*.py"),
+    *(ROOT / "data_manifests").glob("*.*"),
+    *FOLDERS["serlib"].rglob("*.py"),
+    *FOLDERS["serbook"].rglob("*.py"),
+    ROOT / "book" / "claims.yaml",
+    ROOT / "README.md",
+]
+
+
+@pytest.mark.parametrize("path", WORDS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_that_are_named_are_there(path):
+    text = path.read_text(errors="replace") if path.suffix != ".csv" else ""
+    text = re.sub(r"(metadata|\w/)\.?(serlib|serbook)[\w./]*", "", text)  # files and notebooks' own
+    named = set(re.findall(r"(?<![\w./-])((?:serlib|serbook)(?:\.[A-Za-z_]\w*)+)", text))
+    named |= {
+        f"{m}.{n}" for m, n in re.findall(r"from ((?:serlib|serbook)[\w.]*) import (\w+)", text)
+    }
+    others = {"serlib.commands", "serlib.csv"}
+    missing = sorted(name for name in named - others if not resolves(name))
+    assert not missing, f"{path.name} names {', '.join(missing)}"
