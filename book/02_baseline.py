@@ -242,7 +242,7 @@ print(inspect.getsource(train_epoch))
 # - **Forward** runs in bfloat16 where a GPU has it, else in float32. **The loss** is always computed in float32: it sums many small numbers.
 # - **`value * share`**: each batch counts by its clips. So the gradients of a step's batches add up to the gradient of one large batch.
 # - **Backward** adds gradients up. Several processes exchange them once per step, with its last batch.
-# - **The norm** of the gradient is clipped, AdamW makes the step, and the gradients are set to zero.
+# - **The norm** of the gradient is clipped, {term}`AdamW` makes the step, and the gradients are set to zero.
 # - **The meter** keeps the numbers on the device and looks at many at a time. Looking at each would make a GPU wait for its host.
 #
 # Around it, `fit` goes over the epochs: train, predict dev, keep the epoch if it is the best so far, write a checkpoint. A killed run goes on from the last one and ends with the same bits.

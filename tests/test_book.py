@@ -229,13 +229,14 @@ LAYOUTS = (
 def trees(corpus, tmp_path_factory):
     """A function that lays the demo corpus out as another one, with a manifest; gives its root."""
     from serlib import __main__ as cli
+    from tests.trees import __main__ as shaped
 
     roots = {}
 
     def make(layout: str) -> Path:
         if layout not in roots:
             root = tmp_path_factory.mktemp("trees") / layout
-            assert cli.main(["demo", "tree", layout, "--to", str(root), "--utterances", "420"]) == 0
+            shaped.main([layout, "--to", str(root), "--utterances", "420"])
             build = ["manifest", "build", layout, "--root", str(root), "--quiet"]
             assert cli.main([*build, "--out", str(root / f"{layout}.csv")]) == 0
             roots[layout] = root

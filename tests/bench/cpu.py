@@ -38,8 +38,8 @@ from tests.bench import contenders, turns
 STARTS = {
     "python": ["-c", "pass"],
     "import serlib": ["-c", "import serlib"],
-    "serlib --help": ["-m", "serbook.cli", "--help"],
-    "serlib manifest list": ["-m", "serbook.cli", "manifest", "list"],
+    "serlib --help": ["-m", "serlib", "--help"],
+    "serlib manifest list": ["-m", "serlib", "manifest", "list"],
 }
 
 
