@@ -256,7 +256,7 @@ def test_each_system_gets_its_data_from_a_readers_tree(layout, trees):
         papers.wang2025: eight, papers.zgorzynski2025: eight,
     }  # fmt: skip
     for make, classes in wanted.items():
-        recipe = make(**at)
+        recipe = dataset.taught(make(**at))
         assert recipe.classes == classes and recipe.model.n_classes == len(classes)
         data = dataset.load(recipe)
         assert len(data.store) == len(data.table) and set(data.table["role"]) == {
