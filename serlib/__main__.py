@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in _packages():
             raise
-        need = "is not installed; what chapters need comes with: pip install 'serlib[book]'"
+        need = "is not installed: pip install 'serlib[book]' for chapters, 'serlib[cluster]' for dask"
         print(f"serlib: the package {error.name} {need}", file=sys.stderr)
         return 1
     except Exception as error:

@@ -240,6 +240,16 @@ def test_what_needs_the_book_says_so_where_it_is_not_installed():
     assert "jupytext" in done.stderr and "pip install 'serlib[book]'" in done.stderr
 
 
+def test_what_needs_a_cluster_is_not_sent_to_the_books_extra_alone(monkeypatch, capsys):
+    def fail(arguments):
+        raise ModuleNotFoundError("No module named 'distributed'", name="distributed")
+
+    monkeypatch.setattr(cli, "_train", fail)
+    assert cli.main(["train", "cai2021"]) == 1
+    assert "distributed is not installed" in (said := capsys.readouterr().err)
+    assert "'serlib[cluster]' for dask" in said and said.count("\n") == 1
+
+
 def test_a_missing_module_of_our_own_is_a_fault(monkeypatch):
     def fail(arguments):
         raise ModuleNotFoundError("No module named 'serlib.nothing'", name="serlib.nothing")
