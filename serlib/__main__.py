@@ -43,8 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in _packages():
             raise
-        need = "is not installed: pip install 'serlib[book]' for chapters, 'serlib[cluster]' for dask"
-        print(f"serlib: the package {error.name} {need}", file=sys.stderr)
+        need = "pip install 'serlib[book]' for chapters, 'serlib[cluster]' for dask"
+        print(f"serlib: the package {error.name} is not installed: {need}", file=sys.stderr)
         return 1
     except Exception as error:
         ours = any(c.__module__.split(".")[0] in _packages() for c in type(error).__mro__)
