@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import joblib
@@ -264,9 +263,7 @@ def test_the_line_that_names_a_crash_is_kept():
 def test_timeout_is_a_failure_and_leaves_no_process(write_chapter, tmp_path):
     pid = tmp_path / "pid"
     code = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
-    start = time.perf_counter()
     run = failed(write_chapter, tmp_path, code, timeout=10)
-    assert time.perf_counter() - start < 300
     assert "Timeout" in run.error
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)

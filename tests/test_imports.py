@@ -6,7 +6,6 @@ import ast
 import io
 import subprocess
 import sys
-import time
 import tokenize
 from pathlib import Path
 
@@ -215,9 +214,6 @@ def test_import_is_light():
     loaded = set(run("import sys, serlib; print(*sys.modules)").split())
     assert "serlib" in loaded
     assert not loaded & {"numpy", "torch", "pandas", "transformers", "matplotlib", "papermill"}
-    seconds = float(run("import time; t = time.perf_counter(); import serlib; "
-                        "print(time.perf_counter() - t)"))  # fmt: skip
-    assert seconds < 0.5
 
 
 def test_serlib_needs_nothing_of_the_book():
@@ -229,7 +225,7 @@ def test_serlib_needs_nothing_of_the_book():
                          "papermill", "seaborn", "serbook", "sphinx"}  # fmt: skip
 
 
-def test_help_is_quick():
+def test_help_is_light():
     code = (
         "import sys; from serlib import __main__\n"
         "try: __main__.main(['--help'])\nexcept SystemExit: pass\n"
@@ -237,9 +233,6 @@ def test_help_is_quick():
     loaded = set(run(code + "print(*sys.modules)").split())
     assert "serbook.cli" in loaded
     assert not loaded & {"numpy", "torch", "pandas", "jupytext", "papermill"}
-    start = time.perf_counter()
-    run(code)
-    assert time.perf_counter() - start < 2
 
 
 def test_records_stay_importable_without_torch():

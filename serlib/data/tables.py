@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,20 @@ def digest(df: pd.DataFrame) -> str:
     for name in sorted(df.columns[df.notna().any()]):
         total.update(json.dumps([name, cells[name].tolist()], sort_keys=True).encode())
     return total.hexdigest()[:12]
+
+
+def identity(name: str) -> str:
+    """One form for all spellings of a name: of a speaker, a group, a file.
+
+    Unicode forms, width, case, blanks around and invisible characters do not count, nor does the
+    ".0" that a number gets in a spreadsheet: "Ｓ01 ", "s01" are one, "7.0" and "7", not "07".
+
+    >>> identity("\u00a0ANNA\u200b") == identity("anna"), identity("7.0"), identity("07")
+    (True, '7', '07')
+    """
+    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
+    return folded.split(".")[0] if re.fullmatch(r"-?\d+\.0+", folded) else folded
 
 
 def suffix(path: str | os.PathLike) -> str:
