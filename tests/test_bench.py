@@ -1,4 +1,4 @@
-"""The benchmarks and `serlib rehearse`, run small; what they measure is never asserted."""
+"""The benchmarks and the rehearsal, run small; what they measure is never asserted."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from serbook.plan import architectures, machine, rehearse
-from serbook.plan.rehearse import RehearsalError
+from serbook.plan import architectures, machine
 from serlib import __main__ as cli
 from serlib.data import audio
 from serlib.data.batching import Clips, collate
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes import papers
 from tests.bench import __main__ as bench
-from tests.bench import contenders, cpu, losses, speech, train, turns
+from tests.bench import contenders, cpu, losses, rehearse, speech, train, turns, weights
+from tests.bench.rehearse import RehearsalError
 
 SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
 
@@ -65,8 +65,8 @@ def test_the_last_rate_of_a_kind_and_a_machine_counts(tmp_path, monkeypatch):
     shipped.write_text(json.dumps({"machine": "A", "kind": "x", "train": 1.0}) + "\n\n")
     monkeypatch.setattr(machine, "SHIPPED", shipped)
     assert machine.rates("A")["x"]["train"] == 1.0 and machine.rates("B") == {}
-    machine.keep({"machine": "A", "kind": "x", "train": 2.0, "peak_gb": float("nan")})
-    machine.keep({"machine": "B", "kind": "x", "train": 3.0})
+    rehearse.keep({"machine": "A", "kind": "x", "train": 2.0, "peak_gb": float("nan")})
+    rehearse.keep({"machine": "B", "kind": "x", "train": 3.0})
     assert machine.rates("A")["x"] == {"machine": "A", "kind": "x", "train": 2.0, "peak_gb": None}
 
 
@@ -81,8 +81,8 @@ def test_the_table_of_machines_holds_what_was_measured():
 @pytest.mark.parametrize("name", architectures.PUBLISHED)
 def test_every_architecture_loads_like_one_from_the_hub(name, tmp_path, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    folder = architectures.write(name, layers=1, width=32)
-    assert architectures.write(name, layers=1, width=32) == folder
+    folder = weights.write(name, layers=1, width=32)
+    assert weights.write(name, layers=1, width=32) == folder
     encoder = load_encoder(folder)
     assert (encoder.n_layers, encoder.width) == (1, 32)
     assert (encoder.modality == "speech") == (architectures.config(name).model_type != "roberta")
@@ -331,7 +331,7 @@ def test_a_plan_says_how_much_its_rates_rest_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
     kind, here = "facebook/wav2vec2-base, nothing frozen, 2 clips", machine.device_name("cpu")
     rate = {"kind": kind, "machine": here, "train": 2.0, "evaluate": 4.0, "peak_gb": None}
-    machine.keep(rate | {"steps": 2, "date": "2026-11-22"})
+    rehearse.keep(rate | {"steps": 2, "date": "2026-11-22"})
     assert cli.main(["plan", "--chapters", "03", "--machine", here]) == 0
     shown = capsys.readouterr().out
     assert f"rate of {kind}: 2 s of audio per second (2 steps, 2026-11-22)" in shown

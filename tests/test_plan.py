@@ -144,7 +144,7 @@ def test_what_nobody_measured_has_no_hours(toy, monkeypatch):
     assert found.table.loc["all", "trainings"] == 19
     kind = asked.kind(papers.cai2021("full"))
     assert found.unmeasured == (kind,) and "unmeasured on this machine" in found.verdict()
-    assert "serlib rehearse" in found.verdict() and kind in found.verdict()
+    assert "python -m tests.bench rehearse" in found.verdict() and kind in found.verdict()
 
 
 def test_a_training_of_an_earlier_chapter_is_not_counted_again(toy, write_chapter, monkeypatch):

@@ -1,8 +1,9 @@
-"""The benchmarks: `python -m tests.bench train|cpu|lora|losses`, from the root of a checkout."""
+"""The benchmarks: `python -m tests.bench WHAT`, from the root of a checkout."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 
 from serbook.plan import machine
@@ -46,6 +47,15 @@ def main(argv: list[str] | None = None) -> None:
 
     for command in (train, cpu, lora, losses):
         command.add_argument("--markdown", action="store_true", help="tables for a page")
+
+    rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
+                   "steps, kill it and go on; for the hours of serlib plan.")  # fmt: skip
+    rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
+    rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
+    rehearse.add_argument("--steps", type=int, default=200, metavar="N", help="default: 200")
+    rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
+    rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
+    rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
     arguments = parser.parse_args(argv)
     arguments.command(arguments)
 
@@ -98,6 +108,18 @@ def _losses(arguments: argparse.Namespace) -> None:
 
     table = losses.run(repeats=arguments.repeats)
     turns.show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
+
+
+def _rehearse(arguments: argparse.Namespace) -> None:
+    from serbook.runner import notebooks
+    from tests.bench import rehearse
+
+    device = machine.chosen(arguments.device)
+    given = vars(arguments) | {"device": device}
+    names = [field.name for field in dataclasses.fields(rehearse.Stage)]
+    stage = rehearse.Stage(**{name: given[name] for name in names})
+    table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
+    turns.show(table, f"Rehearsal, {stage.steps} steps or more", device)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serbook.plan.rehearse import on_device
 from serlib.data import audio, batching
 from serlib.data.batching import Batch, Clips, collate
 from serlib.losses import classification
 from serlib.training import loop as training_loop
 from serlib.training.loop import TrainConfig
 from serlib.training.precision import autocast, to_float32
+from tests.bench.rehearse import on_device
 
 QUANTUM = audio.SAMPLE_RATE // 4  # samples, to which this loop pads lengths
 

@@ -22,7 +22,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serbook.plan import rehearse
 from serlib.data import batching
 from serlib.data.batching import Clips
 from serlib.experiments import dataset
@@ -33,7 +32,7 @@ from serlib.recipes.recipe import Recipe
 from serlib.tasks.targets import task_targets
 from serlib.training import evaluation
 from serlib.training import loop as training_loop
-from tests.bench import contenders, turns
+from tests.bench import contenders, rehearse, turns
 
 STARTS = {
     "python": ["-c", "pass"],

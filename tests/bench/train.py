@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import torch
 
-from serbook.plan import architectures
 from serlib.data import features
 from serlib.data.batching import Batch, Clips, collate
 from serlib.models import adapters
@@ -27,7 +26,7 @@ from serlib.models.recognizer import SER, ModelConfig
 from serlib.recipes import papers
 from serlib.training import speed
 from serlib.training.loop import TrainConfig
-from tests.bench import contenders, speech, turns
+from tests.bench import contenders, speech, turns, weights
 from tests.bench.contenders import Contender
 
 SHORT = {
@@ -55,7 +54,7 @@ class Setup:
         repeats: Measured epochs of each.
         budget: Padded seconds in a batch of this loop.
         layers: Transformer layers; None takes all.
-        width: For tests, see `architectures.config`.
+        width: For tests, see `weights.write`.
     """
 
     model: str = "wavlm-large"
@@ -73,7 +72,7 @@ class Setup:
 
     def recipe(self) -> tuple[ModelConfig, TrainConfig]:
         """The baseline of Wang et al. with this encoder, as many clips as the budget holds."""
-        folder = architectures.write(SHORT[self.model], layers=self.layers, width=self.width)
+        folder = weights.write(SHORT[self.model], layers=self.layers, width=self.width)
         recipe = papers.wang2025_baseline("full").change(
             encoder=str(folder), budget_seconds=self.budget, select="last",
             hidden=self.width or (144 if self.model == "demo" else 1024), n_layers=self.layers,

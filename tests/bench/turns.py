@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import os
+import platform
 import statistics
 from collections.abc import Callable, Mapping
+from importlib import metadata
 
 import pandas as pd
 
@@ -43,6 +47,18 @@ def spread(values: list[float]) -> str:
     return f"{middle} [{min(values):.2f}, {max(values):.2f}]" if len(values) > 1 else middle
 
 
+def facts(device: str) -> dict[str, str]:
+    """Machine, versions and date, for the line under a table."""
+    return {
+        "machine": machine.device_name(device),
+        "cores": str(os.cpu_count()),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("torch", "transformers", "accelerate")},
+        "date": datetime.date.today().isoformat(),
+    }
+
+
 def markdown(table: pd.DataFrame, about: Mapping[str, str], title: str) -> str:
     """A table for a page of the book, with the facts under it; NaN is shown as a dash.
 
@@ -65,7 +81,7 @@ def markdown(table: pd.DataFrame, about: Mapping[str, str], title: str) -> str:
 
 def show(table: pd.DataFrame, title: str, device: str, as_markdown: bool = False) -> None:
     """Print a table with the facts of the machine."""
-    about = machine.facts(device)
+    about = facts(device)
     if as_markdown:
         print(markdown(table, about, title), end="\n\n", flush=True)
         return

@@ -1,7 +1,6 @@
-"""The commands of costs: plan, and rehearse."""
+"""The command of costs: plan."""
 
 import argparse
-import dataclasses
 
 from serlib import PROFILES
 
@@ -15,28 +14,6 @@ def parsers(commands, add) -> None:
     plan.add_argument("--seeds", type=int, metavar="N", help="instead of the chapters' own")
     plan.add_argument("--folds", type=int, default=1, metavar="K", help="of IEMOCAP; default: 1")
     plan.add_argument("--machine", default="", metavar="NAME", help="a measured one; default: this")
-
-    rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
-                   "steps, kill it and go on.")  # fmt: skip
-    rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
-    rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    rehearse.add_argument("--steps", type=int, default=200, metavar="N", help="default: 200")
-    rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
-    rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
-    rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
-
-
-def _rehearse(arguments: argparse.Namespace) -> None:
-    from serbook.plan import machine, rehearse
-    from serbook.runner import notebooks
-
-    device = machine.chosen(arguments.device)
-    given = vars(arguments) | {"device": device}
-    names = [field.name for field in dataclasses.fields(rehearse.Stage)]
-    stage = rehearse.Stage(**{name: given[name] for name in names})
-    table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
-    print(f"Rehearsal, {stage.steps} steps or more\n{table.to_string(na_rep='-')}")
-    print(", ".join(f"{name}: {fact}" for name, fact in machine.facts(device).items()))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -1,1 +1,1 @@
-"""What the chapters ask for, what it would cost on a machine, and a rehearsal of it."""
+"""What the chapters ask for, and what it would cost on a machine."""

@@ -1,4 +1,4 @@
-"""The published architectures with random weights, in local folders: the same cost, and no hub.
+"""The published architectures: their sizes, and how many parameters they have.
 
 Sizes are those of the checkpoints' own configurations, as the papers print them: Baevski et al.
 2020 (wav2vec 2.0, base), Chen et al. 2022 (WavLM, base and large), Radford et al. 2023 and the
@@ -8,14 +8,10 @@ default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 
 import functools
 import math
-import shutil
-from pathlib import Path
 
-import safetensors.torch
 import torch
 
-from serlib import records
-from serlib.models.encoders.checkpoints import CONFIG, DEMO, EXTRACTOR, TOKENIZER
+from serlib.models.encoders.checkpoints import CONFIG, DEMO
 
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 PUBLISHED = {
@@ -34,7 +30,6 @@ PUBLISHED = {
         layer_norm_eps=1e-5,
     ),
 }  # fmt: skip
-NORMALIZED = ("facebook/wav2vec2-base", "microsoft/wavlm-large")  # their extractors scale a wave
 
 
 class UnknownArchitectureError(ValueError):
@@ -68,35 +63,8 @@ def config(name: str, *, layers: int | None = None, width: int | None = None):
     return made
 
 
-def write(name: str, *, layers: int | None = None, width: int | None = None) -> Path:
-    """A folder with random weights of a published model, as the hub would give it.
-
-    It is made once, under $SERLIB_HOME/bench; `config` tells the arguments. The text model gets the
-    tokenizer of the demo, which makes about as many tokens of a sentence.
-    """
-    if (DEMO / name).is_dir():
-        return DEMO / name
-    made = config(name, layers=layers, width=width)
-    size = "-".join(str(x) for x in (layers or "all", width or "full"))
-    folder = records.home() / "bench" / "architectures" / f"{name.replace('/', '--')}-{size}"
-    if (folder / CONFIG).is_file():  # written last
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = _model(made)
-    if made.model_type == "roberta":
-        for file in (TOKENIZER, "tokenizer_config.json"):
-            shutil.copy(DEMO / "demo-roberta" / file, folder / file)
-    else:
-        records.write_json(folder / EXTRACTOR, _extractor(made, name).to_dict())
-    weights = {k: x.contiguous() for k, x in model.state_dict().items()}
-    records.atomic_write(folder / "model.safetensors", safetensors.torch.save(weights))
-    records.atomic_write(folder / CONFIG, made.to_json_string(use_diff=False))
-    return folder
-
-
-def _model(made) -> torch.nn.Module:
+def model(made) -> torch.nn.Module:
+    """The model of a configuration, with random weights; of Whisper the encoder alone."""
     from transformers import AutoModel
 
     if made.model_type == "whisper":
@@ -106,17 +74,8 @@ def _model(made) -> torch.nn.Module:
     return AutoModel.from_config(made, dtype=torch.float32)
 
 
-def _extractor(made, name: str):
-    from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
-
-    if made.model_type == "whisper":
-        return WhisperFeatureExtractor(feature_size=made.num_mel_bins)
-    masked = made.feat_extract_norm == "layer"
-    return Wav2Vec2FeatureExtractor(do_normalize=name in NORMALIZED, return_attention_mask=masked)
-
-
 @functools.cache
 def n_parameters(name: str) -> int:
     """Parameters of a published or shipped encoder, counted on the meta device."""
     with torch.device("meta"):
-        return sum(math.prod(p.shape) for p in _model(config(name)).parameters())
+        return sum(math.prod(p.shape) for p in model(config(name)).parameters())

@@ -3,8 +3,8 @@
     hours of a training = (epochs · (train / r + dev / e) + (dev + test) / e) / 3600
 
 with the audio seconds of each role, and the rates r of training and e of evaluation, in audio
-seconds per second, that `serlib rehearse` measured for this kind of training. A kind that
-nobody measured has no hours: no rate is guessed.
+seconds per second, that `python -m tests.bench rehearse` measured for this kind of training. A
+kind that nobody measured has no hours: no rate is guessed.
 """
 
 import math
@@ -92,8 +92,8 @@ class Plan:
         if self.unmeasured:
             kinds = "".join(f"\n  {kind}" for kind in self.unmeasured)
             return (
-                "GPU hours: unmeasured on this machine; run serlib rehearse (one model: "
-                f"python -m tests.bench train). Kinds of training without a rate:{kinds}"
+                "GPU hours: unmeasured on this machine; run python -m tests.bench rehearse in a "
+                f"checkout (one model: train). Kinds of training without a rate:{kinds}"
             )
         total = self.table.loc["all", "GPU hours"]
         fits = "yes" if total <= TARGET_HOURS else "no"

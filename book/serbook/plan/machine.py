@@ -4,14 +4,10 @@ A rehearsal's rates are in $SERLIB_HOME/bench/rates.jsonl. The table that comes 
 what somebody measured and sent, and nothing else.
 """
 
-import datetime
 import json
-import os
 import platform
 import re
-from collections.abc import Mapping
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -38,29 +34,10 @@ def chosen(device: str | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def facts(device: str) -> dict[str, str]:
-    """Machine, versions and date, for the line under a table."""
-    return {
-        "machine": device_name(device),
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("torch", "transformers", "accelerate")},
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def keep(row: Mapping[str, object]) -> None:
-    """Add one measured rate; the last one of a kind counts."""
-    _own().parent.mkdir(parents=True, exist_ok=True)
-    with open(_own(), "a", encoding="utf-8") as file:
-        file.write(json.dumps(records.plain(dict(row)), ensure_ascii=False) + "\n")
-
-
 def rates(machine: str) -> dict[str, dict]:
     """What was measured on a machine, by kind of training: here, or in the shipped table."""
     found: dict[str, dict] = {}
-    for path in (SHIPPED, _own()):
+    for path in (SHIPPED, own()):
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for row in map(json.loads, filter(str.strip, lines)):
             if row["machine"] == machine:
@@ -68,5 +45,6 @@ def rates(machine: str) -> dict[str, dict]:
     return found
 
 
-def _own() -> Path:
+def own() -> Path:
+    """The file of this machine's rates."""
     return records.home() / "bench" / "rates.jsonl"

@@ -1,4 +1,4 @@
-"""`serlib rehearse`: every kind of training that the chapters ask for, before the real one.
+"""`python -m tests.bench rehearse`: each kind of training of the chapters, once.
 
 The full recipe, the full-size architectures with random weights, and part of the demo corpus. Each
 training is killed after its first epoch and continued. What must hold is checked, and raised if it
@@ -6,10 +6,11 @@ does not: all rows are trained on in every epoch, the epochs before the kill sta
 every utterance of dev and test is predicted once. What it took is kept for `serlib plan`.
 """
 
+import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +20,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from serbook.plan import architectures, asked, machine
+from serbook.plan import asked, machine
 from serlib import records
 from serlib.corpora.demo import corpus
 from serlib.data import batching, tables
 from serlib.experiments import dataset, experiment, inputs
 from serlib.experiments.inputs import store_frames
 from serlib.recipes.recipe import Recipe
+from tests.bench import turns, weights
 
 POLL = 0.02  # seconds between two looks at a training that is to be killed
 
@@ -42,7 +44,7 @@ class Stage:
     utterances: int = 600  # of the demo corpus
     device: str = "cuda"  # or "cpu"
     layers: int | None = None  # of every encoder; None takes all
-    width: int | None = None  # for tests, see `architectures.config`
+    width: int | None = None  # for tests, see `weights.write`
 
     def corpus(self) -> tuple[Path, Path]:
         """A manifest of so many utterances of the demo corpus, and the folder of their audio."""
@@ -54,7 +56,7 @@ class Stage:
 
     def encoder(self, name: str) -> str:
         """The folder of an encoder of this size."""
-        return str(architectures.write(name, layers=self.layers, width=self.width))
+        return str(weights.write(name, layers=self.layers, width=self.width))
 
     def localized(self, recipe: Recipe) -> Recipe:
         """The recipe on those utterances, with local encoders, as long as `steps` asks for."""
@@ -98,7 +100,7 @@ def run(chapters: Iterable[str], stage: Stage) -> pd.DataFrame:
         where, recipes = zip(*pairs, strict=True)
         row = rehearse(max(recipes, key=lambda recipe: len(recipe.model.tasks)), stage)
         if stage.layers is None and stage.width is None:
-            machine.keep({"kind": kind} | machine.facts(stage.device) | row)
+            keep({"kind": kind} | turns.facts(stage.device) | row)
         rows[kind] = {"chapters": " ".join(sorted(set(where)))} | row
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -140,6 +142,13 @@ def rehearse(recipe: Recipe, stage: Stage) -> dict[str, object]:
         "encode": encode,
         "peak_gb": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None,
     }
+
+
+def keep(row: Mapping[str, object]) -> None:
+    """Add one measured rate; the last one of a kind counts."""
+    machine.own().parent.mkdir(parents=True, exist_ok=True)
+    with open(machine.own(), "a", encoding="utf-8") as file:
+        file.write(json.dumps(records.plain(dict(row)), ensure_ascii=False) + "\n")
 
 
 @contextmanager
