@@ -424,6 +424,103 @@ def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
         publish.pair(run, source.parent)
 
 
+def test_nothing_of_the_readers_surroundings_changes_a_chapter(
+    write_chapter, tmp_path, monkeypatch
+):
+    """Back ends, settings files, start-up code and flags that no name of a run holds."""
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
+    source = write_chapter(PARAMETERS + """
+# %%
+import sys, matplotlib.pyplot as plt, pandas as pd
+from serbook.figures import plots
+plots.style(profile)
+print(sys.flags.optimize, __debug__, sys.warnoptions, "surprise" in globals(), "é α")
+print(pd.DataFrame({f"column {i}": [1.0] for i in range(12)}))
+
+# %%
+plt.subplots(figsize=(1, 1))[1].set_title("title");
+""")  # fmt: skip
+    plain = chapters.execute(source, out_root=tmp_path / "out")
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text("text.usetex: True\nfigure.dpi: 300\nbackend: pdf\naxes.facecolor: red\n")
+    start = tmp_path / "ipython" / "profile_default" / "startup"
+    start.mkdir(parents=True)
+    (start / "00.py").write_text("import pandas\nsurprise = pandas.options.display.precision = 1\n")
+    for name, value in {
+        "MPLBACKEND": "Agg", "MATPLOTLIBRC": settings, "MPLCONFIGDIR": tmp_path, "COLUMNS": "40",
+        "IPYTHONDIR": tmp_path / "ipython", "PYTHONSTARTUP": start / "00.py", "LC_ALL": "C",
+        "PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "ascii",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    odd = chapters.execute(source, out_root=tmp_path / "out", force=True)
+    assert odd.ok, odd.error
+    assert text(odd) == text(plain) and "0 True [] False é α" in text(odd)
+    assert images(odd) == images(plain) and len(images(odd)) == 1
+
+
+def images(run) -> list[str]:
+    cells = nbformat.read(run.notebook, as_version=4).cells
+    data = [o.get("data", {}) for c in cells for o in c.get("outputs", [])]
+    return [d["image/png"] for d in data if "image/png" in d]
+
+
+def test_figures_are_shown_by_stock_papermill_too(write_chapter, tmp_path):
+    source = write_chapter(PARAMETERS + """
+# %%
+import matplotlib.pyplot as plt
+from serbook.figures import plots
+plots.style(profile)
+
+# %%
+plt.subplots(figsize=(1, 1));
+""")  # fmt: skip
+    nbformat.write(notebooks.read(source), tmp_path / "in.ipynb")
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    env = os.environ | {"MPLBACKEND": "svg", "MATPLOTLIBRC": str(tmp_path)}
+    subprocess.run([sys.executable, "-m", "papermill", "in.ipynb", "out.ipynb"], cwd=tmp_path,
+                   env=env, check=True, capture_output=True)  # fmt: skip
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    assert any("image/png" in o.get("data", {}) for o in cells[-1].outputs)
+
+
+def test_paths_are_those_of_the_caller_and_missing_ones_are_refused(
+    write_chapter, tmp_path, monkeypatch
+):
+    source = write_chapter("""
+# %% tags=["parameters"]
+profile = "demo"
+corpus = ""
+data_root = ""
+encoder = ""
+
+# %%
+print(corpus, data_root, encoder, sep="\\n")
+""")  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.csv").write_text("key\n")
+    given = {"corpus": "data/mine.csv", "data_root": "~/data", "encoder": "openai/whisper-base"}
+    run = chapters.execute(source, parameters=given, out_root=tmp_path / "out")
+    assert text(run).split() == [f"{tmp_path}/data/mine.csv", f"{tmp_path}/data", given["encoder"]]
+    for name, value in {"corpus": "mine.csv", "data_root": "dta", "encoder": "~/none"}.items():
+        with pytest.raises(UsageError, match=f"parameter {name}: there is no {tmp_path}/"):
+            chapters.execute(source, parameters={name: value}, out_root=tmp_path / "out")
+    assert chapters.execute(source, parameters={"corpus": "demo"}, out_root=tmp_path / "out").ok
+
+
+def test_a_finished_chapter_needs_no_write(write_chapter, tmp_path, monkeypatch):
+    source = write_chapter(PARAMETERS)
+    first = chapters.execute(source, out_root=tmp_path / "out")
+
+    def refuse(*_, **__):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(chapters.FileLock, "acquire", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert chapters.execute(source, out_root=tmp_path / "out").key == first.key
+
+
 def test_pair_refuses_other_parameters_and_failures(write_chapter, tmp_path):
     source = write_chapter(TOY)
     run = chapters.execute(source, "smoke", out_root=tmp_path / "out")

@@ -78,9 +78,10 @@ def test_cores_are_divided_and_each_is_in_one_share(monkeypatch):
     ],
 )
 def test_how_many_at_a_time(count, gigabytes, limit, gpu, linux, expected, monkeypatch, tmp_path):
-    monkeypatch.setattr(cores, "LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cores, "OWN", tmp_path / "cgroup")
     if limit is not None:
-        cores.LIMIT.write_text(limit)
+        (tmp_path / "memory.max").write_text(limit)
     monkeypatch.setattr(joblib, "cpu_count", lambda: count)
     memory = SimpleNamespace(available=gigabytes * 2**30, total=10**15)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
@@ -89,6 +90,35 @@ def test_how_many_at_a_time(count, gigabytes, limit, gpu, linux, expected, monke
     if not linux:
         monkeypatch.delattr(os, "sched_setaffinity")
     assert cores.at_a_time() == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "found"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, []),
+        ("0::/slurm/job7/step\n", {"slurm/memory.max": "9", "slurm/job7/memory.max": "5",
+                                   "slurm/job7/step/memory.max": "max"}, [5, 9]),
+        ("0::/a:b/run-1.scope\n", {"a:b/run-1.scope/memory.max": "4"}, [4]),
+        ("4:cpu,cpuacct:/x\n3:memory:/docker/ab\n1:name=systemd:/y\n",
+         {"memory/docker/ab/memory.limit_in_bytes": "3", "memory/x/memory.limit_in_bytes": "1",
+          "x/memory.max": "1"}, [3]),
+        ("5:devices,memory:/job\n", {"memory/job/memory.limit_in_bytes": "6"}, [6]),
+        # A container that is told its name outside, and sees its own cgroup as the root.
+        ("0::/docker/cd\n", {"memory.max": "8"}, [8]),
+        ("3:memory:/docker/cd\n", {"memory/memory.limit_in_bytes": "7"}, [7]),
+        (None, {"memory.max": "2"}, [2]),
+        (None, {}, []),
+    ],
+)  # fmt: skip
+def test_every_memory_limit_above_this_process_is_seen(own, files, found, monkeypatch, tmp_path):
+    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "fs")
+    monkeypatch.setattr(cores, "OWN", tmp_path / "own")
+    if own is not None:
+        cores.OWN.write_text(own)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text)
+    assert sorted(set(cores.limits())) == found
 
 
 @several

@@ -210,6 +210,27 @@ def run(code: str) -> str:
     return done.stdout
 
 
+def texts_without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the reader's locale has."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and not any(k.arg == "encoding" for k in node.keywords):
+            is_open = getattr(node.func, "id", "") == "open"
+            binary = is_open and len(node.args) > 1 and "b" in ast.unparse(node.args[1])
+            if getattr(node.func, "attr", "") in ("read_text", "write_text") or is_open > binary:
+                found.append(ast.unparse(node))
+    return found
+
+
+def test_texts_are_utf8_whatever_the_locale_is():
+    for name, path in MODULES.items():
+        bare = texts_without_encoding(path.read_text(encoding="utf-8"))
+        assert not bare, f'{name}: {bare}: say encoding="utf-8"'
+    assert texts_without_encoding("open(p, 'w'), p.read_text(), open(p, 'rb')") == [
+        "open(p, 'w')", "p.read_text()"
+    ]  # fmt: skip
+
+
 def test_import_is_light():
     loaded = set(run("import sys, serlib; print(*sys.modules)").split())
     assert "serlib" in loaded

@@ -65,7 +65,9 @@ def swfc_focuses() -> Proof:
 
 def cnn_upsamples() -> Proof:
     """Whether WavLM's convolutional encoder gives more frames than there are samples."""
-    strides = json.loads((DEMO / "demo-wavlm" / "config.json").read_text())["conv_stride"]
+    strides = json.loads((DEMO / "demo-wavlm" / "config.json").read_text(encoding="utf-8"))[
+        "conv_stride"
+    ]
     step = math.prod(strides)
     published = math.prod((5, 2, 2, 2, 2, 2, 2))  # of every WavLM, Chen et al. 2022
     text = f"one frame for {published} samples, and for {step} in the demo's WavLM"

@@ -43,9 +43,6 @@ def _run(arguments: argparse.Namespace) -> int:
     source = notebooks.find(arguments.chapter)
     known = notebooks.declared(notebooks.read(source))
     given = notebooks.parse(arguments.parameters, known)
-    for name, value in given.items():  # the kernel runs in another folder
-        if name.endswith(("_root", "_file")) and value:
-            given[name] = str(Path(value).expanduser().resolve())
     asked = dict(parameters=given, force=arguments.force, timeout=arguments.timeout)
     run = chapters.execute(source, **asked)
     _show(run)

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backends.registry import BackendFilter, backend_registry
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,9 +29,12 @@ from serlib.data import acoustics, audio
 from serlib.metrics import measures
 from serlib.metrics.intervals import Interval
 
+NO_WINDOW = backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE)
+
 
 def style(profile: str, corpus: str = "") -> None:
     """Set the book's look once per chapter; profile and corpus go on every figure's passport."""
+    plt.rcdefaults()  # whatever a settings file of the user's says
     sns.set_theme(context="notebook", style="whitegrid", palette=list(PALETTE))
     plt.rcParams.update({
         "figure.dpi": 80, "savefig.dpi": 80, "figure.facecolor": "white", "axes.titlesize": 12,
@@ -47,7 +51,12 @@ def style(profile: str, corpus: str = "") -> None:
         style.source = "human speech" if human else "synthetic speech"
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
-        plt.switch_backend(plt.get_backend())  # starts it: it would register its own writer later
+        # Started here: it would register its own writer later. One without a window draws into the
+        # notebook, or its figures would be seen nowhere.
+        if (chosen := plt.get_backend()).lower() in NO_WINDOW:
+            shell.enable_matplotlib("inline")
+        else:
+            plt.switch_backend(chosen)
         shell.display_formatter.formatters["image/png"].for_type(Figure, _png)
 
 

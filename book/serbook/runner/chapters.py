@@ -82,6 +82,8 @@ def execute(
     run, changed = _plan(source, {"profile": profile, **(parameters or {})}, out_root)
     if run.folder.is_relative_to(source.parent):
         raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
+    if not force and (done := _finished(run.folder)):
+        return done  # nothing is written: the folder may be one that others share
     run.folder.mkdir(parents=True, exist_ok=True)
     given_up = stop.is_set if stop else lambda: False
     # A second process waits here, then finds the run finished.
@@ -111,7 +113,7 @@ def lookup(
 def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[ChapterRun, dict]:
     """The run as it will be, and the parameters that differ from the chapter's own cell."""
     known = notebooks.declared(notebooks.read(source))
-    given = notebooks.check(parameters, known)
+    given = notebooks.located(notebooks.check(parameters, known))
     key = names.key(source, known | given)
     folder = Path(out_root or records.home() / "chapters").resolve() / source.stem / key
     changed = {name: value for name, value in given.items() if known[name] != value}
@@ -152,7 +154,11 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
-        tail = kernels.last_words(log.read_text(errors="replace")) if log.exists() else ""
+        tail = (
+            kernels.last_words(log.read_text(encoding="utf-8", errors="replace"))
+            if log.exists()
+            else ""
+        )
         cell = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}"
         told = re.sub(r"\x1b\[[0-9;]*m", "", f"{cell}\n\n{error}\n\n{tail}").rstrip()
         return replace(run, error=told)

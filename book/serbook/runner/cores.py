@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import joblib
@@ -15,7 +15,8 @@ from serbook.runner.notebooks import UsageError
 
 MOST = 4  # chapters at a time, unless more are asked for: they are few, and not equally long
 MEMORY_GB = 4  # for each chapter: about the most that one has taken, two worker processes included
-LIMIT = Path("/sys/fs/cgroup/memory.max")  # where Linux tells a container, in bytes
+CGROUPS = Path("/sys/fs/cgroup")  # where Linux tells a container, or a job of SLURM, its limits
+OWN = Path("/proc/self/cgroup")  # in which of them this process is
 
 
 def at_a_time() -> int:
@@ -24,10 +25,29 @@ def at_a_time() -> int:
 
     if torch.cuda.is_available() or not hasattr(os, "sched_setaffinity"):
         return 1
-    free = psutil.virtual_memory().available  # bytes
-    with suppress(OSError, ValueError):  # no such file, or the word "max"
-        free = min(free, int(LIMIT.read_text()))
+    free = min([psutil.virtual_memory().available, *limits()])  # bytes
     return max(1, min(joblib.cpu_count(), MOST, int(free / 2**30 / MEMORY_GB)))
+
+
+def limits() -> list[int]:
+    """The memory limits, in bytes, that this process is under: each of its cgroup's parents has one.
+
+    Version 2 has one tree, version 1 a tree for memory. A container may see its own cgroup as the
+    root, under another name than the process is told.
+    """
+    trees = {"": (CGROUPS, "memory.max"), "memory": (CGROUPS / "memory", "memory.limit_in_bytes")}
+    places, found = [(kind, PurePosixPath()) for kind in trees], []
+    with suppress(OSError):
+        for line in OWN.read_text(encoding="utf-8").splitlines():
+            _, kinds, path = line.split(":", 2)
+            own = PurePosixPath(path.strip("/"))
+            places += [(kind, p) for kind in kinds.split(",") for p in (own, *own.parents)]
+    for kind, path in places:
+        if kind in trees:
+            folder, file = trees[kind]
+            with suppress(OSError, ValueError):  # no such file, or the word "max"
+                found.append(int((folder / path / file).read_text(encoding="utf-8")))
+    return found
 
 
 def shares(jobs: int) -> list[list[int]]:

@@ -17,6 +17,12 @@ from serlib import records
 
 EVIDENCE = "evidence.txt"  # what the kernel notes of the runs that it looks for
 LOG = "kernel.log"  # what the kernel says, in the folder of its run
+# What a reader set for other work, and what would change or stop a chapter: no name of a run holds
+# it. Jupyter's own kernels know by the last one that somebody watches.
+LEFT_OUT = frozenset(
+    "COLUMNS LINES MATPLOTLIBRC PYTHONINSPECT PYTHONOPTIMIZE PYTHONSTARTUP PYTHONWARNINGS "
+    "JPY_SESSION_NAME".split()
+)
 
 
 def last_words(log: str, size: int = 6000) -> str:
@@ -82,7 +88,7 @@ class Watch(threading.Thread):
             family = [kernel, *kernel.children(recursive=True)]
             peak = sum(process.memory_info().rss for process in family)
             if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
-                status = Path(f"/proc/{self.pid}/status").read_text()
+                status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
                 peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
             self.peak_mb = max(self.peak_mb, peak / 2**20)
 
@@ -93,18 +99,23 @@ def manager(folder: Path, watch: Watch) -> type:
 
     # A kernel imports the packages that its runner did.
     path = [*(str(root.parent) for root in names.ROOTS.values()), os.environ.get("PYTHONPATH")]
-    env = os.environ | {
+    home = records.home().resolve()
+    env = {name: value for name, value in os.environ.items() if name not in LEFT_OUT} | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "SERLIB_HOME": str(records.home().resolve()),
+        "PYTHONUTF8": "1",  # a locale may not have all that a chapter prints
+        "SERLIB_HOME": str(home),
         "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
+        # Figures go into the notebook, with no settings file of the user's, nor start-up code.
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": str(home / "jupyter" / "matplotlib"),
+        "IPYTHONDIR": str(home / "jupyter" / "ipython"),
         evidence.NOTES: str(folder / EVIDENCE),
     }
-    env.pop("JPY_SESSION_NAME", None)  # by this, Jupyter's own kernels know that somebody watches
 
     class Kernel(AsyncKernelManager):
         async def start_kernel(self, **kwargs) -> None:
             self.kernel_spec.argv[0] = sys.executable  # never another Python's "python3" kernel
-            with open(folder / LOG, "w") as log:
+            with open(folder / LOG, "w", encoding="utf-8") as log:
                 await super().start_kernel(**kwargs | dict(cwd=folder, env=env, stderr=log))
             watch.pid = self.provisioner.pid
 

@@ -56,7 +56,9 @@ def find(chapter: str | Path, folder: Path = BOOK) -> Path:
 def measured(folder: Path = BOOK) -> dict[str, dict]:
     """What each chapter's notebook says of its making: profile, seconds, memory, cores, date."""
     beside = {path.stem: path.with_suffix(".ipynb") for path in chapters(folder)}
-    read = {name: json.loads(p.read_text()) for name, p in beside.items() if p.exists()}
+    read = {
+        name: json.loads(p.read_text(encoding="utf-8")) for name, p in beside.items() if p.exists()
+    }
     return {name: read.get(name, {}).get("metadata", {}).get("serlib", {}) for name in beside}
 
 
@@ -120,6 +122,29 @@ def _cast(value, default):
     if isinstance(default, list) and default and len({type(d) for d in default}) == 1:
         return [_cast(item, default[0]) for item in value]
     return value
+
+
+def located(given: dict) -> dict:
+    """The same with absolute paths of files and folders: a kernel works in a folder of its own.
+
+    Paths are texts named `..._root` or `..._file`, and those that name a manifest or a home.
+
+    Raises:
+        UsageError: Nothing is there.
+    """
+    found = dict(given)
+    for name, value in given.items():
+        text = value if isinstance(value, str) else ""
+        if (
+            text.endswith((".csv", ".jsonl"))
+            or name.endswith(("_root", "_file"))
+            or text[:1] == "~"
+        ):
+            path = Path(text).expanduser().absolute()
+            if text and not path.exists():
+                raise UsageError(f"parameter {name}: there is no {path}")
+            found[name] = str(path) if text else ""
+    return found
 
 
 def parse(assignments: Iterable[str], known: dict) -> dict:

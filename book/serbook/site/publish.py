@@ -93,7 +93,7 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
     for path in [*pages, *(run.notebook for run in runs)]:
         shutil.copy(path, source)
     for name, text in course.pages(runs, repository()).items():
-        (source / name).write_text(text)
+        (source / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q"]
     done = subprocess.run(
         [*command, "-d", str(doctrees), str(source), str(html)],

@@ -113,7 +113,8 @@ class Synthesizer:
         (self._variants / "talker").write_text(
             f"language variant\nname talker\nflutter 0\n"
             f"pitch {voice.pitch_hz} {voice.pitch_hz + voice.range_hz}\n"
-            + "".join(f"formant {i} {voice.formant} 100 100\n" for i in range(1, 9))
+            + "".join(f"formant {i} {voice.formant} 100 100\n" for i in range(1, 9)),
+            encoding="utf-8",
         )
         if self._lib.espeak_SetVoiceByName(f"{voice.accent}+talker".encode()) != 0:
             raise SpeechError(f"espeak-ng has no voice {voice.accent!r}")
