@@ -44,6 +44,8 @@ class Item(NamedTuple):
 class Batch:
     """Clips padded to one length. Lengths and index stay on the CPU: no GPU waits to read them.
 
+    So do characters and their numbers: `losses.ctc` reads them there.
+
     With several inputs per clip, ``streams`` has each of them and its lengths by name, each padded
     to its own longest; ``inputs`` and ``lengths`` are then those of the first.
     """
@@ -63,21 +65,21 @@ class Batch:
         return 1 - int(self.lengths.sum()) / (len(self.keys) * self.inputs.shape[1])
 
     def to(self, device: torch.device | str) -> Batch:
-        """Inputs and targets on a device; lengths and index stay on the CPU."""
-        return self._each(lambda x: x.to(device, non_blocking=True))
+        """Inputs and targets on a device, but for what stays on the CPU."""
+        return self._each(lambda x: x.to(device, non_blocking=True), stay=("tokens", "n_tokens"))
 
     def pinned(self) -> Batch:
         """Inputs and targets in memory that a GPU reads by itself, so that ``to`` does not wait."""
         return self._each(Tensor.pin_memory)
 
-    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+    def _each(self, move: Callable[[Tensor], Tensor], stay: Sequence[str] = ()) -> Batch:
         streams = {name: (move(x), n) for name, (x, n) in self.streams.items()}
         first = next(iter(streams.values()), None)  # moved once, and not again as `inputs`
         return replace(
             self,
             inputs=first[0] if first else move(self.inputs),
             emotion=move(self.emotion),
-            extra={name: move(x) for name, x in self.extra.items()},
+            extra={name: x if name in stay else move(x) for name, x in self.extra.items()},
             streams=streams,
         )
 

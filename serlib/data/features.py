@@ -167,9 +167,10 @@ def cache(
 
 
 def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.ndarray]:
-    """Features of every clip in order; on a CPU, as many batches at a time as there are cores."""
-    on_cpu = next(encoder.parameters()).device.type == "cpu"
-    workers, before = joblib.cpu_count() if on_cpu else 1, torch.get_num_threads()
+    """Features of every clip in order, on a GPU or on all cores, a batch on each."""
+    home, on_gpu = next(encoder.parameters()).device, torch.cuda.is_available()
+    workers, before = 1 if on_gpu else joblib.cpu_count(), torch.get_num_threads()
+    encoder.to("cuda" if on_gpu else home)
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -178,6 +179,7 @@ def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.n
                 yield from _chunk(encoder, [encoder.prepare(store[i]) for i in rows], kind, pool)
     finally:
         torch.set_num_threads(before)
+        encoder.to(home)
 
 
 def _chunk(
@@ -199,7 +201,7 @@ def _batch(
 ) -> list[np.ndarray]:
     """Features (T, D) of each prepared clip of a batch."""
     x, lengths = pad(items, quantum)
-    x = x.to(next(encoder.parameters()).device)
+    x = x.to(next(encoder.parameters()).device, non_blocking=True)
     if hasattr(encoder, "extract"):
         x, lengths = encoder.extract(x, lengths)  # (B, T, Dc)
     if kind != "cnn":
@@ -208,9 +210,9 @@ def _batch(
         if kind in ("lower", "layers", "layers_mean"):
             states = encoder.freeze_layers + 1 if kind == "lower" else None
             x = torch.stack(encoded.layers[:states], 2)  # (B, T, K, D)
-    clips = [clip[:n].float() for clip, n in zip(x, lengths.tolist(), strict=True)]
-    if kind == "layers_mean":
-        clips = [clip.mean(0) for clip in clips]  # (L + 1, D)
-    elif kind == "output_mean":
-        clips = [clip.mean(0, keepdim=True) for clip in clips]  # (1, D)
-    return [clip.flatten(1).cpu().numpy() for clip in clips]
+    if kind in ("layers_mean", "output_mean"):
+        rows = zip(x, lengths.tolist(), strict=True)
+        x = torch.stack([row[:n].float().mean(0) for row, n in rows])  # (B, L + 1, D) or (B, D)
+        return list(x.reshape(len(x), -1, x.shape[-1]).cpu().numpy())
+    x = x.float().flatten(2).cpu().numpy()  # in one copy
+    return [row[:n] for row, n in zip(x, lengths.tolist(), strict=True)]

@@ -113,12 +113,8 @@ def _of_expert(expert: nn.Module, data: Data, texts: Sequence[str | None]) -> St
     prepare, quantum = expert.prepare, SPEECH_QUANTUM if speech else QUANTUM
     if expert.freeze == "all":
         prepare, quantum = None, QUANTUM
-        expert.to(default_device())
-        try:
-            about = {"kind": "frames", "dtype": "float16", "progress": bars()}
-            source = features.cache(expert, source, **about)
-        finally:
-            expert.to("cpu")  # the GPU's memory is for what is trained
+        about = {"kind": "frames", "dtype": "float16", "progress": bars()}
+        source = features.cache(expert, source, **about)
     if not speech:
         place = {text: i for i, text in enumerate(different)}
         source = Picked(source, [place.get(text, -1) for text in texts])

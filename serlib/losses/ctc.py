@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the name every torch user expects)
 from torch import Tensor
 
 
@@ -21,6 +20,9 @@ def ctc_loss(
       clips in a batch, or twice the characters in a clip, weigh twice;
     - "clips": mean of l over the batch's clips: long transcripts weigh more, the batch size not;
     - "characters": mean over clips of l / S, torch's "mean": neither weighs.
+
+    Lengths and characters belong on the CPU: from there torch's kernel takes them, and which clips
+    count is known without waiting for a GPU. From elsewhere they are fetched, which waits.
 
     A clip counts if it has a transcript that fits its frames: S plus one blank in each double
     letter. All others contribute nothing, and 0 with a zero gradient comes of a batch without any.
@@ -41,18 +43,17 @@ def ctc_loss(
     """
     if reduction not in ("sum", "clips", "characters"):
         raise ValueError(f"reduction={reduction!r}: choose sum, clips or characters")
-    lengths, n_tokens = lengths.to(logits.device), n_tokens.to(logits.device)
-    place = torch.arange(tokens.shape[1], device=logits.device)
-    tokens = tokens.to(logits.device).masked_fill(place >= n_tokens[:, None], 0)
-    doubles = ((tokens[:, 1:] == tokens[:, :-1]) & (place[1:] < n_tokens[:, None])).sum(1)
+    lengths, tokens, n_tokens = lengths.cpu(), tokens.cpu(), n_tokens.cpu()
+    is_text = torch.arange(tokens.shape[1]) < n_tokens[:, None]
+    doubles = ((tokens[:, 1:] == tokens[:, :-1]) & is_text[:, 1:]).sum(1)
     usable = (n_tokens > 0) & (n_tokens + doubles <= lengths)
-    losses = F.ctc_loss(
-        logits.float().log_softmax(-1).transpose(0, 1),
-        tokens,
-        lengths,
-        n_tokens * usable,  # an impossible target would make the gradient NaN, not only the loss
-        reduction="none",
-    ).masked_fill(~usable, 0)
+    there = (tokens, is_text, usable, n_tokens)
+    tokens, is_text, kept, many = (x.to(logits.device, non_blocking=True) for x in there)
+    tokens = tokens.masked_fill(~is_text, 0)
+    # What `functional.ctc_loss` calls after it has copied the characters to the CPU, twice, to ask
+    # for kernels of others. An impossible target would make the gradient NaN, not only the loss.
+    log_p = logits.float().log_softmax(-1).transpose(0, 1)
+    losses = torch._ctc_loss(log_p, tokens, lengths, n_tokens * usable)[0].masked_fill(~kept, 0)
     if reduction == "characters":
-        losses = losses / n_tokens.clamp(min=1)
-    return losses.sum() if reduction == "sum" else losses.sum() / usable.sum().clamp(min=1)
+        losses = losses / many.clamp(min=1)
+    return losses.sum() if reduction == "sum" else losses.sum() / max(1, int(usable.sum()))

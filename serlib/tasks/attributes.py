@@ -43,7 +43,7 @@ def answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
     Raises:
         ValueError: A prediction is not finite.
     """
-    predicted = outputs["attributes"]
+    predicted = outputs["attributes"].cpu()
     broken = (~predicted.isfinite().all(1)).tolist()
     if any(broken):
         names = [key for key, bad in zip(batch.keys, broken, strict=True) if bad]
@@ -53,7 +53,7 @@ def answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:
         )
     columns = {a: predicted[:, i].tolist() for i, a in enumerate(ATTRIBUTES)}
     if "attributes" in batch.extra:
-        truth = batch.extra["attributes"]
+        truth = batch.extra["attributes"].cpu()
         columns |= {f"{a}_truth": truth[:, i].tolist() for i, a in enumerate(ATTRIBUTES)}
     return columns
 

@@ -17,6 +17,7 @@ Letters: B batch, C classes, S characters, U utterances.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -140,12 +141,14 @@ def task_losses(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) 
     contrasted = config.swfc and "emotion" in tasks
     if contrasted:
         swfc_weight = contrastive.swfc_weights(counts, config.swfc_power)
+    class_weight, swfc_weight = placed(class_weight), placed(swfc_weight)
 
     def emotion(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         pair = outputs["emotion"], batch.emotion
+        weight = class_weight(pair[0].device)
         if config.gamma:
-            return classification.focal(*pair, gamma=config.gamma, weight=class_weight)
-        return classification.cross_entropy(*pair, weight=class_weight)
+            return classification.focal(*pair, gamma=config.gamma, weight=weight)
+        return classification.cross_entropy(*pair, weight=weight)
 
     def label(task: str) -> Loss:
         return lambda outputs, batch: classification.cross_entropy(outputs[task], batch.extra[task])
@@ -164,11 +167,19 @@ def task_losses(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) 
     def contrast(outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         settings = dict(gamma=config.swfc_gamma, tau=config.tau, form=config.swfc_form)
         features = outputs[config.swfc_on]
-        return contrastive.swfc(features, batch.emotion, swfc_weight, **settings)
+        weight = swfc_weight(features.device)
+        return contrastive.swfc(features, batch.emotion, weight, **settings)
 
     known = {"emotion": emotion, "gender": label("gender"), "speaker": label("speaker"), "asr": asr}
     known |= {"attributes": scales, "swfc": contrast}
     return {task: known[task] for task in (*tasks, *(["swfc"] if contrasted else []))}
+
+
+def placed(weight: Tensor | None) -> Callable[[torch.device], Tensor | None]:
+    """The weight on the device that is asked for, moved there once: no step waits for it."""
+    return functools.cache(
+        lambda device: None if weight is None else weight.to(device, non_blocking=True)
+    )
 
 
 def total_loss(config: LossConfig, tasks: tuple[str, ...], counts: np.ndarray) -> Loss:

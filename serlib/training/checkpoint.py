@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Checkpoint:
             self.memory = copy_weights(model) if best == len(rows) else self.memory
             return
         # Every process takes part in gathering what is sharded.
-        weights, optimizer_state = copy_weights(model), whole(optimizer.state_dict())
+        weights, optimizer_state = copy_weights(model), on_host(whole(optimizer.state_dict()))
         if self.writes:
             records.atomic_write(self._weights(len(rows)), safetensors.torch.save(weights))
             state = {"setup": self.setup, "rows": rows, "random": draws}
@@ -146,8 +147,16 @@ def set_random_state(state: dict, device: torch.device) -> None:
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state of a model on the CPU, sharing no memory with it (nor, for ties, with itself)."""
-    weights = {k: whole(v.detach()) for k, v in model.state_dict().items()}
-    return {k: v.to("cpu", copy=True).contiguous() for k, v in weights.items()}
+    weights = on_host({k: whole(v.detach()) for k, v in model.state_dict().items()})
+    return {k: v.contiguous() for k, v in weights.items()}
+
+
+def on_host(x: Any) -> Any:
+    """Copies of tensors, in dicts and lists, on the CPU; for a GPU the host waits once for all."""
+    copies = _each(x, lambda t: t.to("cpu", copy=True, non_blocking=True))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return copies
 
 
 def whole(x: Any) -> Any:
@@ -155,11 +164,16 @@ def whole(x: Any) -> Any:
 
     What is not sharded stays as it is.
     """
+    return _each(x, lambda t: t.full_tensor() if hasattr(t, "full_tensor") else t)
+
+
+def _each(x: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A value with each tensor in it changed, in dicts and lists too."""
     if isinstance(x, dict):
-        return {name: whole(value) for name, value in x.items()}
+        return {name: _each(value, change) for name, value in x.items()}
     if isinstance(x, list):
-        return [whole(value) for value in x]
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
+        return [_each(value, change) for value in x]
+    return change(x) if torch.is_tensor(x) else x
 
 
 def _like(x: Tensor, other: Tensor) -> Tensor:

@@ -215,12 +215,13 @@ def content_digest(
     return total.hexdigest()
 
 
-def frame_mask(lengths: Tensor, n_frames: int) -> Tensor:
-    """True where a frame is valid, t < lengths[b]: (B, T) on the device of lengths, in frames.
+def frame_mask(lengths: Tensor, n_frames: int, device: torch.device | None = None) -> Tensor:
+    """True where a frame is valid, t < lengths[b]: (B, T) on a device; None is that of lengths.
 
     >>> frame_mask(torch.tensor([1, 3]), 3).int().tolist()
     [[1, 0, 0], [1, 1, 1]]
     """
+    lengths = lengths.to(device or lengths.device, non_blocking=True)
     return torch.arange(n_frames, device=lengths.device) < lengths[:, None]
 
 
@@ -231,7 +232,25 @@ def valid_mask(x: Tensor, lengths: Tensor) -> Tensor | None:
     """
     if int(lengths.min()) == x.shape[1]:
         return None
-    return frame_mask(lengths, x.shape[1]).to(x.device, non_blocking=True)
+    return frame_mask(lengths, x.shape[1], x.device)
+
+
+def hidden(config, lengths: Tensor, n_frames: int) -> Tensor | None:
+    """SpecAugment's spans (B, T), True where a frame is hidden; None if none can be.
+
+    Drawn on the CPU from numpy's generator, as transformers draws them, within each clip's own
+    ``lengths`` (B,). The stock models ask the device for these and index by the spans there, so
+    that the host waits for the GPU five times a batch.
+    """
+    if n_frames < config.mask_time_length:  # the stock code refuses shorter ones
+        return None
+    from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
+
+    spans = _compute_mask_indices(
+        (len(lengths), n_frames), config.mask_time_prob, config.mask_time_length,
+        attention_mask=frame_mask(lengths, n_frames).long(), min_masks=config.mask_time_min_masks,
+    )  # fmt: skip
+    return torch.from_numpy(spans)
 
 
 def blank(x: Tensor, valid: Tensor | None) -> Tensor:

@@ -108,7 +108,7 @@ class TextEncoder(Pretrained):
             found = f"{inputs.dtype}, {int(lengths.max())} of them"
             raise ValueError(f"need at most {self.max_tokens} token ids (use prepare), got {found}")
         n_tokens = inputs.shape[1]
-        valid = checkpoints.frame_mask(lengths, n_tokens).to(inputs.device)
+        valid = checkpoints.frame_mask(lengths, n_tokens, inputs.device)
         numbers = torch.arange(n_tokens, device=inputs.device) + self.pad + 1
         x = self.model.embeddings(
             input_ids=inputs.long().masked_fill(~valid, self.pad),

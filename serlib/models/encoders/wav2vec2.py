@@ -159,7 +159,7 @@ class Encoder(Pretrained):
                 x = layer.activation(masked_group_norm(layer.conv(x), lengths, norm))
             else:
                 x = layer(x)
-        valid = checkpoints.frame_mask(lengths, x.shape[-1]).to(x.device)
+        valid = checkpoints.frame_mask(lengths, x.shape[-1], x.device)
         return x.transpose(1, 2).masked_fill(~valid[..., None], 0), lengths  # (B, T, Dc)
 
     def contextualize(self, features: Tensor, frame_lengths: Tensor) -> Encoded:
@@ -168,12 +168,21 @@ class Encoder(Pretrained):
         valid = checkpoints.valid_mask(features, lengths)
         x = self.model.feature_projection(checkpoints.blank(features, valid).to(self.model.dtype))
         x = x[0] if isinstance(x, tuple) else x  # HuBERT's returns the projection alone
-        if x.shape[1] >= self.model.config.mask_time_length:  # the stock code refuses shorter ones
-            x = self.model._mask_hidden_states(x, attention_mask=valid)  # SpecAugment
+        x = self._augment(x, lengths)
         x, encoder = checkpoints.blank(x, valid), self.model.encoder
         x = x + encoder.pos_conv_embed(x)
         x = encoder.dropout(x if self.pre_norm else encoder.layer_norm(x))
         return self.finished([checkpoints.blank(x, valid)], valid, lengths)
+
+    def _augment(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """SpecAugment in training: hidden frames of x (B, T, D) become one learned vector."""
+        config = self.model.config
+        if not (self.training and config.apply_spec_augment and config.mask_time_prob > 0):
+            return x
+        if (spans := checkpoints.hidden(config, lengths, x.shape[1])) is None:
+            return x
+        spans = spans.to(x.device, non_blocking=True)[..., None]
+        return torch.where(spans, self.model.masked_spec_embed.to(x.dtype), x)
 
     def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
         """Run the layers above the states (B, T, D) that are known, the lowest first.

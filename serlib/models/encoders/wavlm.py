@@ -7,7 +7,10 @@ gate, which each layer computes from its input (Chen et al. 2022, arXiv 2110.139
 
 The stock module repeats the bias over the batch, returns the attention weights, and reads the
 projections' weights without calling the projections, so that adapters put onto them do nothing.
-Here the bias stays (H, T, T), no weights are returned, and the projections are called.
+Here the bias stays (H, T, T), no weights are returned, and the projections are called. On a GPU
+the fused kernels take a bias whose keys lie side by side in memory and whose rows begin at a
+multiple of `ALIGNED` numbers; of any other torch makes a copy, or falls back to plain products. So
+the bias has rows of so many keys, and the last few of them are cut off as a view.
 
 Memory: the gate leaves one tensor (B, H, T, T) per layer, which the fused kernel takes and the
 backward pass keeps. For WavLM-large (H = 16), 32 clips of 5.8 s (T = 289) and bfloat16 these are
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ATTENTIONS = ("fused", "stock")
+ALIGNED = 8  # numbers in 16 bytes of bfloat16
 
 
 class GatedAttention(nn.Module):
@@ -53,7 +57,7 @@ class GatedAttention(nn.Module):
         Args:
             hidden_states: x (B, T, D).
             attention_mask: (B, T) bool, the valid frames, at least one per clip; None if all are.
-            position_bias: (H, T, T) of `position_bias`; None is for the first layer, which has it.
+            position_bias: Of `position_bias`; None is for the first layer, which has it.
 
         Returns:
             Output (B, T, D); no weights; the position bias.
@@ -67,9 +71,11 @@ class GatedAttention(nn.Module):
         if attention_mask is None:
             bias = bias[0] * bias[1]
         else:  # one pass instead of a product and a copy of it with the padding masked
-            padded = ~attention_mask.bool()[:, None, None]  # (B, 1, 1, T): these keys
+            valid = functional.pad(attention_mask, (0, position_bias.shape[-1] - x.shape[1]))
+            padded = ~valid[:, None, None].bool()  # (B, 1, 1, T and more): these keys
             masked = torch.zeros_like(padded, dtype=q.dtype).masked_fill(padded, float("-inf"))
             bias = torch.addcmul(masked, *bias)
+        bias = bias[..., : x.shape[1]]
         dropout = self.dropout if self.training else 0.0
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         return self.out_proj(out.transpose(1, 2).flatten(2)), None, position_bias
@@ -85,12 +91,16 @@ class GatedAttention(nn.Module):
         return a * (b * self.gru_rel_pos_const - 1) + 2
 
     def compute_bias(self, n_frames: int) -> Tensor:
-        """Position bias (H, T, T); only the distance k - q counts, so 2T - 1 lookups do."""
+        """Position bias (H, T, T'); T' is T, on a GPU the next multiple of `ALIGNED`.
+
+        Only the distance k - q counts, so T + T' - 1 lookups do.
+        """
         weight = self.rel_attn_embed.weight
-        distances = torch.arange(1 - n_frames, n_frames, device=weight.device)
+        n_keys = -(-n_frames // ALIGNED) * ALIGNED if weight.is_cuda else n_frames
+        distances = torch.arange(1 - n_frames, n_keys, device=weight.device)
         table = self.rel_attn_embed(buckets(distances, len(weight), self.max_distance))
-        table = table.T  # (H, 2T - 1)
-        return table.unfold(1, n_frames, 1).flip(1)  # row q: distances -q to T - 1 - q
+        rows = table.T.unfold(1, n_keys, 1).flip(1)  # row q: distances -q to T' - 1 - q
+        return rows.contiguous()
 
 
 def buckets(distances: Tensor, n_buckets: int, max_distance: int) -> Tensor:
@@ -115,7 +125,7 @@ def install(layers: Sequence[nn.Module]) -> None:
 
 
 def position_bias(layers: Sequence[nn.Module], n_frames: int, n_clips: int = 1) -> Tensor:
-    """The position bias (H, T, T) that all layers share, from the first one's table.
+    """The position bias that all layers share, from the first one's table: see `compute_bias`.
 
     For stock layers (B · H, T, T), as they take it, with B = ``n_clips``.
     """

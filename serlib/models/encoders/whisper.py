@@ -42,7 +42,7 @@ def log_mel(waves: Tensor, filters: Tensor, n_fft: int, hop: int) -> Tensor:
         window = torch.hann_window(n_fft, device=waves.device)
         spectrum = torch.stft(waves.float(), n_fft, hop, window=window, return_complex=True)
         power = spectrum[..., :-1].abs().square().contiguous()
-        x = (filters.to(waves.device).T @ power).clamp(min=1e-10).log10()
+        x = (filters.T @ power).clamp(min=1e-10).log10()
         return (x.maximum(x.amax((1, 2), keepdim=True) - DYNAMIC_RANGE) + 4) / 4
 
 
@@ -124,8 +124,8 @@ class WhisperEncoder(Pretrained):
         windows, sizes, rows, columns = self._cut(inputs, lengths)
         states = self._transform(*self._spectrograms(windows, sizes))
         frames = self.frame_lengths(lengths)
-        padded = ~checkpoints.frame_mask(frames, int(frames.max())).to(inputs.device)[..., None]
-        n_windows = int(columns.max()) + 1
+        padded = ~checkpoints.frame_mask(frames, int(frames.max()), inputs.device)[..., None]
+        n_windows = -(-int(lengths.max()) // self.window_samples)
 
         def join(x: Tensor) -> Tensor:
             """Windows (W, n, D) to clips (B, T, D)."""
@@ -139,7 +139,7 @@ class WhisperEncoder(Pretrained):
 
     def _cut(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Windows (W, N) with zeros after the clip, samples in each, whose they are, which one."""
-        valid = checkpoints.frame_mask(lengths, waves.shape[1]).to(waves.device)
+        valid = checkpoints.frame_mask(lengths, waves.shape[1], waves.device)
         waves = waves.masked_fill(~valid, self.fill_value)
         size = self.window_samples
         n_windows = -(-int(lengths.max()) // size)
@@ -147,13 +147,14 @@ class WhisperEncoder(Pretrained):
         waves = functional.pad(waves, (0, n_windows * size - waves.shape[1]), value=self.fill_value)
         filled = (lengths[:, None] - size * torch.arange(n_windows)).clamp(0, size)
         rows, columns = filled.nonzero(as_tuple=True)
-        windows = waves.unflatten(1, (n_windows, size))
-        return windows[rows, columns], filled[rows, columns], rows, columns
+        sizes, windows = filled[rows, columns], waves.unflatten(1, (n_windows, size))
+        rows, columns = (x.to(waves.device, non_blocking=True) for x in (rows, columns))
+        return windows[rows, columns], sizes, rows, columns
 
     def _spectrograms(self, windows: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mel spectrograms (W, F, 2 T) of windows, and how many frames (W,) the model sees."""
-        frames = self.frame_lengths(sizes)
-        ratio = self.stride // self.hop
+        frames, ratio = self.frame_lengths(sizes), self.stride // self.hop
+        self.filters = self.filters.to(windows.device)  # once, and then it stays there
         if self.context == "full":
             mels = log_mel(windows, self.filters, self.n_fft, self.hop)
             seen = torch.full_like(frames, self.window_frames)
@@ -171,18 +172,9 @@ class WhisperEncoder(Pretrained):
         config = self.model.config
         if not (self.training and config.apply_spec_augment):
             return mels
-        if mels.shape[-1] < config.mask_time_length:  # the stock code refuses shorter ones
+        if (spans := checkpoints.hidden(config, lengths, mels.shape[-1])) is None:
             return mels
-        from transformers.models.whisper.modeling_whisper import _compute_mask_indices
-
-        hidden = _compute_mask_indices(
-            (len(mels), mels.shape[-1]),
-            config.mask_time_prob,
-            config.mask_time_length,
-            attention_mask=checkpoints.frame_mask(lengths, mels.shape[-1]).long(),
-            min_masks=config.mask_time_min_masks,
-        )
-        return mels.masked_fill(torch.from_numpy(hidden).to(mels.device)[:, None], 0)
+        return mels.masked_fill(spans.to(mels.device, non_blocking=True)[:, None], 0)
 
     def _transform(self, mels: Tensor, seen: Tensor) -> list[Tensor]:
         """All L + 1 states (W, T, D) of spectrograms (W, F, 2 T) with ``seen`` (W,) frames each.
@@ -192,7 +184,7 @@ class WhisperEncoder(Pretrained):
         model, n_frames = self.model, mels.shape[-1] * self.hop // self.stride
         x, mask = functional.gelu(model.conv1(mels.to(model.dtype))), None
         if int(seen.min()) < n_frames:
-            mask = checkpoints.frame_mask(seen, n_frames).to(x.device)[:, None, None]
+            mask = checkpoints.frame_mask(seen, n_frames, x.device)[:, None, None]
         # A clip's last output of conv2 sees columns 2 T - 3 to 2 T - 1 of conv1, so none of what
         # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
@@ -202,5 +194,5 @@ class WhisperEncoder(Pretrained):
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration."""
-        filters = hashlib.sha256(self.filters.numpy()).hexdigest()
+        filters = hashlib.sha256(self.filters.cpu().numpy()).hexdigest()
         return f"{self.context} {self.n_fft} {self.hop} {self.fill_value} {filters}"
