@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import filelock
 import joblib
 import nbformat
 import pytest
@@ -253,6 +254,38 @@ def test_crash_shows_what_the_kernel_said_last(write_chapter, tmp_path):
     code = "import faulthandler, ctypes; faulthandler.enable(); ctypes.string_at(0)"
     run = failed(write_chapter, tmp_path, code)
     assert "Segmentation fault" in run.error
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, float("nan"), float("inf")])
+def test_a_timeout_is_a_number_of_seconds(write_chapter, tmp_path, timeout):
+    with pytest.raises(UsageError, match="seconds above 0"):
+        chapters.execute(write_chapter(PARAMETERS), out_root=tmp_path / "out", timeout=timeout)
+
+
+def test_a_slow_cell_is_given_its_time(write_chapter, tmp_path):
+    """One that works is never given up, nor is one whose child works, or that waits at a lock."""
+    work = "import time; t = time.time()\nwhile time.time() - t < 14: sum(range(1000))"
+    held = tmp_path / "held.lock"
+    code = f"""
+# %%
+{work}
+
+# %%
+import subprocess, sys
+subprocess.run([sys.executable, "-c", {work!r}], check=True)
+
+# %%
+import filelock
+try:
+    filelock.FileLock({str(held)!r}).acquire(timeout=14)
+except filelock.Timeout:
+    print("through")
+"""
+    with filelock.FileLock(held):
+        run = chapters.execute(write_chapter(PARAMETERS + code), "smoke", out_root=tmp_path / "out",
+                               timeout=8)  # fmt: skip
+    assert run.ok, run.error
+    assert "through" in text(run)
 
 
 def test_the_line_that_names_a_crash_is_kept():

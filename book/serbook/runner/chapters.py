@@ -5,6 +5,7 @@ stands only in `run.json`, which is written last. While all that a chapter reads
 is not run again.
 """
 
+import math
 import re
 import threading
 import time
@@ -20,10 +21,10 @@ from filelock import FileLock
 from nbformat import NotebookNode
 
 from serbook.runner import cores, evidence, kernels, names, notebooks
-from serbook.runner.notebooks import BOOK, ChapterError
+from serbook.runner.notebooks import BOOK, ChapterError, UsageError
 from serlib import records
 
-TIMEOUT = {"smoke": 300, "demo": 1800, "full": None}  # seconds for one cell
+TIMEOUT = {"smoke": 300, "demo": 1800, "full": 1800}  # seconds in which a cell may do nothing
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,15 @@ def execute(
         parameters: Values for the parameters cell; only those that differ from it are injected.
         out_root: Where runs are kept, never the book folder; default `records.home()/"chapters"`.
         force: Run again even if finished.
-        timeout: Seconds that one cell may take; default by profile (`TIMEOUT`).
+        timeout: Seconds in which a cell may do nothing at all; default by profile (`TIMEOUT`). How
+            long it may work has no limit.
         stop: For a chapter that runs beside others in this process: set it to give it up.
 
     Raises:
-        UsageError: If a parameter is unknown or of the wrong type.
+        UsageError: If a parameter is unknown or of the wrong type, or the timeout is none.
     """
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise UsageError(f"timeout={timeout}: give seconds above 0")
     source = notebooks.find(chapter)
     run, changed = _plan(source, {"profile": profile, **(parameters or {})}, out_root)
     if run.folder.is_relative_to(source.parent):
@@ -132,15 +136,18 @@ def _finished(folder: Path) -> ChapterRun | None:
 
 def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop) -> ChapterRun:
     """Run the cells, and write the notebook of a run that came to its end."""
-    watch = kernels.Watch(run.chapter, len(_code(notebook)) + bool(parameters), stop)
+    total = len(_code(notebook)) + bool(parameters)
+    watch = kernels.Watch(run.chapter, total, timeout, stop)
     began, start = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
     try:
-        executed = _papermill(run, notebook, parameters, timeout, watch)
+        executed = _papermill(run, notebook, parameters, watch)
         error = _unfinished(executed)
     except Exception as raised:  # whatever stops a chapter becomes a failed run
         frames = getattr(raised, "traceback", [])[-3:]
         error = "\n".join(frames) or f"{type(raised).__name__}: {raised}"
-        if "DeadKernel" in error:
+        if watch.is_idle:
+            error = f"Timeout: this cell did nothing for {timeout:g} s; is it waiting for itself?"
+        elif "DeadKernel" in error:
             error += " (killed from outside, often for lack of memory, or a crash in native code)"
     finally:
         watch.close()
@@ -173,13 +180,13 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     return run
 
 
-def _papermill(run: ChapterRun, notebook, parameters, timeout, watch) -> NotebookNode:
+def _papermill(run: ChapterRun, notebook, parameters, watch) -> NotebookNode:
     import papermill
 
     path = str(run.notebook).replace("{", "{{").replace("}", "}}")  # papermill formats its paths
     return papermill.execute_notebook(
         notebook, path, parameters, progress_bar=False, autosave_cell_every=60,
-        execution_timeout=timeout, start_timeout=120, iopub_timeout=60, coalesce_streams=True,
+        execution_timeout=None, start_timeout=120, iopub_timeout=60, coalesce_streams=True,
         kernel_manager_class=kernels.manager(run.folder, watch), shutdown_kernel="immediate",
         on_cell_execute=watch.begin, on_cell_executed=watch.end,
     )  # fmt: skip

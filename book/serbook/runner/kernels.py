@@ -34,12 +34,26 @@ def last_words(log: str, size: int = 6000) -> str:
 
 
 class Watch(threading.Thread):
-    """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory."""
+    """Shows one line per cell while a chapter runs, and keeps the kernel's peak memory.
 
-    def __init__(self, label: str, total: int, stop: threading.Event | None = None) -> None:
-        """Begin to watch `total` cells; once `stop` is set, kill the kernel and all of its own."""
+    It kills a kernel that works on nothing: a slow machine is no fault, a deadlock is. Who sleeps,
+    or waits for a lock of its own process, takes less than `IDLE` of a core, 0.0002 as measured; who
+    waits for another process at a file lock takes 0.004.
+    """
+
+    IDLE = 0.001
+
+    def __init__(
+        self, label: str, total: int, patience: float, stop: threading.Event | None = None
+    ) -> None:
+        """Begin to watch `total` cells.
+
+        The kernel and all of its own are killed after `patience` seconds in which they did nothing,
+        and once `stop` is set.
+        """
         super().__init__(daemon=True)
         self.stop, self.live = stop, stop is None and sys.stderr.isatty()
+        self.patience, self.is_idle, self._worked = patience, False, (time.monotonic(), 0.0)
         self.label, self.total, self.begun, self.source = label, total, 0, ""
         self.pid, self.peak_mb, self.seconds = None, 0.0, []
         self._line, self._began, self._closed = "", 0.0, threading.Event()
@@ -48,6 +62,7 @@ class Watch(threading.Thread):
     def begin(self, cell: NotebookNode, cell_index: int) -> None:
         """Papermill's call before a cell."""
         self.begun, self.source, self._began = self.begun + 1, cell.source, time.perf_counter()
+        self._worked = time.monotonic(), self._worked[1]
         code = [line for line in cell.source.splitlines() if line and not line.startswith("#")]
         self._line = f"{self.label} {self.begun:3d}/{self.total}  {(code or [''])[0][:60]:60s}"
         self._show()
@@ -62,7 +77,8 @@ class Watch(threading.Thread):
         """Sample, show and kill, until closed."""
         while not self._closed.wait(0.5):
             self._sample()
-            if self.stop is not None and self.stop.is_set() and self.pid is not None:
+            given_up = self.stop is not None and self.stop.is_set()
+            if self.pid is not None and (given_up or self.is_idle):
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)  # it leads a group of its own
             if self.live and self.begun > len(self.seconds):
@@ -86,11 +102,20 @@ class Watch(threading.Thread):
         with suppress(OSError, TypeError, psutil.Error):  # gone, or going
             kernel = psutil.Process(self.pid)
             family = [kernel, *kernel.children(recursive=True)]
+            self._clock(sum(sum(process.cpu_times()[:4]) for process in family))
             peak = sum(process.memory_info().rss for process in family)
             if sys.platform == "linux":  # keeps the kernel's high-water mark, between samples too
                 status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8")
                 peak = max(peak, int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024)
             self.peak_mb = max(self.peak_mb, peak / 2**20)
+
+    def _clock(self, cpu: float) -> None:
+        """Note seconds of CPU time that the kernel took; its own, and of its children."""
+        (then, before), now = self._worked, time.monotonic()
+        if abs(cpu - before) > self.IDLE * (now - then) + 0.02:  # the system counts in 0.01 s
+            self._worked = now, cpu
+        elif self.begun > len(self.seconds) and now - then > self.patience:
+            self.is_idle = True
 
 
 def manager(folder: Path, watch: Watch) -> type:
