@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from serbook.plan import architectures, asked, hours
+from serbook.plan import architectures, asked, hours, work
 from serbook.runner import notebooks
 from serlib.recipes import papers
 
@@ -145,6 +145,39 @@ def test_what_nobody_measured_has_no_hours(toy, monkeypatch):
     kind = asked.kind(papers.cai2021("full"))
     assert found.unmeasured == (kind,) and "unmeasured on this machine" in found.verdict()
     assert "python -m tests.bench rehearse" in found.verdict() and kind in found.verdict()
+
+
+def test_the_work_of_wavlm_large_is_what_was_counted_by_hand():
+    """102.2 GFLOP per second of audio with a frozen CNN, forward and backward, for clips of 5.75 s.
+
+    Layers: 2 · 12.6e6 weights · 50 frames, forward and twice that backward, are 3.8 GFLOP of 24.
+    """
+    config = papers.wang2025_baseline("full").model
+    found = work.of_clip(config, 5.75)
+    assert found.step / 5.75 / 1e9 == pytest.approx(102.2, rel=0.005)
+    layers = 24 * 6 * 12.6e6 * 50
+    assert layers < found.step / 5.75 < 1.5 * layers
+    assert found.judge < found.step / 2 and found.kept > 0 and found.shared > 24 * 12.6e6 * 2
+    # 315.5 million parameters and a small head, all but the CNN trained: 16 bytes each
+    trained = architectures.n_parameters("microsoft/wavlm-large") - 4.2e6
+    assert work.weights(config) / 16 == pytest.approx(trained, rel=0.02)
+
+
+def test_hours_are_computed_for_a_card_where_nobody_measured(toy, monkeypatch):
+    monkeypatch.setattr(architectures, "n_parameters", lambda name: 10**9)
+    clip = work.Work(step=6e12, judge=2e12, kept=1e9, shared=2e9)
+    monkeypatch.setattr(work, "of_clip", lambda config, seconds: clip)
+    monkeypatch.setattr(work, "weights", lambda config: 3e9)
+    recipe = papers.cai2021("full")
+    rate = work.rate(recipe, work.CARDS["a100"])
+    # 312 TFLOP/s · 0.4 are 124.8e12; a clip of 6 s takes 6e12: 124.8 s of audio a second
+    assert rate["train"] == pytest.approx(124.8) and rate["evaluate"] == pytest.approx(3 * 124.8)
+    assert rate["peak_gb"] == pytest.approx(3 + 2 + recipe.max_clips)
+    found = hours.make([toy], card="a100")
+    one = hours.hours(recipe, hours.size(recipe), rate)
+    assert found.table.loc["all", "GPU hours"] == pytest.approx(19 * one)
+    assert found.unmeasured == () and "A100 80 GB at 40% of its peak" in found.verdict()
+    assert "not measured" in found.verdict()
 
 
 def test_a_training_of_an_earlier_chapter_is_not_counted_again(toy, write_chapter, monkeypatch):

@@ -4,7 +4,7 @@
 
 with the audio seconds of each role, and the rates r of training and e of evaluation, in audio
 seconds per second, that `python -m tests.bench rehearse` measured for this kind of training. A
-kind that nobody measured has no hours: no rate is guessed.
+kind that nobody measured has no hours, unless a card is named for which `work` computes them.
 """
 
 import math
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from serbook.plan import architectures, asked
+from serbook.plan import architectures, asked, work
 from serbook.runner import notebooks
 from serlib.experiments import dataset
 from serlib.recipes.recipe import Recipe
@@ -86,6 +86,7 @@ class Plan:
     table: pd.DataFrame  # one row per chapter, and "all"
     unmeasured: tuple[str, ...]  # kinds of training without a rate on this machine
     sources: tuple[str, ...]  # where the sizes of the corpora are from
+    card: str = ""  # for which hours of unmeasured kinds were computed
 
     def verdict(self) -> str:
         """Whether all of it fits into the target."""
@@ -97,12 +98,14 @@ class Plan:
             )
         total = self.table.loc["all", "GPU hours"]
         fits = "yes" if total <= TARGET_HOURS else "no"
-        return f"within {TARGET_HOURS} hours: {fits}, {total:.1f} hours on this machine"
+        where = f"computed for {self.card}, not measured" if self.card else "on this machine"
+        return f"within {TARGET_HOURS} hours: {fits}, {total:.1f} hours, {where}"
 
 
 def make(
     chapters: Iterable[str] | None = None, *, profile: str = "full", data_root: str = "",
     seeds: int | None = None, folds: int = 1, rates: Mapping[str, Mapping] | None = None,
+    card: str = "",
 ) -> Plan:  # fmt: skip
     """Count and add up; a training that an earlier chapter asked for is not counted again.
 
@@ -113,6 +116,7 @@ def make(
         seeds: So many instead of the chapters' own; in chapters that have them.
         folds: So many folds of each training on IEMOCAP; others have one.
         rates: By kind, from `machine.rates`.
+        card: One of `work.CARDS`, for whose hours and memory kinds without a rate are computed.
     """
     rates, seen, stored, rows, kinds, sources = rates or {}, set(), set(), {}, {}, {}
     for path in map(notebooks.find, chapters or notebooks.chapters()):
@@ -125,6 +129,8 @@ def make(
             seen.add(key)
             recipe = replace(recipe, data_root=data_root)
             amount, kind = size(recipe, max(folds, 5)), asked.kind(recipe)
+            if card and kind not in rates:
+                rates = {**rates, kind: work.rate(recipe, work.CARDS[card])}
             sources[recipe.corpus], kinds[kind] = amount.source, kind in rates
             frozen = recipe.model.frozen if recipe.system == "fusion" else ()
             first = [name for name in frozen if (recipe.corpus, name) not in stored]
@@ -136,7 +142,8 @@ def make(
     table.loc["all"] = _total(table)
     table = table.astype({"trainings": int})
     missing = tuple(kind for kind, is_known in kinds.items() if not is_known)
-    return Plan(table, missing, tuple(f"{k}: {v}" for k, v in sources.items()))
+    told = card and f"{work.CARDS[card].name} at {work.SHARE:.0%} of its peak"
+    return Plan(table, missing, tuple(f"{k}: {v}" for k, v in sources.items()), told)
 
 
 def _total(rows: pd.DataFrame) -> pd.Series:
