@@ -305,11 +305,11 @@ pd.DataFrame(
 w = contrastive.swfc_weights(data.counts, base.loss.swfc_power)
 generator = torch.Generator().manual_seed(0)
 some = torch.from_numpy(label[:64])
-value = contrastive.swfc(torch.randn(64, 32, generator=generator), some, w)
+value = contrastive.swfc(torch.randn(len(some), 32, generator=generator), some, w)
 pd.Series(
     {
         "mean weight of an utterance": float((w.numpy() * data.counts).sum() / data.counts.sum()),
-        "SWFC of random features, a batch of 64": float(value),
+        f"SWFC of random features, a batch of {len(some)}": float(value),
         "cross-entropy of equal logits": float(np.log(len(classes))),
     }
 ).round(3).to_frame("value")
