@@ -19,7 +19,7 @@ from serlib.data.batching import Clips, collate
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes import papers
 from tests.bench import __main__ as bench
-from tests.bench import contenders, cpu, losses, rehearse, speech, train, turns, weights
+from tests.bench import contenders, cpu, gpu, losses, rehearse, speech, train, turns, weights
 from tests.bench.rehearse import RehearsalError
 
 SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
@@ -335,6 +335,13 @@ def test_a_plan_says_how_much_its_rates_rest_on(tmp_path, monkeypatch, capsys):
     assert cli.main(["plan", "--chapters", "03", "--machine", here]) == 0
     shown = capsys.readouterr().out
     assert f"rate of {kind}: 2 s of audio per second (2 steps, 2026-11-22)" in shown
+
+
+def test_what_a_gpu_is_asked_runs_small_on_a_cpu():
+    setup = train.Setup("wavlm-large", **SMALL)
+    assert gpu.kernels(setup).total() == 1  # one layer
+    table = gpu.precisions(setup)
+    assert 0 < table["largest difference"].iloc[0] < 0.05 < table["mean loss"].iloc[0]
 
 
 def test_samples_are_whole():

@@ -45,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     losses = add("losses", _losses, "Losses against versions that loop over samples.")
     losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
 
-    for command in (train, cpu, lora, losses):
+    gpu = add("gpu", _gpu, "All that only a GPU can tell, in some minutes.")
+
+    for command in (train, cpu, lora, losses, gpu):
         command.add_argument("--markdown", action="store_true", help="tables for a page")
 
     rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
@@ -101,6 +103,13 @@ def _lora(arguments: argparse.Namespace) -> None:
     turns.show(lora.costs(runs), title, device, arguments.markdown)
     for role in ("dev", "test"):
         turns.show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
+
+
+def _gpu(arguments: argparse.Namespace) -> None:
+    from tests.bench import gpu, train
+
+    for title, table in gpu.run(train.Setup(device="cuda", seconds=1000.0, repeats=1)):
+        turns.show(table, title, "cuda", arguments.markdown)
 
 
 def _losses(arguments: argparse.Namespace) -> None:
