@@ -28,7 +28,7 @@ ROOT = Path(loop.__file__).parents[2]
 
 
 def launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Two processes on the CPU that speak through gloo, as `accelerate launch --cpu` makes them."""
+    """Two processes on the CPU that speak through gloo, as torchrun makes them."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     variables = {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -59,7 +59,7 @@ def test_a_launch_without_the_means_is_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(processes, "PartialState", lambda **_: None)  # as without a GPU
-    with pytest.raises(processes.ProcessError, match="launched as 2 processes.*--cpu"):
+    with pytest.raises(processes.ProcessError, match="launched as 2.*ACCELERATE_USE_CPU=true"):
         processes.count()
 
 
@@ -97,6 +97,8 @@ def train(run: records.Run | None = None) -> tuple[dict, pd.DataFrame]:
     assert sorted(map(len, sampler.epoch(0))) == [1, 4, 4, 4]  # uneven, the last a single clip
 
     def batches(epoch: int) -> batching.Batches:
+        if epoch == int(os.environ.get("DIES_IN", 0)):
+            os._exit(9)  # as a kill, on both
         shares = [sampler.epoch(epoch, rank=rank, world=2) for rank in range(2)]
         if processes.count() == 2:
             return clips.batches(shares[processes.rank()])
@@ -184,6 +186,23 @@ def sharded_checkpoints(folder: str) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)  # the optimizer's state too
     assert any(isinstance(p, DTensor) for p in again.parameters())
     torch.save(one, Path(folder) / f"rank{processes.rank()}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_go_on_as_if_nothing_had_been(tmp_path):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = launch(__file__, "train", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    dead = launch(__file__, "train", str(tmp_path / "killed"), DIES_IN="2")
+    assert dead.returncode != 0 and not (tmp_path / "killed" / "rank0.pt").exists()
+    again = launch(__file__, "train", str(tmp_path / "killed"))
+    assert again.returncode == 0, again.stderr
+    for rank in range(2):
+        one, two = (torch.load(tmp_path / name / f"rank{rank}.pt") for name in ("whole", "killed"))
+        assert all(torch.equal(one[key], two[key]) for key in one) and one.keys() == two.keys()
+        told = [(tmp_path / name / f"rank{rank}.json").read_text() for name in ("whole", "killed")]
+        assert told[0] == told[1]
 
 
 @pytest.mark.slow

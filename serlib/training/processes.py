@@ -36,7 +36,7 @@ def count() -> int:
         PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"), timeout=PATIENCE)
         if not _joined():
             raise ProcessError(
-                f"launched as {launched} processes, but there is no GPU: add --cpu, or launch one"
+                f"launched as {launched} processes without a GPU: set ACCELERATE_USE_CPU=true"
             )
     return torch.distributed.get_world_size() if _joined() else 1
 
