@@ -344,8 +344,8 @@ answer
 # %% [markdown]
 # So a difference of several points between genders is what a few talkers' habits make. Nothing about gender and emotion
 # is planted in the demo corpus, except that women's voices are higher. The number that counts is that of *talkers*, not
-# of utterances: this will come back when we put intervals on scores. (IEMOCAP is even: 4,941 female and 5,098 male
-# utterances, from ten talkers.)
+# of utterances: this will come back when we put intervals on scores. (IEMOCAP is even: 4,800 female and 5,239 male
+# utterances, from ten speakers.)
 #
 # ## Duration
 #

@@ -8,6 +8,7 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
     texts: {a01: ...}        what is read, where names of files tell which
     protocols: {session: five folds, ...}
     known_defects: [...]
+    unusable: [train_splits/dia125_utt3]    files that no copy has whole: paths' ends, no suffix
     expected:                each a set of counts with its source, checked by `corpora.counts`
       - name: four classes
         status: verified     recounted from public files; or quoted: a document says so
@@ -73,6 +74,7 @@ class Card:
     texts: Mapping[str, str] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
     known_defects: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     downloads: tuple[Download, ...] = ()
 
@@ -152,7 +154,8 @@ def _card(content: dict, name: str) -> Card:
         raise ManifestError(f"is named {given['name']!r}: name the file like the corpus")
     if unknown := set(given.get("labels", {}).values()) - {*EMOTIONS, None}:
         raise ManifestError(f"no emotion {sorted(unknown)[0]!r}: use {', '.join(EMOTIONS)}")
-    given["known_defects"] = tuple(given.get("known_defects", ()))
+    for several in ("known_defects", "unusable"):
+        given[several] = tuple(given.get(several, ()))
     # YAML reads 1.12 as a number; a version is a text.
     sets = [e | {"version": str(e.get("version", ""))} for e in given.get("expected", ())]
     given["expected"] = tuple(Expected(**e) for e in sets)

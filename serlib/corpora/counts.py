@@ -13,6 +13,7 @@ from itertools import groupby
 
 import pandas as pd
 
+from serlib.corpora import cards
 from serlib.corpora.cards import Card, Expected
 
 SHOWN = 12  # lines of one kind in a printed report
@@ -49,9 +50,14 @@ class Report:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is missing, unreadable or different: what `--strict` asks for."""
+        """Whether nothing is missing, unreadable or different: what `--strict` asks for.
+
+        Files that are unusable in every copy, as the card says, may be.
+        """
+        unusable = cards.read(self.corpus).unusable
+        lost = [wav for wav in self.excluded if not wav.rpartition(".")[0].endswith(unusable)]
         unproved = self.countable and not self.checked
-        return not (self.excluded or self.problems or self.differences or unproved)
+        return not (lost or self.problems or self.differences or unproved)
 
     def __str__(self) -> str:
         """The report for a terminal, long lists cut."""
