@@ -55,12 +55,13 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     wavs = files.names(audio, ".wav")
     blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
     nothing = pd.DataFrame({"FileName": blind, "Split_Set": "test3"})
-    df = _rows(pd.concat([table, nothing], ignore_index=True).fillna(""), audio.name)
+    nothing = nothing.reindex(columns=table.columns, fill_value="")
+    df = _rows(pd.concat([table, nothing], ignore_index=True), audio.name)
     podcast = df["utt_id"].str.extract(NAME, expand=False)
     if len(odd := df["utt_id"][podcast.isna()]):
         raise ManifestError(f"no podcast in {odd.iloc[0]!r}: names are like MSP-PODCAST_0001_0008")
     df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
-    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
+    df["turn"] = pd.to_numeric(turn).astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
     votes, unknown = _votes(labels)
     df["n_raters"] = df["utt_id"].map({utt: n for utt, (_, n) in votes.items()})
@@ -91,16 +92,29 @@ def _consensus(folder: Path) -> pd.DataFrame:
         raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
     table = table[wanted].apply(lambda cells: cells.str.strip())
     table["Split_Set"] = table["Split_Set"].str.lower()
+    for column in ATTRIBUTES.values():
+        table[column] = _means(path, table[column])
     for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
         if odd := sorted(set(table[column]) - set(known)):
             raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     return table
 
 
+def _means(path: Path, cells: pd.Series) -> pd.Series:
+    """Means as numbers, with a decimal point or a decimal comma; an empty cell is missing."""
+    means = pd.to_numeric(cells.str.replace(",", ".", regex=False), errors="coerce")
+    odd = ~np.isfinite(means) & ~cells.str.lower().isin(["", "nan"])
+    if odd.any():
+        row = int(odd.argmax())
+        where = f"{path}, row {row + 1}, column {cells.name}"
+        raise ManifestError(f"{where}: {cells[row]!r} is no number: copy the file again")
+    return means
+
+
 def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
     speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
     known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
-    raw = {k: pd.to_numeric(table[c], errors="coerce") for k, c in ATTRIBUTES.items()}
+    raw = {k: pd.to_numeric(table[c]) for k, c in ATTRIBUTES.items()}
     return pd.DataFrame(
         dict(
             utt_id=table["FileName"].str.replace(r"(?i)\.wav$", "", regex=True),

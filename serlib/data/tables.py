@@ -112,7 +112,9 @@ def identity(name: str) -> str:
     >>> identity("\u00a0ANNA\u200b") == identity("anna"), identity("7.0"), identity("07")
     (True, '7', '07')
     """
-    seen = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    seen = "".join(
+        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf"
+    )
     folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
     return folded.split(".")[0] if re.fullmatch(r"-?\d+\.0+", folded) else folded
 
