@@ -38,7 +38,7 @@ def fresh(tmp_path, monkeypatch):
 def test_cards_are_complete(name):
     card = cards.read(name)
     assert card.title and card.license and card.how_to_get and card.known_defects
-    assert str(card).startswith(f"{name}: ")
+    assert str(card).startswith(f"## {card.title}\n\n`serlib manifest list {name}`\n")
     for expected in card.expected:
         assert expected.source and expected.status in ("verified", "quoted")
         columns = {c for by in expected.counts for c in by.split()} | set(expected.where)

@@ -80,25 +80,15 @@ class Card:
 
     def __str__(self) -> str:
         """The card for a terminal."""
-        facts = {"license": self.license, "how to get": self.how_to_get, "at": self.url,
-                 "cite": self.citation}  # fmt: skip
-        lines = [f"{self.name}: {self.title}"]
-        lines += [f"{name + ':':12s}{value}" for name, value in facts.items() if value]
-        lines += ["layout:", *(f"  {line}" for line in self.layout.splitlines())]
-        lines += ["labels:", "  " + ", ".join(f"{k} {v}" for k, v in self.labels.items())]
-        lines += ["protocols:", *(f"  {name}: {what}" for name, what in self.protocols.items())]
-        lines += ["known defects:", *(f"  - {defect}" for defect in self.known_defects)]
-        for e in self.expected:
-            total = "" if e.total is None else f" {e.total:,} utterances"
-            lines += [f"counts, {e.name}:{total} ({e.status}: {e.source})"]
-        return "\n".join(lines)
+        return markdown(self, escape=False).strip()
 
 
-def markdown(card: Card) -> str:
+def markdown(card: Card, *, escape: bool = True) -> str:
     """The card as a section of a page."""
 
     def plain(text: str) -> str:
-        for mark, escaped in (("<", "&lt;"), ("*", r"\*"), ("_", r"\_"), ("--", r"\-\-")):
+        marks = (("<", "&lt;"), ("*", r"\*"), ("_", r"\_"), ("--", r"\-\-"))
+        for mark, escaped in marks if escape else ():
             text = text.replace(mark, escaped)
         return text.strip()
 
