@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 
 import pandas as pd
 import pytest
@@ -333,8 +335,8 @@ def test_a_manifest_tells_what_names_do_not(tmp_path, built):
     train, test = [*rows[0], *rows[1]], [*rows[0], *rows[2], "Ses01F_impro01_F999"]
     (proof,) = audit.audit([lists_of(tmp_path / "f", train, test)], known=known)
     assert [leak.split(" (")[0] for leak in proof.leaks] == ["1 group", "1 speaker", "1 sha256"]
-    assert any(n.startswith("Ses01F_impro01_F999 is not in the manifest") for n in proof.told)
-    with pytest.raises(ManifestError, match="x is not in the manifest, nor is another"):
+    assert any(n.startswith("'Ses01F_impro01_F999' is not in the manifest") for n in proof.told)
+    with pytest.raises(ManifestError, match="'x' is not in the manifest, nor is another"):
         audit.audit([lists_of(tmp_path / "g", ["file", "x"], ["file", "y"])], known=known)
 
 
@@ -364,7 +366,7 @@ def test_files_are_looked_up_by_as_much_of_their_path_as_there_is(tmp_path, trai
     folder = lists_of(tmp_path, ["file", *train], ["file", *test])
     (proof,) = audit.audit([folder], known=savee())
     assert proof.code == code
-    assert ("a02 may be sv-DC_a02 or sv-JE_a02" in str(proof)) == ("a02.wav" in train)
+    assert ("'a02' may be sv-DC_a02 or sv-JE_a02" in str(proof)) == ("a02.wav" in train)
 
 
 def test_segments_of_one_file_tell_what_they_agree_on(tmp_path):
@@ -407,13 +409,13 @@ def test_formats(tmp_path, form):
 def test_what_cannot_be_audited_is_said(tmp_path, capsys):
     a = tmp_path / "a.csv"
     a.write_text("emotion,n\n0,1\n")
-    with pytest.raises(ManifestError, match="no column of files among emotion, n"):
+    with pytest.raises(ManifestError, match="no column of files among 'emotion', 'n'"):
         audit.audit([a, a])
     with pytest.raises(ManifestError, match="give TRAIN and TEST"):
         audit.audit([a])
-    with pytest.raises(ManifestError, match="has no column 'part', only emotion, n"):
+    with pytest.raises(ManifestError, match="has no column 'part', only 'emotion', 'n'"):
         audit.audit([a], split="part")
-    with pytest.raises(ManifestError, match="holds 1: no train/test"):
+    with pytest.raises(ManifestError, match="holds '1': no train/test"):
         audit.audit([a], split="n")
     with pytest.raises(ManifestError, match="no files named"):
         audit.audit([tmp_path])
@@ -434,6 +436,50 @@ def test_what_cannot_be_audited_is_said(tmp_path, capsys):
     for paths in (["b.jsonl", "b.jsonl"], ["none.csv", "a.csv"], ["a.csv"]):
         assert cli.main(["manifest", "audit", *(str(tmp_path / path) for path in paths)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+ODD = [
+    None, "", 1, 1.5, "nan", [1], {"a": 1}, True, 10**40, "..", "/", "a\nb", "x" * 300, " Anna",
+    "7.0", "a/b.wav", "./a/b.wav", "\u0410nna", "Ses01F_impro01_F000.wav", "03a01Fa.wav",
+]  # fmt: skip
+HEADS = (
+    "key file speaker speakers text utterance dataset group utt_id sha256 Dialogue_ID Utterance_ID "
+    "Utterance Speaker Emotion split".split()
+)
+
+
+def odd_list(rng, kind: str) -> str:
+    """A list of one form, with anything in its cells."""
+    heads = ["file"] * (rng.random() < 0.7)
+    heads += [h for h in rng.sample(HEADS, rng.randint(1, 5)) if h not in heads]
+    rows = [{h: rng.choice(ODD[-9:] if h == "file" else ODD) for h in heads} for _ in range(4)]
+    rows = rows[: rng.randint(0, 4)]
+    if kind == "jsonl":
+        return "\n".join(map(json.dumps, rows))
+    if kind == "json":
+        by_key = {str(i): row for i, row in enumerate(rows)}
+        return json.dumps(rng.choice([rows, by_key, {"labels": {}, "meta": rows}, [[rows]], 7]))
+    text = "\n".join(",".join(json.dumps(str(x)) for x in row.values()) for row in rows)
+    return f"{','.join(heads)}\n{text}" if kind == "csv" else text
+
+
+def test_no_list_ends_in_a_traceback(tmp_path, capsys, built):
+    """SERLIB_FUZZ=N tries N pairs."""
+    known, rng, codes = str(tmp_path / "m.csv"), random.Random(0), set()
+    tables.write(built, known)
+    for _ in range(int(os.environ.get("SERLIB_FUZZ", 60))):
+        kind = rng.choice(["jsonl", "json", "csv", "txt"])
+        train, test = (tmp_path / f"{role}.{kind}" for role in ("train", "test"))
+        for path in (train, test):
+            path.write_text(odd_list(rng, kind)[: rng.choice([None, None, 40])], encoding="utf-8")
+        how = rng.choice([[test], [test], ["--split", "split"], [test, "--manifest", known]])
+        code = cli.main(["manifest", "audit", str(train), *map(str, how)])
+        shown = capsys.readouterr()
+        said = shown.out.split("\n")[0] if code != 2 else shown.err
+        word = {0: "nothing is shared", 1: "LEAKS", 2: "serlib: ", 3: "NOT PROVED"}[code]
+        assert word in said and (code != 2 or said.count("\n") == 1), (code, said)
+        codes.add(code)
+    assert codes >= {1, 2, 3}
 
 
 # commands

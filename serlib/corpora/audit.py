@@ -8,7 +8,6 @@ speakers found is in `lists`.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,8 @@ WORDS = dict(
 PAIRS = (("train", "test"), ("dev", "test"), ("train", "dev"))
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 ALONE = 20  # with as many rows or more, and none by a speaker of another, speakers are no persons
+
+MIXED = re.compile(r"(?i)(?=.*[a-z]).*[\u0370-\u052f]")  # Latin with Greek or Cyrillic letters
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _persons(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if same or len(speaker) >= ALONE:
             df = df.assign(speaker=None)
             told = [f"each row has a speaker of its own ({known['speaker'].iloc[0]}): no person's"]
-    odd = [name for name in known["speaker"].unique() if len(_alphabets(str(name))) > 1]
+    odd = [name for name in known["speaker"].unique() if MIXED.match(str(name))]
     told += [f"speaker {name!r} mixes alphabets: perhaps another's name" for name in odd[:3]]
     return df, told
 
@@ -186,12 +187,6 @@ def _persons(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _stem(cell: object) -> str:
     name = identity(str(cell)).rsplit("/", 1)[-1]
     return re.sub(lists.AUDIO, "", name)
-
-
-def _alphabets(name: str) -> set[str]:
-    """Those of Latin, Greek and Cyrillic, whose letters look alike, that a name is written in."""
-    first = {unicodedata.name(c, "").split(" ")[0] for c in name if not c.isascii() or c.isalpha()}
-    return first & {"LATIN", "GREEK", "CYRILLIC"}
 
 
 def _doubts(rows: pd.DataFrame) -> list[str]:
@@ -220,14 +215,16 @@ def _pairs(paths: Sequence[Path], split: str | None) -> Iterator[tuple[str, dict
     elif len(paths) == 1 and split:
         table = lists.read(paths[0])
         if split not in table:
-            raise ManifestError(f"{paths[0]} has no column {split!r}, only {', '.join(table)}")
-        role = table[split].astype(str).str.strip().str.lower().map(SPLITS)
+            raise ManifestError(
+                f"{paths[0]} has no column {split!r}, only {', '.join(map(repr, table))}"
+            )
+        role = pd.Series([SPLITS.get(cell.lower()) for cell in lists.texts(table[split])])
         tests = [name for name in ("test", "test1", "test2", "test3") if (role == name).any()]
         if not tests or not (role == "train").any():
-            some = ", ".join(sorted(set(table[split].astype(str)))[:5])
+            some = ", ".join(map(repr, sorted(set(lists.texts(table[split])))[:5]))
             raise ManifestError(f"{split!r} holds {some}: no train/test")
         for test in tests:
-            sides = {"train": table[role == "train"], "test": table[role == test]}
+            sides = {"train": table[(role == "train").array], "test": table[(role == test).array]}
             yield f"{paths[0].name}, {test}" if len(tests) > 1 else paths[0].name, sides, []
     elif len(paths) == 2:
         train, test = map(lists.read, paths)

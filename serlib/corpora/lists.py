@@ -59,14 +59,15 @@ def read(path: Path) -> pd.DataFrame:
         raise ManifestError(f"{path} names no file: it needs one row for each utterance")
     if {*meld.COLUMNS} <= {*table}:
         split = path.stem.split("_")[0]
-        numbers = zip(table["Dialogue_ID"], table["Utterance_ID"], strict=True)
-        dialogue = [f"{split}_dia{number}" for number in table["Dialogue_ID"]]
-        keys = [f"{split}_dia{number}_utt{utterance}" for number, utterance in numbers]
-        people = [meld.speaker(name) for name in table["Speaker"]]
+        dialogue = [f"{split}_dia{number}" for number in texts(table["Dialogue_ID"])]
+        numbers = zip(dialogue, texts(table["Utterance_ID"]), strict=True)
+        keys = [f"{dia}_utt{number}" for dia, number in numbers]
+        people = [meld.speaker(name) for name in texts(table["Speaker"])]
         own = dict(key=keys, utt_id=keys, dialogue=dialogue, group=dialogue, Speaker=people)
         table = table.assign(**own)
     elif "key" in table and _column(table, "speaker") is None:
-        table["speaker"] = table["key"].map(_beside(path))
+        people = _beside(path)
+        table["speaker"] = [people.get(key) for key in texts(table["key"])]
     return table
 
 
@@ -102,6 +103,11 @@ def _beside(path: Path) -> dict[str, str]:
             lines = (_STM.match(line) for line in "\n".join(texts).split("\n"))
             return {line[1]: line[2] for line in lines if line}
     return {}
+
+
+def texts(cells: pd.Series) -> list[str]:
+    """Cells of any kind as texts, without blanks around; what is missing is empty."""
+    return ["" if cell is None or cell != cell else str(cell).strip() for cell in cells]
 
 
 def _column(table: pd.DataFrame, name: str) -> str | None:
@@ -148,17 +154,17 @@ def _plain(table: pd.DataFrame, side: str) -> pd.DataFrame:
         if name == "group" and "utt_id" not in table:  # no manifest: a group of whatever kind
             continue
         if (column := _column(table, name)) is not None:
-            cells = ["" if c is None or c != c else str(c).strip() for c in table[column]]
             empty = {""} if name == "text" else UNKNOWN
+            cells = texts(table[column])
             rows[name] = [None if identity(cell) in empty else cell for cell in cells]
     nameless = rows["key"].isna() & rows["wav"].isna()
     if nameless.all():
-        raise ManifestError(f"no column of files among {', '.join(map(str, table))}")
+        raise ManifestError(f"no column of files among {', '.join(map(repr, table))}")
     if nameless.any():
         raise ManifestError(f"{side}, row {int(nameless.argmax()) + 1} names no file: give it one")
     path = rows["wav"].str.replace("\\", "/").str.replace(AUDIO, "", case=False, regex=True)
     rows["wav"] = path.map(posixpath.normpath, na_action="ignore")
-    return rows.where(rows.notna(), None)
+    return rows.astype(object).where(rows.notna(), None)
 
 
 def _ends(path: str) -> list[str]:
@@ -182,8 +188,8 @@ def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
         at = sorted(next((places[name] for name in names if name in places), ()))
         segments = len(at) > 1 and known["wav"][at].nunique() == 1
         found.append(at[0] if len(at) == 1 else len(known) + at[0] if segments else -1)
-        several = f"{path} may be {' or '.join(known['key'][at[:2]])}"
-        missing = f"{path} is not in the manifest"
+        several = f"{path!r} may be {' or '.join(known['key'][at[:2]])}"
+        missing = f"{path!r} is not in the manifest"
         doubts.append(None if found[-1] >= 0 else several if at else missing)
     if max(found) < 0:
         raise ManifestError(f"{doubts[0]}, nor is another utterance: is it that of this corpus?")
