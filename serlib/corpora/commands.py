@@ -23,9 +23,10 @@ def parsers(commands, add) -> None:
                        help="write nothing if a file is missing or a count is off")  # fmt: skip
     build.add_argument("--no-verify", action="store_true", help="read only the files' headers")
 
-    proves = "Exit code: 0 nothing, 1 something is shared, 3 speakers not compared, 2 unreadable."
+    codes = ("Exit code: 0 nothing is shared, 1 something is or the manifest is wrong, 2 a file "
+             "cannot be read, 3 nothing is proved, as speakers are unknown.")  # fmt: skip
     check = add("check", _check, "List what is wrong with a manifest, or prove a split.", actions)
-    check.epilog = f"1 if something is wrong, too. {proves}"
+    check.epilog = codes
     check.add_argument("file", type=Path)
     check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
     check.add_argument("--protocol", metavar="NAME", help="prove that its folds share nothing")
@@ -36,7 +37,7 @@ def parsers(commands, add) -> None:
     listing.add_argument("names", nargs="*", metavar="CORPUS", help="show these cards in full")
 
     audit = add("audit", _audit, "Show what train and test of published files share.", actions)
-    audit.epilog = proves
+    audit.epilog = codes
     audit.add_argument("paths", nargs="+", type=Path, metavar="PATH",
                        help="TRAIN TEST, one file with --split, or a folder of them")  # fmt: skip
     audit.add_argument("--corpus", default="", help="whose names they are; default: recognized")

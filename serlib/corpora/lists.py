@@ -186,11 +186,15 @@ def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     for key, path in zip(rows["key"], rows["path"], strict=True):
         names = [*_ends(key or path)[:1], *_ends(path)]
         at = sorted(next((places[name] for name in names if name in places), ()))
-        segments = len(at) > 1 and known["wav"][at].nunique() == 1
-        found.append(at[0] if len(at) == 1 else len(known) + at[0] if segments else -1)
-        several = f"{path!r} may be {' or '.join(known['key'][at[:2]])}"
-        missing = f"{path!r} is not in the manifest"
-        doubts.append(None if found[-1] >= 0 else several if at else missing)
+        doubt = None
+        if len(at) > 1 and known["wav"][at].nunique() == 1:  # segments of one file
+            at = [len(known) + at[0]]
+        elif len(at) > 1:
+            doubt = f"{path!r} may be {' or '.join(known['key'][at[:2]])}"
+        elif not at:
+            doubt = f"{path!r} is not in the manifest"
+        found.append(-1 if doubt else at[0])
+        doubts.append(doubt)
     if max(found) < 0:
         raise ManifestError(f"{doubts[0]}, nor is another utterance: is it that of this corpus?")
     # Of a file in segments, what all of them agree on.
