@@ -23,7 +23,7 @@ _NOTES = re.compile(r"\[[^]]*\]|\{[^}]*\}|<[^>]*>")  # of the transcriber
 _APOSTROPHES = str.maketrans(dict.fromkeys("’ʼʻ`´", "'"))
 # Letters that are no letter with an accent to Unicode: Ł is "L WITH STROKE", Æ "LETTER AE".
 _NAMED = re.compile(r"LATIN CAPITAL (?:LETTER|LIGATURE) (?:OPEN )?([A-Z]{1,2})(?: WITH .+)?")
-_LETTERS = {"ẞ": "SS", "Þ": "TH", "Ð": "D", "Ŋ": "NG", "Ə": "E", "ĸ": "K"}
+_LETTERS = {"ẞ": "SS", "Þ": "TH", "Ð": "D", "Ŋ": "NG", "Ə": "E", "ĸ": "K", "ʼ": "'"}
 
 
 def normalize(text: str) -> str:
