@@ -186,7 +186,7 @@ def misspelt(df: pd.DataFrame) -> dict[str, str]:
         free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
         turned = [c for c in free if sorted(c) == sorted(plain)]
         close = (
-            [plain] if plain in KINDS else turned or difflib.get_close_matches(plain, free, 1, 0.8)
+            [plain] if plain in KINDS else turned or difflib.get_close_matches(plain, free, 1, 0.81)
         )
         found |= {name: close[0]} if close else {}
     return found
