@@ -1,6 +1,7 @@
 """A folder with a table, EmoBox in and out, audformat: any corpus that comes in one of these."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,6 @@ import pytest
 from serlib.corpora import audformat, builder, emobox, files, folder
 from serlib.data import manifest, splits
 from serlib.data.tables import ManifestError
-from tests.trees import trees
 from tests.trees.treekit import riff
 
 NOISE = np.random.default_rng(0)
@@ -44,6 +44,80 @@ def test_tables_that_are_broken_are_refused(tmp_path):
     path.write_text("a,b\n1,2\n4,5,6\n")
     with pytest.raises(ManifestError, match="row 2: 3 cells, the header 2"):
         files.table(path)
+
+
+CELLS = [["wav", "emo", "note"], ["a.wav", "sad", "„so, so“"], ["b.wav", "happy", ""]]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("litter", ["", "blank", "wide"])
+def test_a_table_is_the_same_in_every_dress(tmp_path, separator, encoding, litter):
+    wide = separator * 4 if litter == "wide" else ""
+    lines = [
+        separator.join(f'"{c}"' if separator in c else c for c in cells) + wide for cells in CELLS
+    ]
+    lines += {"": [], "blank": ["", "  "], "wide": [separator * 6] * 3}[litter]
+    (tmp_path / "t.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    df = files.table(tmp_path / "t.csv")
+    assert [list(df), *df.fillna("").to_numpy().tolist()] == CELLS
+    assert df.attrs["decimal"] == ("." if separator == "," else ",")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "has no rows"),
+        (b"\n \n", "has no rows"),
+        (b"wav,emo\n", "has no rows"),
+        (b"wav,emo\n,\n,,,\n", "has no rows"),
+        (b"wav,emo\na,sad\nb\n", "row 2: 1 cells, the header 2"),
+        (b"wav,emo\na,so, sad\n", "row 1: 3 cells, the header 2"),
+        (b"wav,emo,wav\na,sad,b\n", "several columns 'wav'"),
+        (b'wav,emo\n"a,sad\n', "no CSV table (unexpected end of data)"),
+        (b"PK\x03\x04\0\0", "holds null bytes"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_a_line(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(ManifestError) as error:
+        files.table(tmp_path / "t.csv")
+    assert message in str(error.value) and "t.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_quotes_in_a_table_of_tabs_are_letters(tmp_path):
+    """As Common Voice and others write theirs."""
+    (tmp_path / "t.tsv").write_text('path\tsentence\na\t"No", she said\nb\t5" long\n')
+    assert files.table(tmp_path / "t.tsv")["sentence"].tolist() == ['"No", she said', '5" long']
+
+
+@pytest.mark.parametrize(
+    ("cell", "decimal", "value"),
+    [("1,5", ",", 1.5), ("1.5", ",", 1.5), ("-3", ".", -3), ("1e3", ".", 1000), ("?", ".", None),
+     ("N/A", ".", None), ("nan", ",", None), ("-1", ",", -1), (None, ".", None)],
+)  # fmt: skip
+def test_numbers_are_read_right(cell, decimal, value):
+    found = files.numbers(pd.Series([cell, "2"], dtype=object), decimal).tolist()
+    assert found[1] == 2 and (np.isnan(found[0]) if value is None else found[0] == value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "decimal"),
+    [
+        ("1,5", "."),
+        ("1.234,5", ","),
+        ("x", "."),
+        ("inf", "."),
+        ("1:30", "."),
+        ("5 s", ","),
+        ("1_0", "."),
+    ],
+)
+def test_what_is_no_number_is_refused_with_its_place(cell, decimal):
+    cells = pd.Series(["1", cell], index=["t.csv, row 1", "t.csv, row 2"], name="age", dtype=object)
+    with pytest.raises(ManifestError, match=f"t.csv, row 2, column age: '{re.escape(cell)}' is no"):
+        files.numbers(cells, decimal)
 
 
 # --- folder
@@ -158,42 +232,100 @@ def test_a_folder_needs_one_table_and_says_if_talkers_are_unknown(tmp_path):
 # --- EmoBox
 
 
-@pytest.fixture(scope="module")
-def emodb(tmp_path_factory):
-    """A manifest and the EmoBox checkout that was written from it, audio in its place."""
-    root = tmp_path_factory.mktemp("emobox")
-    trees.write("emodb", root / "downloads/emodb", utterances=40, flaws=False)
-    df, _ = builder.build("emodb", root / "downloads/emodb", progress=False)
-    emobox.write(df, root)
-    return root, df
+def checkout(root, name, lines, labels=None, speakers=None, folds=()):
+    """One corpus as EmoBox has it: `lines` are utt_id, emo; folds are {role: [utt_id]}."""
+    folder = root / "data" / name
+    line = dict(type="raw", sample_rate=16000, num_frame=16000.0, length=1.0, task="category")
+    rows = {
+        utt: dict(key=f"{name}-{utt}", dataset=name, wav=f"downloads/{name}/{utt}.wav", emo=emo,
+                  channel=1, **line)
+        for utt, emo in lines
+    }  # fmt: skip
+
+    def save(path, utts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(rows[utt]) + "\n" for utt in utts))
+
+    save(folder / f"{name}.jsonl", rows)
+    for number, roles in enumerate(folds, start=1):
+        for role, utts in roles.items():
+            save(folder / f"fold_{number}" / f"{name}_{role}_fold_{number}.jsonl", utts)
+    if labels is not None:
+        (folder / "label_map.json").write_text(json.dumps(labels))
+    stm = [
+        f"{name}-{utt} 1 x 0 1.0 <id=1,lang=en,spk={who},emotion=e> e\n"
+        for utt, who in (speakers or {}).items()
+    ]
+    (folder / "data.seg.wrd.stm").write_text("".join(stm))
+    return emobox.utterances(root, version=name)
 
 
-def test_what_is_written_for_emobox_comes_back(emodb):
-    root, df = emodb
-    back, report = builder.build("emobox", root, version="emodb", progress=False)
-    columns = "key utt_id dataset emo emotion speaker group fold length num_frame sha256".split()
-    pd.testing.assert_frame_equal(back[columns], df[columns])
-    assert (back["wav"] == "downloads/emodb/" + df["wav"]).all()
-    assert report.notes == () and report.excluded == {}
-    for fold in range(1, 6):
-        roles = splits.protocol(df, "session", fold=fold)
-        pd.testing.assert_series_equal(splits.protocol(back, "session", fold=fold), roles)
-    titles = json.loads((root / "data/emodb/label_map.json").read_text())
-    assert titles["L"] == "Boredom" and titles["W"] == "Anger"
+def test_emobox_labels_are_found_in_any_case_and_never_lost_in_silence(tmp_path):
+    lines = [
+        ("a", "neutral"),
+        ("b", "Neutral"),
+        ("c", "W"),
+        ("d", "dis"),
+        ("e", "odd"),
+        ("f", "odd"),
+    ]
+    titles = {"Neutral": "Neutral", "w": "Angry", "dis": "Disappointed"}
+    df = checkout(tmp_path, "mine", lines, titles)
+    assert df["emotion"].tolist() == ["neutral", "neutral", "anger", None, None, None]
+    assert "3 rows have labels without an emotion: dis (1), odd (2)" in df.attrs["notes"]
+    df = checkout(
+        tmp_path, "emovo", [(code, code) for code in "dis gio neu pau rab sor tri".split()]
+    )
+    assert df["emotion"].tolist() == (
+        "disgust happiness neutral fear anger surprise sadness".split()
+    )
+    (tmp_path / "data/emovo/label_map.json").write_text("[")
+    with pytest.raises(ManifestError, match="is no map of labels"):
+        emobox.utterances(tmp_path, version="emovo")
 
 
-def test_emobox_folds_hold_each_utterance_once(emodb):
-    root, df = emodb
-    tested = []
-    for fold in range(1, 6):
-        parts = {
-            word: [json.loads(line)["key"] for line in path.read_text().splitlines()]
-            for word in ("train", "valid", "test")
-            for path in [root / f"data/emodb/fold_{fold}/emodb_{word}_fold_{fold}.jsonl"]
+def test_emobox_speakers_have_blanks_and_are_no_utterances(tmp_path):
+    lines = [(utt, "sad") for utt in ("a", "b", "c", "d")]
+    speakers = {"a": "downloads/x/Raw JL/female1", "b": "downloads/x/Raw JL/male1", "c": "c"}
+    df = checkout(tmp_path, "mine", lines, speakers=speakers)
+    assert df["speaker"].tolist() == [
+        "mine-downloads/x/Raw JL/female1", "mine-downloads/x/Raw JL/male1", None, None,
+    ]  # fmt: skip
+    assert df["group"][2:].tolist() == ["mine-c", "mine-d"]
+    assert df.attrs["notes"] == [
+        "1 rows name no speaker: nothing proves them apart",
+        "speaker is the name of the utterance in 1 rows: taken for unknown",
+    ]
+
+
+def test_emobox_folds_are_the_manifests(tmp_path):
+    utts = [f"u{i}" for i in range(6)]
+    folds = [
+        {
+            "test": utts[2 * k : 2 * k + 2],
+            "train": [u for u in utts if u not in utts[2 * k : 2 * k + 2]],
         }
-        assert sorted(sum(parts.values(), [])) == sorted(df["key"])
-        tested += parts["test"]
-    assert sorted(tested) == sorted(df["key"])
+        for k in range(3)
+    ]
+    speakers = {utt: f"s{i // 2}" for i, utt in enumerate(utts)}
+    df = checkout(tmp_path, "mine", [(utt, "sad") for utt in utts], None, speakers, folds)
+    assert df["fold"].tolist() == [1, 1, 2, 2, 3, 3] and df["split"].isna().all()
+    for fold in range(1, 4):
+        roles = splits.protocol(df.assign(sha256=None), "session", fold=fold)
+        assert set(df["utt_id"][roles == "test"]) == set(folds[fold - 1]["test"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_frame": "x"}, {"key": None}, {"sample_rate": None}, {"dataset": 3}, {"wav": 5}]
+)
+def test_emobox_lines_of_other_kinds_are_refused_by_name(tmp_path, change):
+    checkout(tmp_path, "mine", [("a", "sad")])
+    path = tmp_path / "data/mine/mine.jsonl"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change) + "\n")
+    try:
+        emobox.utterances(tmp_path, version="mine")
+    except ManifestError as error:
+        assert "mine.jsonl" in str(error) and "\n" not in str(error)
 
 
 def test_emobox_iemocap_talkers_come_from_the_names(tmp_path):
@@ -217,22 +349,13 @@ def test_emobox_iemocap_talkers_come_from_the_names(tmp_path):
     assert df["group"][2] == "iemocap-odd"
     assert df["split"].tolist() == ["test", None, None]  # one fold only: it is the official split
     assert df.attrs["notes"] == [
-        "1 utterances name no talker: nothing proves them apart",
-        "labels without an emotion: blue",
+        "1 rows name no speaker: nothing proves them apart",
+        "1 rows have labels without an emotion: blue (1)",
     ]
     with pytest.raises(ManifestError, match="no corpus 'meld'.*use version iemocap"):
         emobox.utterances(tmp_path, version="meld")
     with pytest.raises(ManifestError, match="give EmoBox's folder"):
         emobox.utterances(folder, version="iemocap")
-
-
-def test_emobox_takes_one_dataset_and_no_leaks(emodb, tmp_path):
-    _, df = emodb
-    mixed = pd.concat([df, df.assign(dataset="other", key="other-" + df["utt_id"])])
-    with pytest.raises(ManifestError, match="here are 2"):
-        emobox.write(mixed, tmp_path)
-    with pytest.raises(splits.LeakError, match="random"):
-        emobox.write(df, tmp_path, protocol="random")
 
 
 # --- audformat
@@ -288,7 +411,10 @@ def test_audformat_tables_are_put_together(database):
     assert df["arousal"][2] == 5.5 and df["arousal_raw"][2] == 0.5
     assert set(df["dataset"]) == {"trial"} and set(df["license"]) == {"CC0-1.0"}
     assert set(df["language"]) == {"deu"} and report.problems == ()
-    assert report.notes == ("labels without an emotion: mixed",)
+    assert report.notes == (
+        "1 rows name no speaker: nothing proves them apart",
+        "1 rows have labels without an emotion: mixed (1)",
+    )
 
 
 def test_audformat_segments_keep_their_times(database):
@@ -308,7 +434,7 @@ def test_audformat_tells_what_it_cannot_read(database):
     with pytest.raises(ManifestError, match='storage_format="csv"'):
         audformat.utterances(database, version="segments")
     (database / "db.yaml").write_text("- a\n")
-    with pytest.raises(ManifestError, match="no header of a database"):
+    with pytest.raises(ManifestError, match="db.yaml is not a map"):
         audformat.utterances(database)
     (database / "db.yaml").unlink()
     with pytest.raises(ManifestError, match="no db.yaml"):

@@ -198,17 +198,18 @@ def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     if again := {name for name in header if header.count(name) > 1}:
         raise ManifestError(f"{path} has several columns {min(again)!r}: rename all but one")
     for number, row in enumerate(rows, start=1):
-        if len(row) < len(header) or _filled(row) > len(header):
+        if any(row) and not _filled(row) <= len(header) <= len(row):
             many = f"{len(row)} cells, the header {len(header)}"
             raise ManifestError(
                 f"{path}, row {number}: {many}: put texts with {separator!r} in quotes"
             )
     cells = [[cell or None for cell in row[: len(header)]] for row in rows if any(row)]
     df = pd.DataFrame(cells, columns=header, dtype=object)
+    absent = [name for name in columns if name not in df]
+    if absent and header:
+        raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")
     if df.empty:
         raise ManifestError(f"{path} has no rows: copy it again")
-    if absent := [name for name in columns if name not in df]:
-        raise ManifestError(f"{path} has no column {', '.join(absent)}, but {', '.join(df)}")
     df.attrs["decimal"] = "." if separator == "," else ","
     return df
 
@@ -251,6 +252,17 @@ def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
         where = wrong.idxmax()
         raise ManifestError(f"{where}, column {cells.name}: {cells[where]!r} is no number")
     return values
+
+
+def lost(df: pd.DataFrame) -> list[str]:
+    """Remarks on rows without a speaker, where others have one, and on labels of no emotion."""
+    without = int(df["speaker"].isna().sum()) if "speaker" in df else len(df)
+    counts = df["emo"][df["emotion"].isna()].value_counts()
+    some = ", ".join(f"{emo} ({n:,})" for emo, n in sorted(counts.items()))
+    return [
+        *[f"{without:,} rows name no speaker: nothing proves them apart"] * (0 < without < len(df)),
+        *[f"{counts.sum():,} rows have labels without an emotion: {some}"] * bool(some),
+    ]
 
 
 def rows(
