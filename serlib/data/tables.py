@@ -229,32 +229,8 @@ def _parse_csv(text: str) -> pd.DataFrame:
             f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
             "around texts with commas"
         )
-    return _cells(text, header) if header else pd.DataFrame()
-
-
-def _cells(text: str, header: list[str]) -> pd.DataFrame:
-    """The cells as texts; columns of numbers as such, if pandas takes each cell for one, as we do.
-
-    If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
-    """
-
-    def parse(**how) -> pd.DataFrame:
-        plain = dict(keep_default_na=False, index_col=False, low_memory=False)
-        return pd.read_csv(io.StringIO(text, newline=""), **plain, **how)
-
-    numbers = [name for name in header if KINDS.get(name) in ("int", "float")]
-    kinds = dict.fromkeys(header, object) | dict.fromkeys(numbers, "float64")
-    with contextlib.suppress(ValueError):
-        df = parse(dtype=kinds, na_values=dict.fromkeys(numbers, [""]))
-        whole = df[[name for name in numbers if KINDS[name] == "int"]].to_numpy()
-        odd = (whole % 1 > 0) | (np.abs(whole) > 2**53)
-        # A column of nothing but True and False is taken for 1 and 0.
-        truth = [name for name in numbers if df[name].isin([0, 1]).any() and df[name].max() <= 1]
-        again = parse(dtype=object, usecols=truth) if truth else pd.DataFrame()
-        odd_truth = any(again[name].str.fullmatch("true|false", case=False).any() for name in again)
-        if not (odd.any() or odd_truth or np.isinf(df[numbers].to_numpy()).any()):
-            return df
-    return parse(dtype=object)
+    plain = dict(dtype=object, keep_default_na=False, index_col=False)
+    return pd.read_csv(io.StringIO(text, newline=""), **plain) if header else pd.DataFrame()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
