@@ -248,7 +248,7 @@ def test_meld_tells_what_is_wrong_with_its_tables(tmp_path):
         with pytest.raises(ManifestError, match=r"train_sent_emo\.csv, row 2: .* names no clip"):
             meld.utterances(tmp_path)
     path.write_text("")
-    with pytest.raises(ManifestError, match="no CSV table"):
+    with pytest.raises(ManifestError, match="train_sent_emo.csv has no rows"):
         meld.utterances(tmp_path)
     path.write_text(HEAD + "1,Hey,Ross,joy,positive,0,0,4,7\n")
     assert meld.utterances(tmp_path).attrs["notes"] == [

@@ -70,9 +70,11 @@ def test_round_trip_is_exact(tmp_path, suffix):
     df, path = hostile(), tmp_path / "new" / f"m.{suffix}"
     tables.write(df, path)
     back = tables.read(path)
-    for name in ("key", "text", "speaker", "intensity", "extra", "code", "emotion_dist", "flags"):
+    for name in ("key", "text", "intensity", "extra", "code", "emotion_dist", "flags"):
         expected = [None if x is None or x != x else x for x in df[name]]
         assert back[name].tolist() == expected, name
+    speakers = [" ".join(x.split()) or None for x in df["speaker"][:-1]]  # a name is what is seen
+    assert back["speaker"].tolist() == [*speakers, None]
     for name in ("length", "valence", "valence_raw", "number"):
         np.testing.assert_array_equal(back[name], df[name])
     assert back["number"].dtype == float and back["whole"].dtype == "Int64"
@@ -288,17 +290,12 @@ EMOBOX = (
 )
 
 
-def test_emobox_comes_in_and_goes_out_unchanged(tmp_path):
+def test_emobox_comes_in(tmp_path):
     df = emobox.from_emobox(save(tmp_path / "in.jsonl", EMOBOX))
     assert df["utt_id"].tolist() == ["Ses01F_impro04_F000", "Ses01F_impro04_F001"]
     assert df["emotion"].tolist() == ["excitement", "neutral"] and df["emo"][0] == "exc"
     assert df["speaker"].isna().all() and df["group"].isna().all()
     assert tables.rows(df)[1]["start"] == 0.5 and tables.rows(df)[0]["num_frame"] == 70312
-    emobox.to_emobox(df, tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").read_text() == EMOBOX
-    tables.write(df, tmp_path / "m.csv")  # and by way of our own file
-    emobox.to_emobox(tables.read(tmp_path / "m.csv"), tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").read_text() == EMOBOX
 
 
 def test_older_emobox_schema_and_rounding(tmp_path):
@@ -308,24 +305,14 @@ def test_older_emobox_schema_and_rounding(tmp_path):
     row = tables.rows(df)[0]
     assert row["wav"] == "w/03a.wav" and row["num_frame"] == 65037 and row["own"] == "x"
     assert row["emotion"] == "boredom" and row["length"] == pytest.approx(65037 / 16000)
-    path = tmp_path / "out.jsonl"
-    emobox.to_emobox(df, path)
-    out = json.loads(path.read_text())
-    assert out["channel"] == 1 and out["num_frame"] == 65037.0 and "own" not in out
 
 
 def test_emobox_labels_can_be_named(tmp_path):
     path = save(tmp_path / "in.jsonl", EMOBOX)
-    df = emobox.from_emobox(path, {"exc": "happiness"})
+    df = emobox.from_emobox(path, {"exc": "happiness", "neu": None})
     assert df["emotion"].tolist() == ["happiness", None]
 
 
-def test_emobox_refuses_other_files_and_unfit_rows(tmp_path):
+def test_emobox_refuses_other_files(tmp_path):
     with pytest.raises(ManifestError, match="no EmoBox file: .*num_frame"):
         emobox.from_emobox(save(tmp_path / "in.jsonl", json.dumps(line(1))))
-    with pytest.raises(ManifestError, match="d-1 has no sample_rate"):
-        emobox.to_emobox(pd.DataFrame([line(1)]), tmp_path / "out.jsonl")
-    stereo = line(1, sample_rate=8, num_frame=12, emo="A", channels=2)
-    with pytest.raises(ManifestError, match="d-1 has no channel"):
-        emobox.to_emobox(pd.DataFrame([stereo]), tmp_path / "out.jsonl")
-    assert not (tmp_path / "out.jsonl").exists()

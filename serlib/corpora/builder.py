@@ -47,7 +47,7 @@ def utterances(name: str, root: str | os.PathLike, *, version: str = "") -> pd.D
         dataset_version=version or counts.recognize(df, card) or None,
     )  # fmt: skip
     for column, value in known.items():
-        if column not in df or df[column].isna().all():
+        if column not in df or (df[column].isna().all() and column != "dataset_version"):
             df[column] = value
     if "key" not in df:
         df["key"] = df["dataset"] + "-" + df["utt_id"]

@@ -82,7 +82,9 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"left out: {left_out}")
     else:
         left_out.unlink(missing_ok=True)  # of an earlier build
-    expected = arguments.root.resolve() / f"{arguments.corpus}.csv"
+    formats = builder.CORPORA[-3:]  # a corpus in one of them is called as its manifest is
+    name = out.stem if arguments.corpus in formats else arguments.corpus
+    expected = arguments.root.expanduser().resolve() / f"{name}.csv"
     if out.resolve() != expected:
         print(f"chapters look for {expected}, or take -p corpus={out.resolve()}")
     return 0

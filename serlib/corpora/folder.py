@@ -1,98 +1,203 @@
-"""Any corpus that is a folder of audio and one table: the table's columns are named in a map.
+"""Any corpus that is a folder of audio, with labels in a table or in the paths themselves.
 
     corpus.yaml                     beside the audio; all of it is optional
-        table: labels.csv           default: the only table in the folder
+        table: labels.csv           default: the only table in the folder, or train.csv, test.csv
+        pattern: '(?P<speaker>[^/]+)/(?P<emo>[^/]+)/.*[.]wav'   of paths: no table is needed
         dataset: mine               default: the folder's name
-        columns: {wav: file, emo: label, speaker: talker_id}      manifest's name: table's name
+        columns: {wav: file, emo: label, speaker: person}         manifest's name: table's name
         labels: {joy: happiness, "?": null}                       label there: emotion here
         attr_scale: [1, 5]          of valence, arousal and dominance
         cells: {language: deu, style: natural, license: CC-BY-4.0}    the same in every row
 
-What `columns` does not name is taken from a column of the manifest's own name, or of a usual one
-(`files.USUAL`).
+What `columns` does not name is taken from a column, or a named group of the pattern, of the
+manifest's own name, or of a usual one (`files.USUAL`). A pattern is a regular expression over the
+whole path from the folder; beside a table that is named it adds what the paths tell.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
+import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from serlib.corpora import files
 from serlib.corpora.emobox import emotion
+from serlib.data import tables
 from serlib.data.manifest import ATTRIBUTES
-from serlib.data.tables import COLUMNS, EMOTIONS, ManifestError
+from serlib.data.tables import COLUMNS, EMOTIONS, KINDS, ManifestError
 
 MAP = "corpus.yaml"
 TABLES = (".csv", ".tsv", ".txt")
 GENDERS = dict(f="female", female="female", w="female", m="male", male="male", other="other")
-KEYS = ("table", "dataset", "columns", "labels", "attr_scale", "cells")
+KEYS = dict(
+    table=str, pattern=str, dataset=str, columns=dict, labels=dict, attr_scale=list, cells=dict
+)
+_SHAPES = {str: "a text", dict: "a map, {name: value}", list: "a list, [low, high]"}
+# A repetition of what repeats can try paths for hours.
+_ENDLESS = re.compile(r"[+*}]\)[+*{]")
 
 
 def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
-    """The rows of the table, as `corpus.yaml` or the usual names map it.
+    """The rows of the table, or of the files that fit the pattern, as `corpus.yaml` maps them.
 
     A file is found by its path from `root`, or by its bare name or stem if only one file below
     `root` is called so. `version` goes into the manifest as it is.
 
     Raises:
-        ManifestError: If there is not one table; if the map names what is not there; if a label,
-            gender or split is unknown; if attributes come without their scale.
+        ManifestError: If there is neither table nor pattern; if the map names what is not there;
+            if a number, label, gender or split is unknown; if attributes come without their scale;
+            if rows name one recording or utterance twice.
     """
-    path = root / MAP
-    content = yaml.safe_load(files.text(path)) if path.is_file() else {}
-    if not isinstance(content, Mapping):
-        raise ManifestError(f"{path} is not a map of {', '.join(KEYS)}")
-    if unknown := {*content} - {*KEYS}:
-        raise ManifestError(f"{path}: no {sorted(unknown)[0]!r} here: use {', '.join(KEYS)}")
-    dataset = str(content.get("dataset") or root.resolve().name).lower()
-    source = _table(root, content.get("table"))
-    table = files.table(source)
-    used = _columns(source, table, content.get("columns") or {})
+    content = _map(root / MAP)
+    dataset = (content.get("dataset") or root.resolve().name).lower()
+    source, table, notes = _table(root, content)
+    used = _columns(source, table, content.get("columns", {}))
     df = pd.DataFrame({name: table[column] for name, column in used.items()}, dtype=object)
     more = [column for column in table if column not in used.values() and column not in COLUMNS]
     df[more] = table[more]
-    for name, value in (content.get("cells") or {}).items():
-        df[name] = value
-    df["wav"] = _locate(root, df["wav"])
+    for name in [name for name in df if KINDS.get(name) in ("int", "float")]:
+        df[name] = files.numbers(df[name], table.attrs["decimal"])
+    for name, value in content.get("cells", {}).items():
+        df[name] = [value] * len(df)
     if "utt_id" not in df:
         df["utt_id"] = _names(df)
-    _label(df, source, content.get("labels") or {})
+    _no_repeats(df)
+    _label(df, source, content.get("labels", {}))
     _attributes(df, source, content.get("attr_scale"))
-    notes = [f"{source.name}: " + ", ".join(f"{k} = {v}" for k, v in used.items())]
-    if "speaker" in df:
-        known = [isinstance(s, str) and s.lower() != "unknown" for s in df["speaker"]]
-        df["speaker"] = df["speaker"].where(known, None)
-    df = files.rows(dataset, df, notes)
+    notes = [f"{source}: " + ", ".join(f"{k} = {v}" for k, v in used.items()), *notes]
+    df = files.rows(dataset, df, [*notes, *files.lost(df)])
     return df.assign(dataset=dataset, dataset_version=version or None)
 
 
-def _table(root: Path, name: str | None) -> Path:
+def _map(path: Path) -> Mapping[str, Any]:
+    content = files.settings(path) if path.is_file() else {}
+    for key, value in content.items():
+        if key not in KEYS:
+            raise ManifestError(f"{path}: no {key!r} here: use {', '.join(KEYS)}")
+        if not isinstance(value, KEYS[key]):
+            raise ManifestError(f"{path}: {key} is not {_SHAPES[KEYS[key]]}")
+    return content
+
+
+def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, list[str]]:
+    """What it is called, its cells, with paths from `root` in a column of paths, and remarks."""
+    pattern = _compiled(content["pattern"]) if "pattern" in content else None
+    if pattern and "table" not in content:
+        places = [file.relative_to(root).as_posix() for file in files.walk(root)]
+        found = {path: pattern.fullmatch(path) for path in places if not path.endswith(TABLES)}
+        rows = [{"wav": path} | match.groupdict() for path, match in found.items() if match]
+        odd = [p for p, match in found.items() if not match and p.lower().endswith(files.AUDIO)]
+        if not rows:
+            some = f", not even {odd[0]}" if odd else ""
+            raise ManifestError(f"{MAP}: no path below {root} fits the pattern{some}: mend it")
+        some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+        notes = [f"{len(odd):,} recordings do not fit the pattern: left out ({some})"] * bool(odd)
+        table = pd.DataFrame(rows, index=[row["wav"] for row in rows], dtype=object)
+        table.attrs["decimal"] = ","
+        return "pattern", table, notes
+    paths = _paths(root, content.get("table"))
+    parts = [_part(path) for path in paths]
+    if odd := [path for path, part in zip(paths, parts, strict=True) if {*part} != {*parts[0]}]:
+        raise ManifestError(
+            f"{odd[0]} has other columns than {paths[0]}: name one as table: in {MAP}"
+        )
+    source, table = ", ".join(path.name for path in paths), pd.concat(parts)
+    table.attrs["decimal"] = parts[0].attrs["decimal"]
+    if len(parts) > 1 and not {*table} & {*files.USUAL["split"]}:
+        table["split"] = [_split(where) for where in table.index]
+    column = _columns(source, table, content.get("columns", {}), ("wav",))["wav"]
+    table[column] = _locate(root, table[column])
+    if pattern is None:
+        return source, table, []
+    if both := sorted({*pattern.groupindex} & {*table}):
+        raise ManifestError(
+            f"{MAP}: {both[0]!r} is in the pattern and in {source}: rename the group"
+        )
+    found = [pattern.fullmatch(path) for path in table[column]]
+    for name in pattern.groupindex:
+        table[name] = [match[name] if match else None for match in found]
+    odd = sum(match is None for match in found)
+    return source, table, [f"{odd:,} paths do not fit the pattern"] * bool(odd)
+
+
+def _compiled(pattern: str) -> re.Pattern:
+    try:
+        found = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ManifestError(
+            f"{MAP}: pattern is no regular expression ({error}): mend it"
+        ) from error
+    if _ENDLESS.search(pattern):
+        raise ManifestError(f"{MAP}: pattern repeats what repeats, as (a+)+: repeat it once")
+    if not found.groupindex or {*found.groupindex} & {*files.USUAL["wav"]}:
+        raise ManifestError(
+            f"{MAP}: pattern names nothing but the path: write named groups, as (?P<speaker>[^/]+)"
+        )
+    return found
+
+
+def _paths(root: Path, name: str | None) -> list[Path]:
+    """The table that is named, or the only one, or one for each of train, dev and test."""
     if name:
-        return files.need(root, name, hint=f"{MAP} names this table")
-    found = [n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
-    if len(found) != 1:
-        there = f"{len(found)} tables (.csv or .tsv) in {root}"
-        raise ManifestError(f"{there}: name the right one in {MAP}, as table: labels.csv")
-    return root / found[0]
+        return [files.need(root, name, hint=f"{MAP} names this table")]
+    every = [root / n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
+    found = [path for path in every if not _is_ours(path)]
+    if len(found) == 1 or (found and all(_split(path.name) for path in found)):
+        return found
+    raise ManifestError(
+        f"{len(found)} tables of labels (.csv or .tsv) in {root}: name the right one in {MAP}, as "
+        "table: labels.csv, or write a pattern of the paths there"
+    )
 
 
-def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dict[str, str]:
+def _is_ours(path: Path) -> bool:
+    """Whether a table was written by a build: a manifest, or the list of what it left out."""
+    first = files.text(path).split("\n", 1)[0]
+    return path.name.endswith(".excluded.tsv") or {*tables.REQUIRED} <= {*first.split(",")}
+
+
+def _split(name: str) -> str | None:
+    """The one split that a file's name tells: my_train.csv."""
+    words = re.split(r"[^a-z0-9]+", name.lower().partition(",")[0])
+    found = {files.SPLITS[word] for word in words if word in files.SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _part(path: Path) -> pd.DataFrame:
+    df = files.table(path)
+    df.index = [f"{path.name}, row {i + 1}" for i in df.index]  # for messages
+    return df
+
+
+def _columns(
+    source: str, table: pd.DataFrame, given: Mapping[str, str], needed: tuple = ("wav", "emo")
+) -> dict[str, str]:
     """Manifest's column -> table's column."""
-    if absent := [column for column in given.values() if column not in table]:
-        raise ManifestError(f"{source} has no column {absent[0]!r}, but {', '.join(table)}")
+    usual = {other: name for name, others in files.USUAL.items() for other in others}
+    for name, column in given.items():
+        if name not in COLUMNS:
+            close = difflib.get_close_matches(name.lower(), COLUMNS, 1)
+            meant = usual.get(name.lower()) or (close[0] if close else "emo")
+            raise ManifestError(
+                f"{MAP}: columns: {name!r} is no column of manifests: write {meant}: {column}"
+            )
+        if not isinstance(column, str) or column not in table:
+            raise ManifestError(f"{source} has no column {column!r}, but {', '.join(table)}")
+    used = {"emo" if name == "emotion" else name: column for name, column in given.items()}
     lower = {column.lower(): column for column in reversed(list(table))}
-    used = dict(given)
     for name in COLUMNS:
         found = [lower[c] for c in files.USUAL.get(name, (name,)) if c in lower]
         free = [column for column in found if column not in used.values()]
         if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
             used[name] = free[0]
-    if absent := [name for name in ("wav", "emo") if name not in used]:
+    if absent := [name for name in needed if name not in used]:
         raise ManifestError(
             f"{source}: no column for {absent[0]} among {', '.join(table)}: write {MAP} with "
             f"columns: {{{absent[0]}: <its name>}}"
@@ -103,15 +208,17 @@ def _columns(source: Path, table: pd.DataFrame, given: Mapping[str, str]) -> dic
 def _locate(root: Path, cells: pd.Series) -> list[str]:
     """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
     if cells.isna().any():
-        raise ManifestError(f"row {int(cells.isna().argmax()) + 1} names no file")
+        raise ManifestError(f"{cells.isna().idxmax()} names no file")
     places = defaultdict(list)  # name or stem -> paths
     for file in files.walk(root):
         if file.suffix.lower() not in TABLES:
             for name in {file.name, file.stem}:
                 places[name].append(file.relative_to(root).as_posix())
+    tops = [f"{top(root)}/" for top in (os.path.abspath, os.path.realpath)]
     found = []
     for cell in cells:
-        path = cell.removeprefix("./")
+        path = next((cell.removeprefix(top) for top in tops if cell.startswith(top)), cell)
+        path = path.removeprefix("./")
         where = places.get(path, []) if "/" not in path else []
         if len(where) > 1 and path not in where:
             raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
@@ -120,35 +227,59 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
 
 
 def _names(df: pd.DataFrame) -> list[str]:
-    """Names of utterances: the file without its suffix, with the start if it is cut up."""
+    """Names of utterances: the file without its suffix, with more of it where that is not one."""
     names = [wav.rsplit(".", 1)[0].replace("/", "_") for wav in df["wav"]]
-    if len(set(names)) == len(names) or "start" not in df:
-        return names
-    return [f"{name}_{start}" for name, start in zip(names, df["start"], strict=True)]
+    if df.groupby(names)["wav"].nunique().max() > 1:  # a/b.wav and a_b.wav, or a.wav and a.flac
+        names = df["wav"].tolist()
+    for part in ("start", "channel"):
+        if len(set(names)) < len(names) and part in df:
+            names = [f"{name}_{cell}" for name, cell in zip(names, df[part], strict=True)]
+    return names
 
 
-def _label(df: pd.DataFrame, source: Path, labels: Mapping[Any, str | None]) -> None:
-    labels = {str(k): v for k, v in labels.items()}
-    if wrong := set(labels.values()) - {*EMOTIONS, None}:
-        raise ManifestError(f"{MAP}: no emotion {sorted(wrong)[0]!r}: use {', '.join(EMOTIONS)}")
+def _no_repeats(df: pd.DataFrame) -> None:
+    recording = [name for name in ("wav", "start", "end", "channel") if name in df]
+    for columns in (recording, ["utt_id"]):
+        if (again := df.duplicated(columns, keep=False)).any():
+            cells = df[columns].astype("string").fillna("")
+            same = (cells == cells[again].iloc[0]).all(axis=1)
+            first, second = df.index[same][:2]
+            name = df[columns[0]][same].iloc[0]
+            raise ManifestError(
+                f"{first} and {second} are both {columns[0]} {name}: keep one of them"
+            )
+
+
+def _label(df: pd.DataFrame, source: str, labels: Mapping[Any, str | None]) -> None:
+    labels = {"null" if k is None else k: v for k, v in labels.items()}
+    if wrong := [str(v) for v in labels.values() if v not in (*EMOTIONS, None)]:
+        raise ManifestError(f"{MAP}: no emotion {wrong[0]!r}: use {', '.join(EMOTIONS)}")
     known = {e: labels[e] if e in labels else emotion(e) for e in set(df["emo"].dropna())}
     if unknown := sorted(e for e in known if known[e] is None and e not in labels):
+        first = unknown[0] if re.fullmatch(r"\w+", unknown[0]) else json.dumps(unknown[0])
         raise ManifestError(
             f"{source}: what is {', '.join(unknown[:5])}? Say it in {MAP}, as labels: "
-            f"{{{unknown[0]}: happiness}} (null leaves the row without an emotion)"
+            f"{{{first}: happiness}} (null leaves the row without an emotion)"
         )
     df["emotion"] = [known.get(e) for e in df["emo"]]
     for name, words in (("gender", GENDERS), ("split", files.SPLITS)):
         if name in df:
             given = df[name].astype("string").str.lower()
-            if odd := sorted(set(given.dropna()) - set(words) - {"unknown"}):
+            odd = sorted(w for w in set(given.dropna()) - set(words) if not tables.unknown(w))
+            if odd:
                 raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
             df[name] = given.map(words)
 
 
-def _attributes(df: pd.DataFrame, source: Path, scale: Any) -> None:
+def _attributes(df: pd.DataFrame, source: str, scale: list | None) -> None:
     found = [name for name in ATTRIBUTES if name in df]
-    if found and not (isinstance(scale, list) and len(scale) == 2 and scale[0] < scale[1]):
+    if not found:
+        return
+    try:
+        low, high = (int(x) if float(x).is_integer() else float(x) for x in scale or ())
+    except (ValueError, TypeError, OverflowError):
+        low = high = 0
+    if not low < high:
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
     for name in found:
-        files.attribute(df, name, pd.to_numeric(df[name], errors="coerce"), *scale)
+        files.attribute(df, name, df[name], low, high)

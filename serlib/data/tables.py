@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
+import difflib
+import gc
 import hashlib
 import io
 import json
 import os
 import re
+import reprlib
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +45,48 @@ EMOTIONS = tuple(
     "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
     "boredom other no_agreement".split()
 )
-_TRUTH = re.compile(r'(^|[,"\n])(true|false)([,"\n\r]|$)')  # pandas takes it for 1 and 0
 _PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
+NAMES = ("speaker", "group", "session", "dialogue")  # each name has one spelling in a table
+# What tables write, beside an empty cell, where a name is not known; `identity` of it.
+UNKNOWN = frozenset(
+    "-1 nan na n/a #n/a <na> none null nil unknown unk undefined missing unspecified".split()
+)
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 class ManifestError(ValueError):
     """A manifest, or what is asked of it, is not as it must be."""
 
 
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collector of cyclic garbage: it goes through millions of cells, for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_no_collection()
 def read(path: str | os.PathLike) -> pd.DataFrame:
     """Read a manifest, .csv or .jsonl; both give the same table.
 
-    A column that is not in `COLUMNS` becomes numbers if each of its cells is a number as Python
-    prints it ("12", "0.5"), else it stays text ("007" does).
+    All spellings of one speaker, group, session or dialogue (see `identity`) become the first of
+    them, without invisible characters; paths lose what leads nowhere ("./a//b" is "a/b"). A column
+    that is not in `COLUMNS` becomes numbers if each of its cells is a number as Python prints it
+    ("12", "0.5"), else it stays text ("007" does).
 
     Returns:
         Columns `COLUMNS`, absent ones filled with missing, then the file's other columns.
 
     Raises:
         ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
-            is not there; if a cell does not parse, or a key is missing or repeated.
+            is not there, or a name looks like a misspelt one of `COLUMNS`; if a cell does not
+            parse, or a key is missing or repeated.
     """
     parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
     try:
@@ -71,6 +95,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
         raise ManifestError(f"{path}: {error}") from error
 
 
+@_no_collection()
 def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write a manifest, .csv or .jsonl, atomically; `read` gives back the table that `read` gave.
 
@@ -79,28 +104,53 @@ def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """
     df, kind = typed(df), suffix(path)
     if kind == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(df))
+        text = "".join(f"{_JSON.encode(row)}\n" for row in rows(df))
     else:
-        lists = {name: _dumped(df[name]) for name, kind in KINDS.items() if kind == "json"}
-        df = df.assign(**lists)
-        text = df.to_csv(index=False, lineterminator="\n")
+        lists = [_dumped(df[n]) if KINDS.get(n) == "json" else df[n] for n in df]
+        cells = [_plain(column) for column in lists]
+        text = _csv(df.columns, cells, csv.QUOTE_MINIMAL)
         if "\r" in text:  # csv leaves it without quotes, where it would end the row
-            text = df.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            text = _csv(df.columns, cells, csv.QUOTE_ALL)
     records.atomic_write(path, text)
 
 
+def _csv(header: pd.Index, columns: list[list], quoting: int) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n", quoting=quoting)
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue()
+
+
+@_no_collection()
 def rows(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None for missing."""
-    return df.astype(object).where(df.notna(), None).to_dict("records")
+    names, columns = list(df), [_plain(df[name]) for name in df]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(cells: pd.Series) -> list:
+    values, missing = cells.tolist(), cells.isna().to_numpy()
+    if not missing.any():
+        return values
+    return [None if gone else value for value, gone in zip(values, missing, strict=True)]
 
 
 def digest(df: pd.DataFrame) -> str:
     """Hash the table: every cell and the order of rows count, the order of columns does not."""
     df, total = typed(df), hashlib.sha256()
-    cells = df.astype(object).where(df.notna(), None)
     for name in sorted(df.columns[df.notna().any()]):
-        total.update(json.dumps([name, cells[name].tolist()], sort_keys=True).encode())
+        total.update(json.dumps([name, _plain(df[name])], sort_keys=True).encode())
     return total.hexdigest()[:12]
+
+
+def clean(name: str) -> str:
+    """A name as it is seen: one Unicode form, nothing invisible, single blanks, "7" for "7.0"."""
+    seen = unicodedata.normalize("NFKC", name)
+    if not seen.isascii():
+        seen = "".join(c for c in seen if unicodedata.category(c) != "Cf")
+        seen = unicodedata.normalize("NFKC", seen)  # what stood apart may belong together now
+    return re.sub(r"((?:^|-)\d+)\.0+$", r"\1", " ".join(seen.split()))
 
 
 def identity(name: str) -> str:
@@ -112,11 +162,34 @@ def identity(name: str) -> str:
     >>> identity("\u00a0ANNA\u200b") == identity("anna"), identity("7.0"), identity("07")
     (True, '7', '07')
     """
-    seen = "".join(
-        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf"
-    )
-    folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
-    return folded.split(".")[0] if re.fullmatch(r"-?\d+\.0+", folded) else folded
+    return clean(clean(name).casefold())
+
+
+def unknown(name: str) -> bool:
+    """Whether a cell says that a name is not known: "N/A", "-1", "unknown", "?", "--", ...
+
+    >>> unknown("NaN"), unknown("?"), unknown("-1"), unknown("Nan Li"), unknown("1")
+    (True, True, True, False, False)
+    """
+    same = identity(name)
+    return same in UNKNOWN or not any(c.isalnum() for c in same)
+
+
+def misspelt(df: pd.DataFrame) -> dict[str, str]:
+    """Other columns that are most likely one of `COLUMNS`: name there -> name meant.
+
+    Case and blanks apart the name is the same, or it is close to that of a column without cells.
+    """
+    found = {}
+    for name in (name for name in df if name not in KINDS):
+        plain = re.sub(r"[\s-]+", "_", identity(str(name)))
+        free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
+        turned = [c for c in free if sorted(c) == sorted(plain)]
+        close = (
+            [plain] if plain in KINDS else turned or difflib.get_close_matches(plain, free, 1, 0.81)
+        )
+        found |= {name: close[0]} if close else {}
+    return found
 
 
 def suffix(path: str | os.PathLike) -> str:
@@ -156,27 +229,20 @@ def _parse_csv(text: str) -> pd.DataFrame:
             f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
             "around texts with commas"
         )
-    return _cells(text, header) if header else pd.DataFrame()
+    plain = dict(dtype=object, keep_default_na=False, index_col=False)
+    return pd.read_csv(io.StringIO(text, newline=""), **plain) if header else pd.DataFrame()
 
 
-def _cells(text: str, header: list[str]) -> pd.DataFrame:
-    """The cells as texts; columns of numbers as such, if pandas takes each cell for one, as we do.
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{again!r} stands twice in one object")
+    return found
 
-    If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
-    """
-    plain = dict(keep_default_na=False, index_col=False)
-    numbers = [name for name in header if KINDS.get(name) in ("int", "float")]
-    kinds = dict.fromkeys(header, object) | dict.fromkeys(numbers, "float64")
-    lower = text.lower()
-    if not (("true" in lower or "false" in lower) and _TRUTH.search(lower)):
-        with contextlib.suppress(ValueError):
-            empty = dict.fromkeys(numbers, [""])
-            df = pd.read_csv(io.StringIO(text, newline=""), dtype=kinds, na_values=empty, **plain)
-            whole = df[[name for name in numbers if KINDS[name] == "int"]].to_numpy()
-            odd = (whole % 1 > 0) | (np.abs(whole) > 2**53)
-            if not (odd.any() or np.isinf(df[numbers].to_numpy()).any()):
-                return df
-    return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
+
+_parsed = json.JSONDecoder(object_pairs_hook=_object).decode
 
 
 def parse_jsonl(text: str) -> pd.DataFrame:
@@ -185,8 +251,8 @@ def parse_jsonl(text: str) -> pd.DataFrame:
     for number, line in enumerate(text.split("\n"), start=1):
         if line and not line.isspace():
             try:
-                found.append(json.loads(line))
-            except ValueError as error:
+                found.append(_parsed(line))
+            except (ValueError, RecursionError) as error:
                 raise ManifestError(f"line {number} is not JSON ({error})") from error
             if not isinstance(found[-1], dict):
                 raise ManifestError(f"line {number} is not one JSON object")
@@ -217,13 +283,38 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
 
     every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
     df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
-    if df["key"].isna().any():
-        raise ManifestError(f"row {df['key'].isna().argmax() + 1} has no key: give it one")
+    for name in NAMES:
+        df[name] = _one_spelling(df[name])
+    odd = df["wav"].str.contains("./", regex=False, na=False)
+    odd |= df["wav"].str.contains("//", regex=False, na=False)
+    df.loc[odd, "wav"] = df["wav"][odd].map(_path)
+    for name, meant in misspelt(df).items():
+        raise ManifestError(
+            f"column {name!r} is no column of manifests, but looks like {meant!r}: rename it, to "
+            "that or to a name that is less alike"
+        )
+    blank = np.array([not (key and (key[0].isalnum() or clean(key))) for key in df["key"]])
+    if blank.any():
+        raise ManifestError(f"row {blank.argmax() + 1} has no key: give it one")
     if (again := df["key"].duplicated()).any():
         key = df["key"][again].iloc[0]
         where = ", ".join(str(i + 1) for i in np.flatnonzero(df["key"] == key))
         raise ManifestError(f"key {key!r} stands in rows {where}: make keys unique")
     return df
+
+
+def _one_spelling(cells: pd.Series) -> pd.Series:
+    first: dict[str, str] = {}
+    given = cells.dropna().unique()
+    spelled = {name: first.setdefault(identity(name), clean(name)) or None for name in given}
+    same = all(name == spelling for name, spelling in spelled.items())
+    return cells if same else pd.Series([spelled.get(name) for name in cells], dtype=object)
+
+
+def _path(wav: str) -> str:
+    """Without "." and empty parts; a path that is absolute stays so."""
+    parts = "/".join(part for part in wav.split("/") if part not in ("", "."))
+    return f"/{parts}" if wav.startswith("/") else parts
 
 
 def _text(name: str, cells: pd.Series) -> pd.Series:
@@ -233,11 +324,15 @@ def _text(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _dumped(cells: pd.Series) -> pd.Series:
+    known: dict[str, str] = {}  # most are alike
+
     def form(cell: Any) -> str | None:
         if cell is None or isinstance(cell, str):
             return cell
         value = cell.item() if isinstance(cell, np.generic) else cell
-        return json.dumps(value, ensure_ascii=False)
+        if (same := repr(value)) not in known:
+            known[same] = _JSON.encode(value)
+        return known[same]
 
     return pd.Series([form(cell) for cell in cells], dtype=object)
 
@@ -246,30 +341,35 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
     scalar = cells
     if pd.api.types.infer_dtype(cells, skipna=True) not in _PLAIN:
         scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
-    values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+    try:
+        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+    except OverflowError:  # whole numbers of hundreds of digits
+        scalar = scalar.map(lambda cell: str(cell) if type(cell) is int else cell)
+        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
     wrong = cells.notna() & ~np.isfinite(values)
     if KINDS[name] == "int":
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
     if wrong.any():
         row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
-        cell = cells.astype(object)[row]
-        raise ManifestError(f"row {row + 1}, column {name}: {cell!r} is no {kind} number")
+        cell = reprlib.repr(cells.astype(object)[row])
+        raise ManifestError(f"row {row + 1}, column {name}: {cell} is no {kind} number")
     return values.astype("Int64") if KINDS[name] == "int" else values
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    parsed, values = functools.cache(json.loads), []  # most are alike: parsed once
-    for row, cell in enumerate(cells, start=1):
-        if type(cell) is str:
-            text, cell = cell, None
-            with contextlib.suppress(ValueError):
-                cell = parsed(text)
-            if cell is None:
-                raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-        # Each row gets a list or dict of its own: rows are changed one at a time.
-        values.append(cell.copy() if type(cell) in (list, dict) else cell)
+    parsed: dict[str, Any] = {}  # most are alike: parsed once
+    for row, text in enumerate(cells, start=1):
+        if type(text) is str and text not in parsed:
+            with contextlib.suppress(ValueError, RecursionError):
+                parsed[text] = _parsed(text)
+            if parsed.get(text) is None:
+                shown = reprlib.repr(text)
+                raise ManifestError(f"row {row}, column {name}: {shown} is no JSON")
+    values = [parsed[cell] if type(cell) is str else cell for cell in cells]
     if name == "flags":
         values = [[] if value is None else value for value in values]
+    # Each row gets a list or dict of its own: rows are changed one at a time.
+    values = [value.copy() if type(value) in (list, dict) else value for value in values]
     return pd.Series(values, dtype=object)
 
 
