@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from serlib.corpora import emobox
-from serlib.data import tables
+from serlib.data import spelling, tables
 from serlib.data.tables import COLUMNS, ManifestError
 
 HEADER = "key,dataset,utt_id,wav,length,emotion,speaker,group"
@@ -168,6 +168,14 @@ GOOD = "d-1,d,1,a.wav,1,anger,s,g"
         (f"{HEADER}\n{GOOD}\nd-2,d,2,a.w", "row 2 has 4 cells"),
         (f'{HEADER}\n{GOOD}\n"d-2,d,2,a.wav', "is not CSV"),
         (f"{HEADER}\n,{GOOD[4:]}\n", "row 1 has no key"),
+        (f"{HEADER}\n\u00a0,{GOOD[4:]}\n", "row 1 has no key"),
+        (f"{HEADER},Valence\n{GOOD},1\n", "column 'Valence' is no column of manifests, but looks"),
+        (f"{HEADER},end \n{GOOD},1\n", "looks like 'end': rename it"),
+        (f"{HEADER},emotion dist\n{GOOD},1\n", "looks like 'emotion_dist'"),
+        (f"{HEADER},gneder\n{GOOD},male\n", "looks like 'gender'"),
+        (f"{HEADER},languge\n{GOOD},eng\n", "looks like 'language'"),
+        (f"{HEADER},speakers\n{GOOD.replace(',s,', ',,')},x\n", "looks like 'speaker'"),
+        (f'{HEADER},emotion_dist\n{GOOD},"{{""a"": 1, ""a"": 2}}"\n', "is no JSON"),
         (f"{HEADER},key\n{GOOD},x\n", "column names are empty or repeated"),
         (f",{HEADER}\n0,{GOOD}\n", "column names are empty or repeated"),
         ("key,dataset,wav,length\nd-1,d,a.wav,1\n", "columns utt_id, emotion, speaker, group are"),
@@ -200,6 +208,14 @@ def test_hostile_csv_is_refused_with_the_reason(tmp_path, text, message):
         ("{", "line 1 is not JSON"),
         (json.dumps(line(1)) + '\n{"key": "d-2"', "line 2 is not JSON"),
         ("[1]", "line 1 is not one JSON object"),
+        ("[" * 100_000, "line 1 is not JSON (maximum recursion"),
+        (json.dumps(line(1))[:-1] + ', "emotion": "fear"}', "'emotion' stands twice in one object"),
+        ('{"emotion_dist": {"fear": 1, "fear": 0}}', "'fear' stands twice in one object"),
+        (json.dumps(line(1, text="\ud800")), "line 1 is not JSON ('utf-8' codec can't encode"),
+        (json.dumps(line(1, fold=10**400)), "row 1, column fold: 1000"),
+        (json.dumps(line(1, length=10**400)), "is no finite number"),
+        (json.dumps(line(1, length="9" * 400)), "is no finite number"),
+        (json.dumps(line(1, key=" \u200b")), "row 1 has no key"),
         (json.dumps([line(1)]), "line 1 is not one JSON object"),
         ('{"key": "d-1"}', "columns dataset, utt_id"),
         (json.dumps(line(1, length=[1])), "column length: [1] is no finite number"),
@@ -255,6 +271,60 @@ def test_cells_of_a_table_are_not_shared(tmp_path):
     df = tables.read(tmp_path / "m.csv")
     df["flags"][0].append("stereo")
     assert df["flags"][1] == []
+
+
+# names and paths
+
+SPELLED = ["Ann é", " Ann é", "Ann é ", "Ann  é", "ANN É", "ann e\u0301", "Ann\u00a0é", "Ａｎｎ é"]
+SPELLED += ["An\u200bn é", "\ufeffAnn é", "Ann é\u00ad"]
+
+
+@pytest.mark.parametrize("column", tables.NAMES)
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_all_spellings_of_a_name_become_the_first(tmp_path, column, suffix):
+    spelled = [*SPELLED, "7.0", "7", "d-07", "d-7.00", "d-7", "d-7.5", "  ", "\u200b"]
+    rows = [line(i, **{column: name}) for i, name in enumerate(spelled)]
+    text = json.dumps if suffix == "jsonl" else None
+    path = tmp_path / f"m.{suffix}"
+    if text:
+        save(path, "".join(text(row) + "\n" for row in rows))
+    else:
+        pd.DataFrame(rows).to_csv(path, index=False)
+    df = tables.read(path)
+    right = ["Ann é"] * len(SPELLED) + ["7", "7", "d-07", "d-7", "d-7", "d-7.5", None, None]
+    assert df[column].tolist() == right
+    assert df["key"].tolist() == [row["key"] for row in rows]
+    tables.write(df, path)
+    assert tables.read(path)[column].tolist() == right  # once is enough
+
+
+def test_clean_is_clean():
+    rng = np.random.default_rng(0)
+    odd = [0xA0, 0xAD, 0x301, 0x200B, 0x3000, 0xFB01, 0xFF21, 0x345, 0x1E9E, 0x130, 0x3A3]
+    for _ in range(1000):
+        name = "".join(map(chr, rng.choice([*range(32, 127), *odd, *odd], 8)))
+        once, same = spelling.clean(name), spelling.identity(name)
+        assert spelling.clean(once) == once and spelling.identity(once) == same
+        assert spelling.identity(same) == same == spelling.identity(once.upper())
+
+
+@pytest.mark.parametrize("wav", ["a/x.wav", "./a/x.wav", "a//x.wav", "a/./x.wav", ".//a/././x.wav"])
+def test_a_path_has_one_spelling(tmp_path, wav):
+    path = save_csv(tmp_path / "m.csv", HEADER, f"k,d,1,{wav},1,fear,s,g")
+    assert tables.read(path)["wav"][0] == "a/x.wav"
+
+
+@pytest.mark.parametrize("wav", ["/a/x.wav", "..", "a/../x.wav", "a./x.wav", ".a/x.wav"])
+def test_paths_that_lead_elsewhere_stay_what_they_are(tmp_path, wav):
+    path = save_csv(tmp_path / "m.csv", HEADER, f"k,d,1,{wav},1,fear,s,g")
+    assert tables.read(path)["wav"][0] == wav
+
+
+def test_columns_of_ones_own_travel(tmp_path):
+    """What only looks a little like a column, or stands beside it, is no mistake."""
+    own = "age_group,page_number,folder,channel_gain,speaker_height,text_length,rating,note,intent"
+    path = save_csv(tmp_path / "m.csv", f"{HEADER},{own},dialog,dialogue", f"{GOOD},{own},d,d-1")
+    assert {*own.split(","), "dialog"} <= {*tables.read(path)}
 
 
 # digest

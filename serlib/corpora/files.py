@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from serlib.data import tables
+from serlib.data import parsing, spelling, tables
 from serlib.data.tables import ManifestError
 
 USUAL = dict(  # what the tables of corpora call a column of the manifest
@@ -139,7 +139,7 @@ def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
 def jsonl(path: str | os.PathLike) -> pd.DataFrame:
     """A file with one JSON object per line; `ManifestError` if a line is none."""
     try:
-        return tables.parse_jsonl(text(path))
+        return parsing.jsonl(text(path))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
@@ -176,7 +176,7 @@ def settings(path: Path) -> Mapping[str, Any]:
 def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     """A table as texts, empty cells missing; its decimal comma or point is ``attrs["decimal"]``.
 
-    What separates the cells is seen from the first rows: a comma, semicolon, tab or bar. Rows
+    What separates the cells is seen from the first row: a comma, semicolon, tab or bar. Rows
     without any cell are left out.
 
     Raises:
@@ -186,7 +186,7 @@ def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     content = text(path)
     if "\0" in content:
         raise ManifestError(f"{path} holds null bytes: save it as text, in UTF-8")
-    separator = max(",;\t|", key=lambda mark: _width(content, mark))
+    separator = max(",;\t|", key=content.lstrip("\n").split("\n", 1)[0].count)
     try:
         rows = _rows(content, separator, strict=True)
     except csv.Error as error:
@@ -221,16 +221,6 @@ def _rows(content: str, separator: str, **how: Any) -> list[list[str]]:
     ]
 
 
-def _width(content: str, separator: str) -> tuple[bool, int]:
-    """Whether the first rows have as many cells as the header, if several; and how many it has."""
-    try:
-        first = _rows("\n".join(content.split("\n", 20)[:20]), separator)
-    except csv.Error:
-        first = []
-    widths = [len(row) for row in first] or [0]
-    return widths[0] > 1 and set(widths) == {widths[0]}, widths[0]
-
-
 def _filled(row: Sequence[str]) -> int:
     """Cells up to the last that is not empty."""
     return max((i for i, cell in enumerate(row, start=1) if cell), default=0)
@@ -247,7 +237,9 @@ def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
     texts = cells.astype("string").str.strip()
     values = pd.to_numeric(texts.str.replace(decimal, "."), errors="coerce").astype("Float64")
     values = pd.Series(values.to_numpy("float64", na_value=np.nan), index=cells.index)
-    given = texts.notna() & ~texts.map(tables.unknown, na_action="ignore").fillna(True).astype(bool)
+    given = texts.notna() & ~texts.map(spelling.unknown, na_action="ignore").fillna(True).astype(
+        bool
+    )
     if (wrong := given & ~np.isfinite(values)).any():
         where = wrong.idxmax()
         raise ManifestError(f"{where}, column {cells.name}: {cells[where]!r} is no number")
@@ -307,22 +299,18 @@ def rows(
 
 def _known(df: pd.DataFrame, name: str, notes: list[str]) -> pd.Series:
     """Names in one spelling; None where a cell says that none is known, or names the utterance."""
-    names = [tables.clean(str(n)) if pd.notna(n) else None for n in df[name]]
-    none = {n for n in names if n is not None and tables.unknown(n)}
-    stems = [str(wav).rpartition("/")[2].rpartition(".")[0] for wav in df["wav"]]
-    own = [
-        n is not None and count == 1 and n in (utt, stem)
-        for n, utt, stem, count in zip(
-            names, df["utt_id"], stems, pd.Series(names).map(pd.Series(names).value_counts()),
-            strict=True,
+    names = df[name].map(lambda cell: spelling.clean(str(cell)), na_action="ignore").astype(object)
+    none = names.map(spelling.unknown, na_action="ignore").eq(True)
+    stems = df["wav"].str.replace(r"^.*/|\.\w+$", "", regex=True)
+    own = ~none & ~names.duplicated(keep=False) & (names.eq(df["utt_id"]) | names.eq(stems))
+    if none.any():
+        words = ", ".join(sorted(names[none].unique()))
+        notes.append(f"{name} is not known in {none.sum():,} rows ({words})")
+    if own.any():
+        notes.append(
+            f"{name} is the name of the utterance in {own.sum():,} rows: taken for unknown"
         )
-    ]  # fmt: skip
-    if many := sum(n in none for n in names):
-        notes.append(f"{name} is not known in {many:,} rows ({', '.join(sorted(none))})")
-    if sum(own):
-        notes.append(f"{name} is the name of the utterance in {sum(own):,} rows: taken for unknown")
-    known = [None if n in none or mine else n for n, mine in zip(names, own, strict=True)]
-    return pd.Series(known, dtype=object, index=df.index)
+    return names.where(names.notna() & ~none & ~own, None)
 
 
 def attribute(df: pd.DataFrame, name: str, raw: pd.Series, low: float, high: float) -> None:

@@ -25,11 +25,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from serlib.corpora import files
 from serlib.corpora.emobox import emotion
-from serlib.data import tables
+from serlib.data import spelling, tables
 from serlib.data.manifest import ATTRIBUTES
 from serlib.data.tables import COLUMNS, EMOTIONS, KINDS, ManifestError
 
@@ -63,7 +64,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     more = [column for column in table if column not in used.values() and column not in COLUMNS]
     df[more] = table[more]
     for name in [name for name in df if KINDS.get(name) in ("int", "float")]:
-        df[name] = files.numbers(df[name], table.attrs["decimal"])
+        df[name] = files.numbers(df[name], table.attrs.get("decimal", "."))
     for name, value in content.get("cells", {}).items():
         df[name] = [value] * len(df)
     if "utt_id" not in df:
@@ -90,30 +91,14 @@ def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, l
     """What it is called, its cells, with paths from `root` in a column of paths, and remarks."""
     pattern = _compiled(content["pattern"]) if "pattern" in content else None
     if pattern and "table" not in content:
-        places = [file.relative_to(root).as_posix() for file in files.walk(root)]
-        found = {path: pattern.fullmatch(path) for path in places if not path.endswith(TABLES)}
-        rows = [{"wav": path} | match.groupdict() for path, match in found.items() if match]
-        odd = [p for p, match in found.items() if not match and p.lower().endswith(files.AUDIO)]
-        if not rows:
-            some = f", not even {odd[0]}" if odd else ""
-            raise ManifestError(f"{MAP}: no path below {root} fits the pattern{some}: mend it")
-        some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
-        notes = [f"{len(odd):,} recordings do not fit the pattern: left out ({some})"] * bool(odd)
-        table = pd.DataFrame(rows, index=[row["wav"] for row in rows], dtype=object)
-        table.attrs["decimal"] = ","
-        return "pattern", table, notes
-    paths = _paths(root, content.get("table"))
-    parts = [_part(path) for path in paths]
-    if odd := [path for path, part in zip(paths, parts, strict=True) if {*part} != {*parts[0]}]:
-        raise ManifestError(
-            f"{odd[0]} has other columns than {paths[0]}: name one as table: in {MAP}"
-        )
-    source, table = ", ".join(path.name for path in paths), pd.concat(parts)
-    table.attrs["decimal"] = parts[0].attrs["decimal"]
-    if len(parts) > 1 and not {*table} & {*files.USUAL["split"]}:
-        table["split"] = [_split(where) for where in table.index]
-    column = _columns(source, table, content.get("columns", {}), ("wav",))["wav"]
-    table[column] = _locate(root, table[column])
+        paths = [file.relative_to(root).as_posix() for file in files.walk(root)]
+        paths = [path for path in paths if not path.endswith((*TABLES, MAP))]
+        source, column = "pattern", "wav"
+        table = pd.DataFrame({column: paths}, index=paths, dtype=object)
+    else:
+        source, table = _labels(root, content.get("table"))
+        column = _columns(source, table, content.get("columns", {}), ("wav",))["wav"]
+        table[column] = _locate(root, table[column])
     if pattern is None:
         return source, table, []
     if both := sorted({*pattern.groupindex} & {*table}):
@@ -122,9 +107,15 @@ def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, l
         )
     found = [pattern.fullmatch(path) for path in table[column]]
     for name in pattern.groupindex:
-        table[name] = [match[name] if match else None for match in found]
-    odd = sum(match is None for match in found)
-    return source, table, [f"{odd:,} paths do not fit the pattern"] * bool(odd)
+        table[name] = [match and match[name] for match in found]
+    fits = np.array([match is not None for match in found], dtype=bool)
+    odd = [path for path in table[column][~fits] if path.lower().endswith(files.AUDIO)]
+    if source == "pattern":
+        table = table[fits]
+    some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
+    if table.empty:
+        raise ManifestError(f"{MAP}: no path below {root} fits the pattern ({some}): mend it")
+    return source, table, [f"{len(odd):,} paths do not fit the pattern ({some})"] * bool(odd)
 
 
 def _compiled(pattern: str) -> re.Pattern:
@@ -143,18 +134,27 @@ def _compiled(pattern: str) -> re.Pattern:
     return found
 
 
-def _paths(root: Path, name: str | None) -> list[Path]:
-    """The table that is named, or the only one, or one for each of train, dev and test."""
+def _labels(root: Path, name: str | None) -> tuple[str, pd.DataFrame]:
+    """The table that is named, or the only one, or those of train, dev and test in one."""
     if name:
-        return [files.need(root, name, hint=f"{MAP} names this table")]
-    every = [root / n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
-    found = [path for path in every if not _is_ours(path)]
-    if len(found) == 1 or (found and all(_split(path.name) for path in found)):
-        return found
-    raise ManifestError(
-        f"{len(found)} tables of labels (.csv or .tsv) in {root}: name the right one in {MAP}, as "
-        "table: labels.csv, or write a pattern of the paths there"
-    )
+        found = [files.need(root, name, hint=f"{MAP} names this table")]
+    else:
+        every = [root / n for n in files.names(root) if n.lower().endswith(TABLES[:2])]
+        found = [path for path in every if not _is_ours(path)]
+    if len(found) != 1 and not (found and all(_split(path.name) for path in found)):
+        raise ManifestError(
+            f"{len(found)} tables of labels (.csv or .tsv) in {root}: name the right one in {MAP}, "
+            "as table: labels.csv, or write a pattern of the paths there"
+        )
+    parts = [files.table(path) for path in found]
+    for path, part in zip(found, parts, strict=True):
+        part.index = [f"{path.name}, row {i + 1}" for i in part.index]  # for messages
+        if {*part} != {*parts[0]}:
+            raise ManifestError(f"{path} has other columns than {found[0]}: name one in {MAP}")
+    table = pd.concat(parts)
+    if len(parts) > 1 and not {*table} & {*files.USUAL["split"]}:
+        table["split"] = [_split(where) for where in table.index]
+    return ", ".join(path.name for path in found), table
 
 
 def _is_ours(path: Path) -> bool:
@@ -168,12 +168,6 @@ def _split(name: str) -> str | None:
     words = re.split(r"[^a-z0-9]+", name.lower().partition(",")[0])
     found = {files.SPLITS[word] for word in words if word in files.SPLITS}
     return found.pop() if len(found) == 1 else None
-
-
-def _part(path: Path) -> pd.DataFrame:
-    df = files.table(path)
-    df.index = [f"{path.name}, row {i + 1}" for i in df.index]  # for messages
-    return df
 
 
 def _columns(
@@ -265,7 +259,7 @@ def _label(df: pd.DataFrame, source: str, labels: Mapping[Any, str | None]) -> N
     for name, words in (("gender", GENDERS), ("split", files.SPLITS)):
         if name in df:
             given = df[name].astype("string").str.lower()
-            odd = sorted(w for w in set(given.dropna()) - set(words) if not tables.unknown(w))
+            odd = sorted(w for w in set(given.dropna()) - set(words) if not spelling.unknown(w))
             if odd:
                 raise ManifestError(f"{source}: {name} {odd[0]!r} is none of {', '.join(words)}")
             df[name] = given.map(words)

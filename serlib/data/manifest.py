@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serlib.data import tables
+from serlib.data import spelling, tables
 from serlib.data.tables import EMOTIONS, ManifestError
 
 # MSP-Podcast's order A S H U F D C N, and the usual four of IEMOCAP.
@@ -43,10 +41,6 @@ RANGES = {  # column -> least and most that can be true; Hz, seconds, years
     "n_raters": (0, 1_000), "age": (0, 120), "turn": (0, np.inf), "fold": (1, np.inf),
 }  # fmt: skip
 ROUNDING = 0.02  # seconds, shares and attributes are often rounded to two digits
-# Letters of other alphabets that look like Latin ones.
-_ALIKE = str.maketrans(
-    "АВЕЅІЈКМНОРСТУХаеорсухіѕјΑΒΕΖΗΙΚΜΝΟΡΤΥΧονα", "ABESIJKMHOPCTYXaeopcyxisjABEZHIKMNOPTYXova"
-)
 
 
 def check(df: pd.DataFrame) -> list[str]:
@@ -94,22 +88,14 @@ Found = Iterator[tuple[pd.Series, str]]  # which rows, and what is wrong there
 
 def _names(df: pd.DataFrame) -> Found:
     for name in ("speaker", "group"):
+        both = df.dropna(subset=["dataset", name]).drop_duplicates(["dataset", name])
         bare = {
-            n: n.removeprefix(f"{d}-") for d, n in zip(df["dataset"], df[name], strict=True) if n
+            n: n.removeprefix(f"{d}-") for d, n in zip(both["dataset"], both[name], strict=True)
         }
-        none = {n for n, b in bare.items() if tables.unknown(b)}
+        none = {n for n, own in bare.items() if spelling.unknown(own)}
         yield df[name].isin(none), f"{name} says that it is not known: leave the cell empty"
-        looks = {n: tables.identity(n.translate(_ALIKE)) for n in bare}
-        twins = {look for look, count in Counter(looks.values()).items() if count > 1}
-        mixed = {
-            n for n in bare if looks[n] in twins or any(map(_mixed, re.findall(r"[^\W\d_]+", n)))
-        }
-        yield df[name].isin(mixed), f"{name} has letters of another alphabet that look alike"
-
-
-def _mixed(word: str) -> bool:
-    scripts = {unicodedata.name(letter, "").split(" ")[0] for letter in word}
-    return not word.isascii() and len(scripts & {"LATIN", "CYRILLIC", "GREEK"}) > 1
+        odd = spelling.disguised(bare)
+        yield df[name].isin(odd), f"{name} has letters of another alphabet that look alike"
 
 
 def _times(df: pd.DataFrame) -> Found:

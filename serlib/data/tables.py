@@ -16,7 +16,6 @@ import json
 import os
 import re
 import reprlib
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,9 @@ import numpy as np
 import pandas as pd
 
 from serlib import records
+from serlib.data import parsing
+from serlib.data.parsing import ManifestError
+from serlib.data.spelling import clean, identity
 
 # Column -> kind of its cells. Attributes (valence, arousal, dominance) are on 1..7, times in
 # seconds, `channel` counts from 1, `group` must not cross a split, `speaker` is the true talker.
@@ -48,15 +50,7 @@ EMOTIONS = tuple(
 _PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
 NAMES = ("speaker", "group", "session", "dialogue")  # each name has one spelling in a table
-# What tables write, beside an empty cell, where a name is not known; `identity` of it.
-UNKNOWN = frozenset(
-    "-1 nan na n/a #n/a <na> none null nil unknown unk undefined missing unspecified".split()
-)
 _JSON = json.JSONEncoder(ensure_ascii=False)
-
-
-class ManifestError(ValueError):
-    """A manifest, or what is asked of it, is not as it must be."""
 
 
 @contextlib.contextmanager
@@ -88,9 +82,9 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
             is not there, or a name looks like a misspelt one of `COLUMNS`; if a cell does not
             parse, or a key is missing or repeated.
     """
-    parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
+    parse = {".csv": parsing.csv_cells, ".jsonl": parsing.jsonl}[suffix(path)]
     try:
-        return typed(parse(utf8(path)))
+        return typed(parse(parsing.utf8(path)))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
@@ -144,37 +138,6 @@ def digest(df: pd.DataFrame) -> str:
     return total.hexdigest()[:12]
 
 
-def clean(name: str) -> str:
-    """A name as it is seen: one Unicode form, nothing invisible, single blanks, "7" for "7.0"."""
-    seen = unicodedata.normalize("NFKC", name)
-    if not seen.isascii():
-        seen = "".join(c for c in seen if unicodedata.category(c) != "Cf")
-        seen = unicodedata.normalize("NFKC", seen)  # what stood apart may belong together now
-    return re.sub(r"((?:^|-)\d+)\.0+$", r"\1", " ".join(seen.split()))
-
-
-def identity(name: str) -> str:
-    """One form for all spellings of a name: of a speaker, a group, a file.
-
-    Unicode forms, width, case, blanks around and invisible characters do not count, nor does the
-    ".0" that a number gets in a spreadsheet: "Ｓ01 ", "s01" are one, "7.0" and "7", not "07".
-
-    >>> identity("\u00a0ANNA\u200b") == identity("anna"), identity("7.0"), identity("07")
-    (True, '7', '07')
-    """
-    return clean(clean(name).casefold())
-
-
-def unknown(name: str) -> bool:
-    """Whether a cell says that a name is not known: "N/A", "-1", "unknown", "?", "--", ...
-
-    >>> unknown("NaN"), unknown("?"), unknown("-1"), unknown("Nan Li"), unknown("1")
-    (True, True, True, False, False)
-    """
-    same = identity(name)
-    return same in UNKNOWN or not any(c.isalnum() for c in same)
-
-
 def misspelt(df: pd.DataFrame) -> dict[str, str]:
     """Other columns that are most likely one of `COLUMNS`: name there -> name meant.
 
@@ -198,65 +161,6 @@ def suffix(path: str | os.PathLike) -> str:
     if kind not in (".csv", ".jsonl"):
         raise ManifestError(f"{path}: a manifest's name ends in .csv or .jsonl")
     return kind
-
-
-def utf8(path: str | os.PathLike) -> str:
-    """The text of a file, or a ManifestError."""
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ManifestError(f"line {line} is not UTF-8: save the file as UTF-8") from error
-    if "\0" in text:
-        raise ManifestError("holds null bytes: save the file as UTF-8")
-    return text
-
-
-def _parse_csv(text: str) -> pd.DataFrame:
-    # Twice over the text: pandas fills up rows that are too short, as where a file's end is lost.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        if "" in header or len(set(header)) < len(header):
-            raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
-        wide = np.fromiter(map(len, filter(None, reader)), dtype=np.int64)
-    except csv.Error as error:
-        raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error
-    if (odd := wide != len(header)).any():
-        number = int(odd.argmax())
-        raise ManifestError(
-            f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
-            "around texts with commas"
-        )
-    plain = dict(dtype=object, keep_default_na=False, index_col=False)
-    return pd.read_csv(io.StringIO(text, newline=""), **plain) if header else pd.DataFrame()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        again = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{again!r} stands twice in one object")
-    return found
-
-
-_parsed = json.JSONDecoder(object_pairs_hook=_object).decode
-
-
-def parse_jsonl(text: str) -> pd.DataFrame:
-    """One row per line, a JSON object; cells as they are, not yet `typed`."""
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line and not line.isspace():
-            try:
-                found.append(_parsed(line))
-            except (ValueError, RecursionError) as error:
-                raise ManifestError(f"line {number} is not JSON ({error})") from error
-            if not isinstance(found[-1], dict):
-                raise ManifestError(f"line {number} is not one JSON object")
-    return pd.DataFrame(found, dtype=object)
 
 
 def typed(raw: pd.DataFrame) -> pd.DataFrame:
@@ -361,7 +265,7 @@ def _json(name: str, cells: pd.Series) -> pd.Series:
     for row, text in enumerate(cells, start=1):
         if type(text) is str and text not in parsed:
             with contextlib.suppress(ValueError, RecursionError):
-                parsed[text] = _parsed(text)
+                parsed[text] = parsing.json_value(text)
             if parsed.get(text) is None:
                 shown = reprlib.repr(text)
                 raise ManifestError(f"row {row}, column {name}: {shown} is no JSON")
