@@ -63,9 +63,12 @@ def test_consensus_as_json(tmp_path):
     write(by_json / "Labels" / "labels_consensus.json", json.dumps(whole))
     by_csv = msp(tmp_path / "csv", [ROW], wavs=False)
     pd.testing.assert_frame_equal(utterances(by_json), utterances(by_csv))
-    write(by_json / "Labels" / "labels_consensus.json", "{")
-    with pytest.raises(ManifestError, match="is no JSON"):
-        utterances(by_json)
+    for odd in ("{", "[1]", "7", "null", '{"a.wav": 7}', "{}"):
+        write(by_json / "Labels" / "labels_consensus.json", odd)
+        with pytest.raises(
+            ManifestError, match=r"labels_consensus\.json (is no JSON|has no column)"
+        ):
+            utterances(by_json)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_decimal_points_and_commas_are_read(tmp_path, kind, cell, mean):
     assert row["valence"] == 4.0
 
 
-@pytest.mark.parametrize("cell", ["2;2", "two", "1.2.3", "1,234,5", "inf", "-", "2.2 5"])
+@pytest.mark.parametrize("cell", ["2;2", "two", "1.2.3", "1,234,5", "inf", "2.2 5"])
 def test_a_mean_that_is_no_number_is_refused_with_its_row(tmp_path, cell):
     odd = ROW.replace("_0008", "_0009").replace(",2.6,", f',"{cell}",')
     message = rf"labels_consensus.csv, row 2, column EmoDom: '{re.escape(cell)}' is no number"

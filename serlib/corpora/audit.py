@@ -16,8 +16,9 @@ import pandas as pd
 
 from serlib.corpora import files, lists
 from serlib.corpora.files import SPLITS
-from serlib.data import splits
-from serlib.data.tables import ManifestError, identity
+from serlib.data import spelling, splits
+from serlib.data.spelling import identity
+from serlib.data.tables import ManifestError
 
 # Dialogues are told: in MSP-Podcast they are podcasts, which the official split shares; where a
 # dialogue must not cross, as in IEMOCAP and MELD, the group says so.
@@ -30,8 +31,6 @@ WORDS = dict(
 PAIRS = (("train", "test"), ("dev", "test"), ("train", "dev"))
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".txt")
 ALONE = 20  # with as many rows or more, and none by a speaker of another, speakers are no persons
-
-MIXED = re.compile(r"(?i)(?=.*[a-z]).*[\u0370-\u052f]")  # Latin with Greek or Cyrillic letters
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,8 @@ def _persons(df: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if same or len(speaker) >= ALONE:
             df = df.assign(speaker=None)
             told = [f"each row has a speaker of its own ({known['speaker'].iloc[0]}): no person's"]
-    odd = [name for name in known["speaker"].unique() if MIXED.match(str(name))]
-    told += [f"speaker {name!r} mixes alphabets: perhaps another's name" for name in odd[:3]]
+    alike = sorted(spelling.disguised(map(str, known["speaker"].unique())))
+    told += [f"speakers look alike or mix alphabets: {', '.join(alike[:4])}"] * bool(alike)
     return df, told
 
 

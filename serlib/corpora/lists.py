@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from serlib.corpora import files, meld
-from serlib.data.tables import ManifestError, identity
+from serlib.corpora import emobox, files, meld
+from serlib.data.spelling import identity, unknown
+from serlib.data.tables import ManifestError
 
 # Grammars of names. Groups whose names start with `speaker_` are joined to the speaker.
 NAMES = {
@@ -32,10 +33,8 @@ TOLD = ("speaker", "group", "dialogue", "session", "text", "sha256")  # what a r
 COLUMNS = {name: files.USUAL.get(name, (name,)) for name in ("key", "wav", "dataset", *TOLD)}
 COLUMNS["wav"] += ("utt_id", "name", "id")
 COLUMNS["speaker"] += ("speakers", "speakerid")
-UNKNOWN = {"", "unknown", "nan", "none", "null", "n/a", "na", "-", "-1", "?"}
 AUDIO = r"\.(?:wav|flac|mp3|mp4|m4a|aiff?|avi|ogg|opus|sph|webm)$"
 _LINE = re.compile(rf"(.+?{AUDIO[:-1]})(?:\s|$)|(\S+)", re.I)
-_STM = re.compile(r"(\S.*?)\s+\d+\s.*<.*\bspk=(.*?)(?:,\s*\w+=|>)")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -66,7 +65,7 @@ def read(path: Path) -> pd.DataFrame:
         own = dict(key=keys, utt_id=keys, dialogue=dialogue, group=dialogue, Speaker=people)
         table = table.assign(**own)
     elif "key" in table and _column(table, "speaker") is None:
-        people = _beside(path)
+        people = emobox.speakers_of(path.parent) or emobox.speakers_of(path.parent.parent)
         table["speaker"] = [people.get(key) for key in texts(table["key"])]
     return table
 
@@ -93,16 +92,6 @@ def _json(path: Path) -> pd.DataFrame:
 
 def _of_objects(rows: Collection) -> bool:
     return len(rows) > 0 and all(isinstance(row, dict) for row in rows)
-
-
-def _beside(path: Path) -> dict[str, str]:
-    """Key -> speaker, from EmoBox's .stm files in the folder of a list, or in the one above."""
-    for folder in (path.parent, path.parent.parent):
-        texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
-        if texts:
-            lines = (_STM.match(line) for line in "\n".join(texts).split("\n"))
-            return {line[1]: line[2] for line in lines if line}
-    return {}
 
 
 def texts(cells: pd.Series) -> list[str]:
@@ -154,9 +143,9 @@ def _plain(table: pd.DataFrame, side: str) -> pd.DataFrame:
         if name == "group" and "utt_id" not in table:  # no manifest: a group of whatever kind
             continue
         if (column := _column(table, name)) is not None:
-            empty = {""} if name == "text" else UNKNOWN
             cells = texts(table[column])
-            rows[name] = [None if identity(cell) in empty else cell for cell in cells]
+            missing = (lambda cell: not cell) if name == "text" else unknown
+            rows[name] = [None if missing(cell) else cell for cell in cells]
     nameless = rows["key"].isna() & rows["wav"].isna()
     if nameless.all():
         raise ManifestError(f"no column of files among {', '.join(map(repr, table))}")

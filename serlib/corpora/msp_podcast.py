@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from serlib.corpora import cards, files
+from serlib.data.spelling import unknown
 from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
@@ -83,37 +84,28 @@ def _consensus(folder: Path) -> pd.DataFrame:
     else:
         try:
             content = json.loads(files.text(path))
-        except ValueError as error:
-            raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
-        table = pd.DataFrame.from_dict(content, orient="index").astype(object)
+            table = pd.DataFrame.from_dict(content, orient="index").astype(object)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ManifestError(f"{path} is no JSON by file ({error}): copy it again") from error
         table = table.where(table.notna(), "").astype(str)
         table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
-        raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
+        raise ManifestError(
+            f"{path} has no column {', '.join(absent)}: {', '.join(map(str, table))}"
+        )
     table = table[wanted].apply(lambda cells: cells.str.strip())
     table["Split_Set"] = table["Split_Set"].str.lower()
+    rows = [f"{path}, row {row}" for row in range(1, len(table) + 1)]
     for column in ATTRIBUTES.values():
-        table[column] = _means(path, table[column])
+        means = files.numbers(table[column].set_axis(rows), decimal=",")  # a point is one too
+        table[column] = means.to_numpy()
     for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
         if odd := sorted(set(table[column]) - set(known)):
             raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
     return table
 
 
-def _means(path: Path, cells: pd.Series) -> pd.Series:
-    """Means as numbers, with a decimal point or a decimal comma; an empty cell is missing."""
-    means = pd.to_numeric(cells.str.replace(",", ".", regex=False), errors="coerce")
-    odd = ~np.isfinite(means) & ~cells.str.lower().isin(["", "nan"])
-    if odd.any():
-        row = int(odd.argmax())
-        where = f"{path}, row {row + 1}, column {cells.name}"
-        raise ManifestError(f"{where}: {cells[row]!r} is no number: copy the file again")
-    return means
-
-
 def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
-    speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
-    known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
     raw = {k: pd.to_numeric(table[c]) for k, c in ATTRIBUTES.items()}
     return pd.DataFrame(
         dict(
@@ -121,7 +113,8 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
             wav=audio + "/" + table["FileName"],
             emo=table["EmoClass"].replace("", None),
             attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
-            **raw, **{f"{k}_raw": x for k, x in raw.items()}, speaker=speaker.where(known, None),
+            **raw, **{f"{k}_raw": x for k, x in raw.items()},
+            speaker=[None if unknown(name) else name for name in table["SpkrID"]],
             gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
             split=table["Split_Set"].map(SPLITS),
         )

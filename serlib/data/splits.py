@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from serlib.data.tables import ManifestError, identity
+from serlib.data.spelling import identity
+from serlib.data.tables import ManifestError
 
 LEAKY = frozenset({"random", "prefix", "dialogue"})
 # What one fold is:
@@ -63,9 +64,9 @@ def leaks(
 ) -> list[Leak]:
     """Count what train and test share, column by column; columns that share nothing are left out.
 
-    Names are compared by `tables.identity`, so that a blank or another case hides nobody; texts as
-    they stand ("Yes." is not "yes"). A missing value equals none. Where a sha256 is missing, paths
-    are compared too, as column "file".
+    Names are compared by `spelling.identity`, so that a blank or another case hides nobody; texts
+    as they stand ("Yes." is not "yes"). A missing value equals none. Where a sha256 is missing,
+    paths are compared too, as column "file".
 
     Raises:
         ManifestError: If a column is not there.
