@@ -197,7 +197,7 @@ def _doubts(rows: pd.DataFrame) -> list[str]:
         found.append(f"{doubts.iloc[0]}{more}: give paths as in the manifest")
     nobody = rows[rows["speaker"].isna()]
     if 0 < len(nobody) < len(rows):
-        some = ", ".join(nobody["utterance"].iloc[:3])
+        some = ", ".join(nobody["utterance"].dropna()[:3])
         found.append(f"{len(nobody):,} rows name no speaker, such as {some}")
     both = rows[rows["said"].notna() & rows["speaker"].notna()]
     pairs = zip(both["said"].map(identity), both["speaker"].map(identity), strict=True)

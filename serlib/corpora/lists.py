@@ -111,7 +111,8 @@ def described(
     """The rows of all sides with `side`, `utterance` and `TOLD`; None is unknown.
 
     An utterance is its key, where keys are unique on each side, else the path of its file, folders
-    included. `said` is the speaker as the lists have it, `doubt` why a row was not looked up.
+    included; a name without folders that several speakers have tells none. `said` is the speaker as
+    the lists have it, `doubt` why a row was not looked up.
 
     Args:
         sides: Tables as `read` gives them.
@@ -124,7 +125,9 @@ def described(
     tables = {side: _plain(table, side) for side, table in sides.items()}
     rows = pd.concat(tables, names=["side", None]).reset_index("side").reset_index(drop=True)
     rows["path"] = rows["wav"].where(rows["wav"].notna(), rows["key"])
-    rows = rows.assign(utterance=rows["path"], doubt=None)
+    several = rows.groupby("path")["speaker"].transform("nunique") > 1  # files of equal names
+    rows["utterance"] = rows["path"].mask(several & ~rows["path"].str.contains("/"), None)
+    rows["doubt"] = None
     keyed = rows["key"].notna().all() and not rows.duplicated(["side", "key"]).any()
     if keyed and not rows["key"].str.fullmatch(r"\d+").all():  # else they count the rows
         rows["utterance"] = rows["key"]
@@ -231,7 +234,7 @@ def _parsed(rows: pd.DataFrame, corpus: str) -> pd.DataFrame:
             if name != "emodb" or corpus or _emodb(rows, fits):
                 found.loc[fits] = parts.assign(corpus=name).reindex(columns=columns)[fits]
     if corpus and found["corpus"].isna().all():
-        raise ManifestError(f"{rows['utterance'].iloc[0]!r} is no name of {corpus}")
+        raise ManifestError(f"{rows['path'].iloc[0]!r} is no name of {corpus}")
     if found["corpus"].nunique() > 1:  # a list of several corpora: 03 is another in each
         for column in columns[2:]:
             found[column] = found["corpus"] + "-" + found[column]

@@ -84,11 +84,11 @@ def _consensus(folder: Path) -> pd.DataFrame:
     else:
         try:
             content = json.loads(files.text(path))
-            table = pd.DataFrame.from_dict(content, orient="index").astype(object)
+            rows = [{**row, "FileName": name} for name, row in content.items()]
         except (ValueError, TypeError, AttributeError) as error:
             raise ManifestError(f"{path} is no JSON by file ({error}): copy it again") from error
+        table = pd.DataFrame(rows, dtype=object)
         table = table.where(table.notna(), "").astype(str)
-        table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
         raise ManifestError(
             f"{path} has no column {', '.join(absent)}: {', '.join(map(str, table))}"
