@@ -166,6 +166,12 @@ VERDICTS = {
         [S, "1.wav,1", "2.wav,2"], [S, "3.wav,3"], 3, "speakers not compared"),
     "names like EmoDB's by chance": (
         [S, "x.wav,ann", "03a01Fa.wav,bob"], [S, "03a02Fa.wav,cy"], 0, "nothing is shared"),
+    "names in keys": (
+        ["key,file", "ravdess-03-01-05-01-02-01-16,x/1"],
+        ["key,file", "ravdess-03-01-06-01-02-02-16,x/2"], 1, "LEAKS"),
+    "a column does not stand in for a name": (
+        [S, "Ses01F_impro01_F000.wav,01F", "Ses01F_impro01_MXX0.wav,01F"],
+        [S, "Ses02F_impro01_F000.wav,02F"], 3, "2 of 3 rows"),
     "several corpora": (
         ["file", "03a01Fa.wav", "03a02Fa.wav"], ["file", "03-01-05-01-02-01-03.wav"], 0, "nothing"),
     "podcasts are shared": (

@@ -8,7 +8,6 @@ from the names, each row on its own; EmoBox's speakers stand in a file beside it
 from __future__ import annotations
 
 import json
-import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -154,8 +153,8 @@ def _plain(table: pd.DataFrame, side: str) -> pd.DataFrame:
         raise ManifestError(f"no column of files among {', '.join(map(repr, table))}")
     if nameless.any():
         raise ManifestError(f"{side}, row {int(nameless.argmax()) + 1} names no file: give it one")
-    path = rows["wav"].str.replace("\\", "/").str.replace(AUDIO, "", case=False, regex=True)
-    rows["wav"] = path.map(posixpath.normpath, na_action="ignore")
+    path = rows["wav"].str.replace("\\", "/")
+    rows["wav"] = path.str.replace(AUDIO, "", case=False, regex=True)
     return rows.astype(object).where(rows.notna(), None)
 
 
@@ -171,7 +170,7 @@ def _looked_up(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     columns = ["utterance", *TOLD]
     places: dict[str, set[int]] = defaultdict(set)
     for i, (key, utt, wav) in enumerate(known[["key", "utt_id", "wav"]].fillna("").to_numpy()):
-        stem = re.sub(AUDIO, "", posixpath.normpath(wav), flags=re.I)
+        stem = re.sub(AUDIO, "", wav, flags=re.I)
         for name in {identity(key), identity(utt), *_ends(stem)}:
             places[name].add(i)
     found, doubts = [], []
