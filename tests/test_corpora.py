@@ -282,6 +282,8 @@ def test_flags_of_audio_and_text(tmp_path, fresh):
     assert df["flags"].tolist() == [
         ["stereo"], ["too_short"], ["no_audio"], ["aiff_in_wav"], ["too_long"], ["missing_text"],
     ]  # fmt: skip
+    for flag, name in zip(df["flags"].explode(), names, strict=True):
+        assert f"flag: {flag}: 1 utterances, such as iemocap-{name}" in str(report)
     assert df["channels"].tolist() == [2, 1, 1, 1, 1, 1]
     assert df["sample_rate"].tolist() == [16_000, 44_100, 16_000, 16_000, 8_000, 16_000]
     assert df["num_frame"].tolist() == [9600, 8820, 16_000, 16_000, 488_000, 9600]

@@ -100,6 +100,7 @@ def build(
         hours=float(df["length"].sum() / 3600), excluded=excluded, notes=tuple(notes),
         duplicates=tuple(same), problems=tuple(manifest.check(df)), checked=tuple(checked),
         differences=tuple(differences), countable=bool(card.expected), classes=counts.classes(df),
+        flags=counts.flags(df),
     )  # fmt: skip
 
 
