@@ -69,7 +69,7 @@ def test_sound_rows_have_no_problems():
         ({"length": "x"}, "'x' is no finite number"),
         # Numbers that cannot be true.
         *[
-            ({name: low - 1}, f"{name} is outside {low:g}..")
+            ({name: low - 1}, f"{name} is outside {low}..")
             for name, (low, _) in manifest.RANGES.items()
             if name != "length"
         ],

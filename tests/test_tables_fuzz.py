@@ -146,6 +146,11 @@ def save(rows: list[dict], path) -> None:
     pd.DataFrame(cells, dtype=object).to_csv(path, index=False)
 
 
+def same(row: dict) -> dict:
+    """A row with names as they compare: if the first spelling is changed, all are that one."""
+    return row | {name: tables.identity(row[name]) for name in tables.NAMES}
+
+
 def judge(path, right: list[dict]) -> tuple[str, str]:
     """Refused, told or read, and what was said, or which cells are others now without a word."""
     try:
@@ -178,7 +183,7 @@ def test_no_change_is_believed_in_silence(tmp_path, suffix):
         assert verdict != "SILENT", f"{what}: {why}"
         assert "\n" not in why and len(why) < 1500, f"{what}: {why}"
         if what == KEPT:
-            assert tables.rows(tables.read(path)) == right
+            assert [same(row) for row in tables.rows(tables.read(path))] == [same(r) for r in right]
         seen.add(verdict)
     assert seen == {"refused", "told", "read"}
 

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,11 @@ import pandas as pd
 
 class ManifestError(ValueError):
     """A manifest, or what is asked of it, is not as it must be."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, in one line that is not too long."""
+    return textwrap.shorten(", ".join(map(str, names)), 900, placeholder=" ...")
 
 
 def utf8(path: str | os.PathLike) -> str:
@@ -37,7 +44,7 @@ def csv_cells(text: str) -> pd.DataFrame:
     try:
         header = next(reader, [])
         if "" in header or len(set(header)) < len(header):
-            raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
+            raise ManifestError(f"column names are empty or repeated: {listed(header)}")
         wide = np.fromiter(map(len, filter(None, reader)), dtype=np.int64)
     except csv.Error as error:
         raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error

@@ -169,7 +169,7 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError("no rows: a manifest has at least one utterance")
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
-            f"columns {', '.join(absent)} are missing, there are {', '.join(raw)}: add them "
+            f"columns {', '.join(absent)} are missing, there are {parsing.listed(raw)}: add them "
             "(from_emobox reads EmoBox files)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
@@ -194,16 +194,17 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     df.loc[odd, "wav"] = df["wav"][odd].map(_path)
     for name, meant in misspelt(df).items():
         raise ManifestError(
-            f"column {name!r} is no column of manifests, but looks like {meant!r}: rename it, to "
-            "that or to a name that is less alike"
+            f"column {reprlib.repr(name)} is no column of manifests, but looks like {meant!r}: "
+            "rename it, to that or to a name that is less alike"
         )
     blank = np.array([not (key and (key[0].isalnum() or clean(key))) for key in df["key"]])
     if blank.any():
         raise ManifestError(f"row {blank.argmax() + 1} has no key: give it one")
     if (again := df["key"].duplicated()).any():
         key = df["key"][again].iloc[0]
-        where = ", ".join(str(i + 1) for i in np.flatnonzero(df["key"] == key))
-        raise ManifestError(f"key {key!r} stands in rows {where}: make keys unique")
+        where = np.flatnonzero(df["key"] == key) + 1
+        shown = f"{reprlib.repr(key)} stands in rows {parsing.listed(where)}"
+        raise ManifestError(f"key {shown}: make keys unique")
     return df
 
 
