@@ -177,8 +177,8 @@ def _columns(
     usual = {other: name for name, others in files.USUAL.items() for other in others}
     for name, column in given.items():
         if name not in COLUMNS:
-            close = difflib.get_close_matches(name.lower(), COLUMNS, 1)
-            meant = usual.get(name.lower()) or (close[0] if close else "emo")
+            close = difflib.get_close_matches(str(name).lower(), COLUMNS, 1)
+            meant = usual.get(str(name).lower()) or (close[0] if close else "emo")
             raise ManifestError(
                 f"{MAP}: columns: {name!r} is no column of manifests: write {meant}: {column}"
             )

@@ -126,10 +126,8 @@ def _ratings(df: pd.DataFrame) -> Found:
     yield df["attr_scale"].notna() & np.isnan(low), "attr_scale is not [low, high], two numbers"
     for name in ATTRIBUTES:
         true = 1 + 6 * (df[f"{name}_raw"] - low) / (high - low)
-        yield (
-            (df[name] - true).abs() > ROUNDING,
-            (f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"),
-        )
+        off = (df[name] - true).abs() > ROUNDING * np.maximum(1, 6 / (high - low))
+        yield off, f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"
     given = df["emotion_dist"]
     dists = given.where(given.map(_is_shares).astype(bool), None)
     yield given.notna() & dists.isna(), "emotion_dist is not shares of known emotions that sum to 1"

@@ -143,15 +143,17 @@ def misspelt(df: pd.DataFrame) -> dict[str, str]:
 
     Case and blanks apart the name is the same, or it is close to that of a column without cells.
     """
-    found = {}
-    for name in (name for name in df if name not in KINDS):
+    strangers, found = [name for name in df if name not in KINDS], {}
+    if not strangers:
+        return found
+    free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
+    free += [] if "flags" in free or df["flags"].astype(bool).any() else ["flags"]  # all []
+    for name in strangers:
         plain = re.sub(r"[\s-]+", "_", identity(str(name)))
-        free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
         turned = [c for c in free if sorted(c) == sorted(plain)]
-        close = (
-            [plain] if plain in KINDS else turned or difflib.get_close_matches(plain, free, 1, 0.81)
-        )
-        found |= {name: close[0]} if close else {}
+        close = turned or difflib.get_close_matches(plain, free, 1, 0.81)
+        if plain in KINDS or close:
+            found[name] = plain if plain in KINDS else close[0]
     return found
 
 
