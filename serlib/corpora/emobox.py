@@ -63,7 +63,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if path is None:
         known = [name for name in files.names(data) if (data / name).is_dir()]
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
-    df, speakers = from_emobox(path, _label_map(folder)), _speakers(folder)
+    df, speakers = from_emobox(path, _label_map(folder)), speakers_of(folder)
     df["speaker"] = [
         "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt)) else speakers.get(key)
         for key, utt in zip(df["key"], df["utt_id"], strict=True)
@@ -83,7 +83,8 @@ def _label_map(folder: Path) -> dict[str, str | None]:
         raise ManifestError(f"{path} is no map of labels ({error}): copy it again") from error
 
 
-def _speakers(folder: Path) -> dict[str, str]:
+def speakers_of(folder: Path) -> dict[str, str]:
+    """Key -> speaker, from the .stm files in a corpus's folder; empty if there are none."""
     texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
     found = ((line, _SPEAKER.search(line)) for line in "\n".join(texts).split("\n"))
     return {line.split(maxsplit=1)[0]: speaker[1] for line, speaker in found if speaker}

@@ -125,8 +125,10 @@ def _ratings(df: pd.DataFrame) -> Found:
     low, high = np.array(scales, dtype="float64").reshape(-1, 2).T
     yield df["attr_scale"].notna() & np.isnan(low), "attr_scale is not [low, high], two numbers"
     for name in ATTRIBUTES:
-        true = 1 + 6 * (df[f"{name}_raw"] - low) / (high - low)
-        off = (df[name] - true).abs() > ROUNDING * np.maximum(1, 6 / (high - low))
+        raw = df[f"{name}_raw"]
+        yield (raw < low) | (raw > high), f"{name}_raw is outside attr_scale"
+        off = (df[name] - 1 - 6 * (raw - low) / (high - low)).abs()
+        off = raw.between(low, high) & (off > ROUNDING * np.maximum(1, 6 / (high - low)))
         yield off, f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"
     given = df["emotion_dist"]
     dists = given.where(given.map(_is_shares).astype(bool), None)
