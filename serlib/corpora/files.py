@@ -313,6 +313,15 @@ def _known(df: pd.DataFrame, name: str, notes: list[str]) -> pd.Series:
     return names.where(names.notna() & ~none & ~own, None)
 
 
+def scale(ends: Any) -> tuple[float, float] | None:
+    """The ends of a scale from their texts, whole numbers as such; None if they are no scale."""
+    try:
+        low, high = (int(x) if x.is_integer() else x for x in map(float, ends))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (low, high) if low < high else None
+
+
 def attribute(df: pd.DataFrame, name: str, raw: pd.Series, low: float, high: float) -> None:
     """Put an attribute on 1..7, 1 + 6 (x - low) / (high - low), and what was rated beside it."""
     df[f"{name}_raw"], df[name] = raw, (1 + 6 * (raw - low) / (high - low)).round(4)

@@ -265,15 +265,10 @@ def _label(df: pd.DataFrame, source: str, labels: Mapping[Any, str | None]) -> N
             df[name] = given.map(words)
 
 
-def _attributes(df: pd.DataFrame, source: str, scale: list | None) -> None:
+def _attributes(df: pd.DataFrame, source: str, ends: list | None) -> None:
     found = [name for name in ATTRIBUTES if name in df]
-    if not found:
-        return
-    try:
-        low, high = (int(x) if float(x).is_integer() else float(x) for x in scale or ())
-    except (ValueError, TypeError, OverflowError):
-        low = high = 0
-    if not low < high:
+    scale = files.scale(ends)
+    if found and scale is None:
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
     for name in found:
-        files.attribute(df, name, df[name], low, high)
+        files.attribute(df, name, df[name], *scale)

@@ -62,8 +62,8 @@ def check(df: pd.DataFrame) -> list[str]:
     def report(wrong: pd.Series, what: str) -> None:
         wrong = wrong.fillna(False).astype(bool)
         if wrong.any():
-            first = parsing.listed(df["key"][wrong].head(1))
-            problems.append(f"{what}: {wrong.sum()} rows, first {first}")
+            first = df["key"][wrong].iloc[0]
+            problems.append(parsing.one_line(f"{what}: {wrong.sum()} rows, first {first}"))
 
     for name in ("dataset", "utt_id", "wav", "group", "length"):
         report(df[name].isna(), f"{name} is missing")

@@ -6,8 +6,7 @@ import csv
 import io
 import json
 import os
-import textwrap
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,16 @@ import pandas as pd
 
 
 class ManifestError(ValueError):
-    """A manifest, or what is asked of it, is not as it must be."""
+    """A manifest, or what is asked of it, is not as it must be: one line, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:  # noqa: D107
+        super().__init__(one_line(message))
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names for a message, in one line that is not too long."""
-    return textwrap.shorten(", ".join(map(str, names)), 900, placeholder=" ...")
+def one_line(message: str) -> str:
+    """Without ends of lines and other control characters, and without the middle if it is long."""
+    line = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", message)
+    return line if len(line) <= 1_000 else f"{line[:700]} ... {line[-290:]}"
 
 
 def utf8(path: str | os.PathLike) -> str:
@@ -44,7 +47,7 @@ def csv_cells(text: str) -> pd.DataFrame:
     try:
         header = next(reader, [])
         if "" in header or len(set(header)) < len(header):
-            raise ManifestError(f"column names are empty or repeated: {listed(header)}")
+            raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
         wide = np.fromiter(map(len, filter(None, reader)), dtype=np.int64)
     except csv.Error as error:
         raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error

@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,8 +170,8 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError("no rows: a manifest has at least one utterance")
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
-            f"columns {', '.join(absent)} are missing, there are {parsing.listed(raw)}: add them "
-            "(from_emobox reads EmoBox files)"
+            f"columns {', '.join(absent)} are missing, there are {', '.join(map(str, raw))}: add "
+            "them (from_emobox reads EmoBox files)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
@@ -196,7 +195,7 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     df.loc[odd, "wav"] = df["wav"][odd].map(_path)
     for name, meant in misspelt(df).items():
         raise ManifestError(
-            f"column {reprlib.repr(name)} is no column of manifests, but looks like {meant!r}: "
+            f"column {name!r} is no column of manifests, but looks like {meant!r}: "
             "rename it, to that or to a name that is less alike"
         )
     blank = np.array([not (key and (key[0].isalnum() or clean(key))) for key in df["key"]])
@@ -204,9 +203,8 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError(f"row {blank.argmax() + 1} has no key: give it one")
     if (again := df["key"].duplicated()).any():
         key = df["key"][again].iloc[0]
-        where = np.flatnonzero(df["key"] == key) + 1
-        shown = f"{reprlib.repr(key)} stands in rows {parsing.listed(where)}"
-        raise ManifestError(f"key {shown}: make keys unique")
+        where = ", ".join(str(i + 1) for i in np.flatnonzero(df["key"] == key))
+        raise ManifestError(f"key {key!r} stands in rows {where}: make keys unique")
     return df
 
 
@@ -258,8 +256,8 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
     if wrong.any():
         row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
-        cell = reprlib.repr(cells.astype(object)[row])
-        raise ManifestError(f"row {row + 1}, column {name}: {cell} is no {kind} number")
+        cell = cells.astype(object)[row]
+        raise ManifestError(f"row {row + 1}, column {name}: {cell!r} is no {kind} number")
     return values.astype("Int64") if KINDS[name] == "int" else values
 
 
@@ -270,8 +268,7 @@ def _json(name: str, cells: pd.Series) -> pd.Series:
             with contextlib.suppress(ValueError, RecursionError):
                 parsed[text] = parsing.json_value(text)
             if parsed.get(text) is None:
-                shown = reprlib.repr(text)
-                raise ManifestError(f"row {row}, column {name}: {shown} is no JSON")
+                raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
     values = [parsed[cell] if type(cell) is str else cell for cell in cells]
     if name == "flags":
         values = [[] if value is None else value for value in values]
