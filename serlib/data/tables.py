@@ -149,10 +149,9 @@ def misspelt(df: pd.DataFrame) -> dict[str, str]:
     free += [] if "flags" in free or df["flags"].astype(bool).any() else ["flags"]  # all []
     for name in strangers:
         plain = re.sub(r"[\s-]+", "_", identity(str(name)))
-        turned = [c for c in free if sorted(c) == sorted(plain)]
-        close = turned or difflib.get_close_matches(plain, free, 1, 0.81)
-        if plain in KINDS or close:
-            found[name] = plain if plain in KINDS else close[0]
+        same = [plain] if plain in KINDS else [c for c in free if sorted(c) == sorted(plain)]
+        close = same or difflib.get_close_matches(plain, free, 1, 0.81)
+        found |= {name: close[0]} if close else {}
     return found
 
 
