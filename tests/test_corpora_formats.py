@@ -280,6 +280,14 @@ def test_decimal_commas_are_numbers(tmp_path):
     assert df["length"].tolist() == [2.5, 2.0] and df["age"][0] == 31 and report.problems == ()
 
 
+def test_a_file_is_found_in_either_unicode_form(tmp_path):
+    """As a disk of macOS has it, and as a table has it."""
+    sound(tmp_path / "Zoe\u0308/e\u0301.wav", 0.6)
+    for cell in ("Zo\u00eb/\u00e9.wav", "\u00e9", "Zoe\u0308/\u00e9.wav"):
+        (tmp_path / "t.csv").write_text(f"file,label,length\n{cell},sad,2 s\n")
+        assert folder.utterances(tmp_path)["wav"].tolist() == ["Zoe\u0308/e\u0301.wav"]
+
+
 def test_speakers_are_who_they_are(tmp_path):
     """One spelling for one speaker; words for "not known" and names of utterances are nobody."""
     spelled = [

@@ -54,7 +54,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if not chosen:
         raise ManifestError(f"no table {version or 'with a column emotion'} in {root}: there are "
                             f"{', '.join(tables) or 'none'}")  # fmt: skip
-    parts = [_table(root, header, name).assign(split=_split(header, name)) for name in chosen]
+    parts = [
+        _table(root, header, name, "file", "emotion").assign(split=_split(header, name))
+        for name in chosen
+    ]
     df = pd.concat(parts)
     for name in INDEX[1:]:
         df[name] = _seconds(df[name]) if name in df else float("nan")
@@ -67,7 +70,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         if name not in chosen and _part(tables, name).get("type") == "filewise":
             columns = {TEXT.get(column, column) for column in _part(tables, name, "columns")}
             if columns & {*FACTS} - {*df}:
-                _fill(df, "file", _table(root, header, name).set_index("file"))
+                _fill(df, "file", _table(root, header, name, "file").set_index("file"))
     return _rows(df, header)
 
 
@@ -78,7 +81,7 @@ def _part(header: Any, *names: str) -> Mapping:
     return header if isinstance(header, Mapping) else {}
 
 
-def _table(root: Path, header: Mapping, name: str) -> pd.DataFrame:
+def _table(root: Path, header: Mapping, name: str, *needed: str) -> pd.DataFrame:
     """A table, keys replaced by what they stand for, and with the facts about its speakers."""
     path = files.child(root, f"db.{name}.csv")
     if path is None:
@@ -86,7 +89,7 @@ def _table(root: Path, header: Mapping, name: str) -> pd.DataFrame:
             f"no db.{name}.csv in {root}: save the database with audformat as "
             'database.save(FOLDER, storage_format="csv")'
         )
-    df = files.table(path)
+    df = files.table(path, needed)
     df.index = [f"{path.name}, row {i + 1}" for i in df.index]  # for messages
     misc = _part(header, "misc_tables")
     columns = _part(header, "tables", name, "columns") or _part(misc, name, "columns")
@@ -140,10 +143,10 @@ def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
     df["start"] = df["start"].where(~whole)
     for name in (name for name in ATTRIBUTES if name in df):
         scheme = _part(header, "schemes", name)
-        low, high = (float(scheme.get(end) or "nan") for end in ("minimum", "maximum"))
-        if not low < high:
+        scale = files.scale([scheme.get("minimum"), scheme.get("maximum")])
+        if scale is None:
             raise ManifestError(f"db.yaml: the scheme {name} has no minimum and maximum: add them")
-        files.attribute(df, name, files.numbers(df[name]), low, high)
+        files.attribute(df, name, files.numbers(df[name]), *scale)
     languages = header.get("languages") or []
     df = df.assign(
         dataset=dataset, license=header.get("license"),

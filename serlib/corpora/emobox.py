@@ -65,7 +65,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         raise ManifestError(f"no corpus {version!r} in {data}: use version {', '.join(known)}")
     df, speakers = from_emobox(path, _label_map(folder)), speakers_of(folder)
     df["speaker"] = [
-        "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt)) else speakers.get(key)
+        "".join(name.groups()) if (name := _IEMOCAP.fullmatch(utt or "")) else speakers.get(key)
         for key, utt in zip(df["key"], df["utt_id"], strict=True)
     ]
     _folds(df, folder)

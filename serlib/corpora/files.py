@@ -193,17 +193,17 @@ def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         if separator not in "\t|":
             raise ManifestError(f"{path} is no CSV table ({error}): mend its quotes") from error
         rows = _rows(content, separator, quoting=csv.QUOTE_NONE)
-    header, *rows = [[cell.strip() for cell in row] for row in rows] or [[]]
+    header, *rows = [row for row in rows if any(row)] or [[]]
     header = [name or f"Unnamed: {i}" for i, name in enumerate(header[: _filled(header)])]
     if again := {name for name in header if header.count(name) > 1}:
         raise ManifestError(f"{path} has several columns {min(again)!r}: rename all but one")
     for number, row in enumerate(rows, start=1):
-        if any(row) and not _filled(row) <= len(header) <= len(row):
+        if not _filled(row) <= len(header) <= len(row):
             many = f"{len(row)} cells, the header {len(header)}"
             raise ManifestError(
                 f"{path}, row {number}: {many}: put texts with {separator!r} in quotes"
             )
-    cells = [[cell or None for cell in row[: len(header)]] for row in rows if any(row)]
+    cells = [[cell or None for cell in row[: len(header)]] for row in rows]
     df = pd.DataFrame(cells, columns=header, dtype=object)
     absent = [name for name in columns if name not in df]
     if absent and header:
@@ -215,10 +215,10 @@ def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _rows(content: str, separator: str, **how: Any) -> list[list[str]]:
-    lines = io.StringIO(content, newline="")
-    return [
-        row for row in csv.reader(lines, delimiter=separator, skipinitialspace=True, **how) if row
-    ]
+    lines = csv.reader(
+        io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=True, **how
+    )
+    return [[cell.strip() for cell in row] for row in lines]
 
 
 def _filled(row: Sequence[str]) -> int:
@@ -237,9 +237,7 @@ def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
     texts = cells.astype("string").str.strip()
     values = pd.to_numeric(texts.str.replace(decimal, "."), errors="coerce").astype("Float64")
     values = pd.Series(values.to_numpy("float64", na_value=np.nan), index=cells.index)
-    given = texts.notna() & ~texts.map(spelling.unknown, na_action="ignore").fillna(True).astype(
-        bool
-    )
+    given = np.array([isinstance(t, str) and not spelling.unknown(t) for t in texts], dtype=bool)
     if (wrong := given & ~np.isfinite(values)).any():
         where = wrong.idxmax()
         raise ManifestError(f"{where}, column {cells.name}: {cells[where]!r} is no number")
@@ -311,6 +309,15 @@ def _known(df: pd.DataFrame, name: str, notes: list[str]) -> pd.Series:
             f"{name} is the name of the utterance in {own.sum():,} rows: taken for unknown"
         )
     return names.where(names.notna() & ~none & ~own, None)
+
+
+def scale(ends: Any) -> tuple[float, float] | None:
+    """The ends of a scale from their texts, whole numbers as such; None if they are no scale."""
+    try:
+        low, high = (int(x) if x.is_integer() else x for x in map(float, ends))
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (low, high) if low < high else None
 
 
 def attribute(df: pd.DataFrame, name: str, raw: pd.Series, low: float, high: float) -> None:

@@ -20,6 +20,7 @@ import difflib
 import json
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,10 @@ KEYS = dict(
     table=str, pattern=str, dataset=str, columns=dict, labels=dict, attr_scale=list, cells=dict
 )
 _SHAPES = {str: "a text", dict: "a map, {name: value}", list: "a list, [low, high]"}
+# Not taken from a table that does not say so: they are given, or measured.
+_OURS = frozenset(
+    "emotion dataset dataset_version sha256 bytes sample_rate channels num_frame length".split()
+)
 # A repetition of what repeats can try paths for hours.
 _ENDLESS = re.compile(r"[+*}]\)[+*{]")
 
@@ -177,8 +182,8 @@ def _columns(
     usual = {other: name for name, others in files.USUAL.items() for other in others}
     for name, column in given.items():
         if name not in COLUMNS:
-            close = difflib.get_close_matches(name.lower(), COLUMNS, 1)
-            meant = usual.get(name.lower()) or (close[0] if close else "emo")
+            close = difflib.get_close_matches(str(name).lower(), COLUMNS, 1)
+            meant = usual.get(str(name).lower()) or (close[0] if close else "emo")
             raise ManifestError(
                 f"{MAP}: columns: {name!r} is no column of manifests: write {meant}: {column}"
             )
@@ -189,7 +194,7 @@ def _columns(
     for name in COLUMNS:
         found = [lower[c] for c in files.USUAL.get(name, (name,)) if c in lower]
         free = [column for column in found if column not in used.values()]
-        if name not in used and free and name not in ("emotion", "dataset", "dataset_version"):
+        if name not in used and free and name not in _OURS:
             used[name] = free[0]
     if absent := [name for name in needed if name not in used]:
         raise ManifestError(
@@ -203,17 +208,18 @@ def _locate(root: Path, cells: pd.Series) -> list[str]:
     """Paths from `root`; a name that is nowhere stays, and is reported as missing."""
     if cells.isna().any():
         raise ManifestError(f"{cells.isna().idxmax()} names no file")
-    places = defaultdict(list)  # name or stem -> paths
+    places = defaultdict(list)  # path, name or stem, in one Unicode form -> paths
     for file in files.walk(root):
         if file.suffix.lower() not in TABLES:
-            for name in {file.name, file.stem}:
-                places[name].append(file.relative_to(root).as_posix())
+            path = file.relative_to(root).as_posix()
+            for name in {path, file.name, file.stem}:
+                places[unicodedata.normalize("NFC", name)].append(path)
     tops = [f"{top(root)}/" for top in (os.path.abspath, os.path.realpath)]
     found = []
     for cell in cells:
         path = next((cell.removeprefix(top) for top in tops if cell.startswith(top)), cell)
         path = path.removeprefix("./")
-        where = places.get(path, []) if "/" not in path else []
+        where = places.get(unicodedata.normalize("NFC", path), [])
         if len(where) > 1 and path not in where:
             raise ManifestError(f"{path!r} is {where[0]} or {where[1]}: give paths, not names")
         found.append(path if path in where or not where else where[0])
@@ -265,15 +271,10 @@ def _label(df: pd.DataFrame, source: str, labels: Mapping[Any, str | None]) -> N
             df[name] = given.map(words)
 
 
-def _attributes(df: pd.DataFrame, source: str, scale: list | None) -> None:
+def _attributes(df: pd.DataFrame, source: str, ends: list | None) -> None:
     found = [name for name in ATTRIBUTES if name in df]
-    if not found:
-        return
-    try:
-        low, high = (int(x) if float(x).is_integer() else float(x) for x in scale or ())
-    except (ValueError, TypeError, OverflowError):
-        low = high = 0
-    if not low < high:
+    scale = files.scale(ends)
+    if found and scale is None:
         raise ManifestError(f"{source} holds {', '.join(found)}: say in {MAP} attr_scale: [1, 5]")
     for name in found:
-        files.attribute(df, name, df[name], low, high)
+        files.attribute(df, name, df[name], *scale)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serlib.data import spelling, tables
+from serlib.data import parsing, spelling, tables
 from serlib.data.tables import EMOTIONS, ManifestError
 
 # MSP-Podcast's order A S H U F D C N, and the usual four of IEMOCAP.
@@ -36,9 +36,9 @@ FLAGS = frozenset(
 )
 ATTRIBUTES = ("valence", "arousal", "dominance")
 RANGES = {  # column -> least and most that can be true; Hz, seconds, years
-    **dict.fromkeys(ATTRIBUTES, (1, 7)), "bytes": (1, np.inf), "sample_rate": (1_000, 1_000_000),
-    "channels": (1, 256), "channel": (1, 256), "num_frame": (1, np.inf), "length": (1e-3, 86_400),
-    "n_raters": (0, 1_000), "age": (0, 120), "turn": (0, np.inf), "fold": (1, np.inf),
+    **dict.fromkeys(ATTRIBUTES, (1, 7)), "bytes": (1, 10**12), "sample_rate": (1_000, 1_000_000),
+    "channels": (1, 256), "channel": (1, 256), "num_frame": (1, 10**12), "length": (1e-3, 86_400),
+    "n_raters": (0, 1_000), "age": (0, 120), "turn": (0, 10**6), "fold": (1, 10**6),
 }  # fmt: skip
 ROUNDING = 0.02  # seconds, shares and attributes are often rounded to two digits
 
@@ -62,14 +62,15 @@ def check(df: pd.DataFrame) -> list[str]:
     def report(wrong: pd.Series, what: str) -> None:
         wrong = wrong.fillna(False).astype(bool)
         if wrong.any():
-            problems.append(f"{what}: {wrong.sum()} rows, first {df['key'][wrong].iloc[0]}")
+            first = df["key"][wrong].iloc[0]
+            problems.append(parsing.one_line(f"{what}: {wrong.sum()} rows, first {first}"))
 
     for name in ("dataset", "utt_id", "wav", "group", "length"):
         report(df[name].isna(), f"{name} is missing")
     report(df.duplicated(["dataset", "utt_id"]), "(dataset, utt_id) repeats an earlier row")
     report(df["wav"].map(_stray).notna(), "wav is not a relative POSIX path inside its root")
     for name, (low, high) in RANGES.items():
-        report((df[name] < low) | (df[name] > high), f"{name} is outside {low:g}..{high:g}")
+        report((df[name] < low) | (df[name] > high), f"{name} is outside {low}..{high}")
     for name, allowed in ENUMS.items():
         wrong = {x for x in df[name].dropna().unique() if not re.fullmatch(allowed, x)}
         report(df[name].isin(wrong), f"{name} is not one of {allowed}")
@@ -124,11 +125,11 @@ def _ratings(df: pd.DataFrame) -> Found:
     low, high = np.array(scales, dtype="float64").reshape(-1, 2).T
     yield df["attr_scale"].notna() & np.isnan(low), "attr_scale is not [low, high], two numbers"
     for name in ATTRIBUTES:
-        true = 1 + 6 * (df[f"{name}_raw"] - low) / (high - low)
-        yield (
-            (df[name] - true).abs() > ROUNDING,
-            (f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"),
-        )
+        raw = df[f"{name}_raw"]
+        yield (raw < low) | (raw > high), f"{name}_raw is outside attr_scale"
+        off = (df[name] - 1 - 6 * (raw - low) / (high - low)).abs()
+        off = raw.between(low, high) & (off > ROUNDING * np.maximum(1, 6 / (high - low)))
+        yield off, f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"
     given = df["emotion_dist"]
     dists = given.where(given.map(_is_shares).astype(bool), None)
     yield given.notna() & dists.isna(), "emotion_dist is not shares of known emotions that sum to 1"

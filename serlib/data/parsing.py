@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import pandas as pd
 
 
 class ManifestError(ValueError):
-    """A manifest, or what is asked of it, is not as it must be."""
+    """A manifest, or what is asked of it, is not as it must be: one line, whatever it quotes."""
+
+    def __init__(self, message: str) -> None:  # noqa: D107
+        super().__init__(one_line(message))
+
+
+def one_line(message: str) -> str:
+    """Without ends of lines and other control characters, and without the middle if it is long."""
+    line = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", message)
+    return line if len(line) <= 1_000 else f"{line[:700]} ... {line[-290:]}"
 
 
 def utf8(path: str | os.PathLike) -> str:

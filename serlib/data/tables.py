@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,14 +142,15 @@ def misspelt(df: pd.DataFrame) -> dict[str, str]:
 
     Case and blanks apart the name is the same, or it is close to that of a column without cells.
     """
-    found = {}
-    for name in (name for name in df if name not in KINDS):
+    strangers, found = [name for name in df if name not in KINDS], {}
+    if not strangers:
+        return found
+    free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
+    free += [] if "flags" in free or df["flags"].astype(bool).any() else ["flags"]  # all []
+    for name in strangers:
         plain = re.sub(r"[\s-]+", "_", identity(str(name)))
-        free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
-        turned = [c for c in free if sorted(c) == sorted(plain)]
-        close = (
-            [plain] if plain in KINDS else turned or difflib.get_close_matches(plain, free, 1, 0.81)
-        )
+        same = [plain] if plain in KINDS else [c for c in free if sorted(c) == sorted(plain)]
+        close = same or difflib.get_close_matches(plain, free, 1, 0.81)
         found |= {name: close[0]} if close else {}
     return found
 
@@ -169,8 +169,8 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
         raise ManifestError("no rows: a manifest has at least one utterance")
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
-            f"columns {', '.join(absent)} are missing, there are {', '.join(raw)}: add them "
-            "(from_emobox reads EmoBox files)"
+            f"columns {', '.join(absent)} are missing, there are {', '.join(map(str, raw))}: add "
+            "them (from_emobox reads EmoBox files)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
@@ -194,8 +194,8 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     df.loc[odd, "wav"] = df["wav"][odd].map(_path)
     for name, meant in misspelt(df).items():
         raise ManifestError(
-            f"column {name!r} is no column of manifests, but looks like {meant!r}: rename it, to "
-            "that or to a name that is less alike"
+            f"column {name!r} is no column of manifests, but looks like {meant!r}: "
+            "rename it, to that or to a name that is less alike"
         )
     blank = np.array([not (key and (key[0].isalnum() or clean(key))) for key in df["key"]])
     if blank.any():
@@ -255,8 +255,8 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
     if wrong.any():
         row, kind = int(wrong.argmax()), {"int": "whole", "float": "finite"}[KINDS[name]]
-        cell = reprlib.repr(cells.astype(object)[row])
-        raise ManifestError(f"row {row + 1}, column {name}: {cell} is no {kind} number")
+        cell = cells.astype(object)[row]
+        raise ManifestError(f"row {row + 1}, column {name}: {cell!r} is no {kind} number")
     return values.astype("Int64") if KINDS[name] == "int" else values
 
 
@@ -267,8 +267,7 @@ def _json(name: str, cells: pd.Series) -> pd.Series:
             with contextlib.suppress(ValueError, RecursionError):
                 parsed[text] = parsing.json_value(text)
             if parsed.get(text) is None:
-                shown = reprlib.repr(text)
-                raise ManifestError(f"row {row}, column {name}: {shown} is no JSON")
+                raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
     values = [parsed[cell] if type(cell) is str else cell for cell in cells]
     if name == "flags":
         values = [[] if value is None else value for value in values]
