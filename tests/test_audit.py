@@ -94,6 +94,8 @@ def test_one_test_set_is_one_fold(built):
     assert [p.name for p in audit.prove(built.assign(split=split), "official")] == [
         "official, fold 1"
     ]
+    (proof,) = audit.prove(built.assign(split=split.replace("dev", "train")), "official")
+    assert proof.code == 0 and "no rows of dev, by which training chooses its epoch" in proof.told
     split = built["fold"].map({1: "test1", 2: "dev", 3: "test2", 4: "test3"}).fillna("train")
     found = list(audit.prove(built.assign(split=split), "official"))
     assert [p.name for p in found] == [f"official, fold {k}" for k in (1, 2, 3)]

@@ -226,7 +226,10 @@ def _dev_as_test(df: pd.DataFrame, fold: int, seed: int) -> pd.Series:
 def _cross(df: pd.DataFrame, name: str, fold: int, folds: int | None, seed: int) -> pd.Series:
     number, count = _numbers(df, name, folds, seed)
     if count < 3 or not 1 <= fold <= count:
-        raise ManifestError(f"fold {fold} of {count}: needs 3 folds or more, and one of them")
+        raise ManifestError(
+            f"fold {fold} of {count}: needs 3 folds or more, and one of them; or mark rows as "
+            "train, dev and test in the column split, for protocol 'official'"
+        )
     others = [(fold - 1 + step) % count + 1 for step in range(1, count)]
     tested = set(df["group"][number == fold].dropna())
     apart = (k for k in others if not df["group"][number == k].isin(tested).any())
