@@ -333,6 +333,15 @@ def test_meiju_refuses_lines_that_it_does_not_know(tmp_path):
             meiju2025.utterances(tmp_path)
 
 
+def test_meiju_sentences_belong_to_clips(tmp_path):
+    labels = tmp_path / "Annotation"
+    labels.mkdir()
+    (labels / "Training_files.txt").write_text("a.mp4 happy wishing\n")
+    (labels / "Training_transcription.csv").write_text("name,sentence\na.mp4,Hi\n,Oh\n")
+    with pytest.raises(ManifestError, match=r"transcription\.csv, row 2: no name of a clip"):
+        meiju2025.utterances(tmp_path)
+
+
 @pytest.fixture
 def fake_ffmpeg(tmp_path, monkeypatch):
     """A program named ffmpeg that checks how it is called and copies WAV, or fails."""

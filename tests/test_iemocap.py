@@ -149,6 +149,7 @@ def test_all_codes_become_emotions(tmp_path):
     [
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tneu\n", "is no label line"),
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[2.5.1, 3.0, 3.0]\n", "is no label line"),
+        ("1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[2.5, 3.0, 3.0]\n", "is no label line"),
         ("[1.0 - 2.0]\tSes01F_impro01_X000\tneu\t[3.0, 3.0, 3.0]\n", "is no utterance of this"),
         ("[1.0 - 2.0]\tSes01F_impro02_F000\tneu\t[3.0, 3.0, 3.0]\n", "is no utterance of this"),
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tjoy\t[3.0, 3.0, 3.0]\n", "no label 'joy'"),

@@ -224,6 +224,7 @@ def test_transcripts_stay_as_they_are(tmp_path):
     [
         (ROW.replace(",N,", ",Q,"), "no EmoClass 'Q'"),
         (ROW.replace("Test1", "Test9"), "no Split_Set 'test9'"),
+        (ROW.replace("Male", "Mal"), "no Gender 'mal': use female, male$"),
         (ROW.replace("MSP-PODCAST_0001_0008", "a"), "no podcast in 'a'"),
     ],
 )

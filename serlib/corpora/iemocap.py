@@ -103,7 +103,7 @@ def _transcript(session: Path, name: str) -> dict[str, str]:
 def _dialogue(path: Path, said: dict[str, str], skipped: Counter) -> list[dict]:
     rows = []
     for line in files.text(path).split("\n"):
-        if line.startswith("["):
+        if line.startswith("[") or DIALOGUE.search(line):
             if (header := _HEADER.match(line)) is None:
                 raise ManifestError(f"{path}: {line!r} is no label line: compare with the original")
             row = _turn(path, header, said)

@@ -59,6 +59,9 @@ def _said(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     table = files.table(path, ("name", "sentence"))
+    if table["name"].isna().any():
+        row = int(table["name"].isna().argmax()) + 1
+        raise ManifestError(f"{path}, row {row}: no name of a clip: add it or delete the row")
     return {n.rsplit(".", 1)[0]: s for n, s in zip(table["name"], table["sentence"], strict=True)}
 
 

@@ -34,6 +34,7 @@ RATED |= {code.lower(): name for code, name in EMOTIONS.items() if code != "X"}
 SPLITS = dict(
     train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
 )
+GENDERS = {"female": "female", "male": "male", "": None}
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 NAME = r"^[^_/\\]+_([^_/\\]+)_[^/\\]+$"  # the second field is the podcast
 SPELLED = ("consensus", "concensus")  # the second up to release 1.9
@@ -95,13 +96,16 @@ def _consensus(folder: Path) -> pd.DataFrame:
         )
     table = table[wanted].apply(lambda cells: cells.str.strip())
     table["Split_Set"] = table["Split_Set"].str.lower()
+    table["Gender"] = ["" if unknown(word) else word.lower() for word in table["Gender"]]
     rows = [f"{path}, row {row}" for row in range(1, len(table) + 1)]
     for column in ATTRIBUTES.values():
         means = files.numbers(table[column].set_axis(rows), decimal=",")  # a point is one too
         table[column] = means.to_numpy()
-    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
+    for column, known in dict(EmoClass=EMOTIONS, Split_Set=SPLITS, Gender=GENDERS).items():
         if odd := sorted(set(table[column]) - set(known)):
-            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
+            raise ManifestError(
+                f"{path}: no {column} {odd[0]!r}: use {', '.join(filter(None, known))}"
+            )
     return table
 
 
@@ -115,7 +119,7 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
             attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
             **raw, **{f"{k}_raw": x for k, x in raw.items()},
             speaker=[None if unknown(name) else name for name in table["SpkrID"]],
-            gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
+            gender=table["Gender"].map(GENDERS),
             split=table["Split_Set"].map(SPLITS),
         )
     )  # fmt: skip
