@@ -245,11 +245,13 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
     scalar = cells
     if pd.api.types.infer_dtype(cells, skipna=True) not in _PLAIN:
         scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
+    codes, cells_once = pd.factorize(scalar)  # many are alike
     try:
-        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+        numbers = pd.to_numeric(cells_once, errors="coerce")
     except OverflowError:  # whole numbers of hundreds of digits
-        scalar = scalar.map(lambda cell: str(cell) if type(cell) is int else cell)
-        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+        cells_once = np.array([str(c) if type(c) is int else c for c in cells_once], dtype=object)
+        numbers = pd.to_numeric(cells_once, errors="coerce")
+    values = pd.Series(np.append(np.asarray(numbers, dtype="float64"), np.nan)[codes])
     wrong = cells.notna() & ~np.isfinite(values)
     if KINDS[name] == "int":
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
