@@ -97,7 +97,7 @@ def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, l
     pattern = _compiled(content["pattern"]) if "pattern" in content else None
     if pattern and "table" not in content:
         paths = [file.relative_to(root).as_posix() for file in files.walk(root)]
-        paths = [path for path in paths if not path.endswith((*TABLES, MAP))]
+        paths = [path for path in paths if not path.endswith((*TABLES, ".jsonl", MAP))]
         source, column = "pattern", "wav"
         table = pd.DataFrame({column: paths}, index=paths, dtype=object)
     else:

@@ -170,7 +170,7 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
             f"columns {', '.join(absent)} are missing, there are {', '.join(map(str, raw))}: add "
-            "them (from_emobox reads EmoBox files)"
+            "them, or build a manifest from this table (serlib manifest build folder, or emobox)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
