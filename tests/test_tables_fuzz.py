@@ -16,7 +16,7 @@ from serlib.corpora import builder
 from serlib.data import manifest, tables
 from serlib.data.tables import ManifestError
 
-TRIES = int(os.environ.get("SERLIB_FUZZ", "150"))
+TRIES = int(os.environ.get("SERLIB_FUZZ", "100"))
 N = 6
 
 

@@ -97,7 +97,7 @@ def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, l
     pattern = _compiled(content["pattern"]) if "pattern" in content else None
     if pattern and "table" not in content:
         paths = [file.relative_to(root).as_posix() for file in files.walk(root)]
-        paths = [path for path in paths if not path.endswith((*TABLES, MAP))]
+        paths = [path for path in paths if not path.endswith((*TABLES, ".jsonl", MAP))]
         source, column = "pattern", "wav"
         table = pd.DataFrame({column: paths}, index=paths, dtype=object)
     else:
@@ -240,14 +240,11 @@ def _names(df: pd.DataFrame) -> list[str]:
 def _no_repeats(df: pd.DataFrame) -> None:
     recording = [name for name in ("wav", "start", "end", "channel") if name in df]
     for columns in (recording, ["utt_id"]):
-        if (again := df.duplicated(columns, keep=False)).any():
-            cells = df[columns].astype("string").fillna("")
-            same = (cells == cells[again].iloc[0]).all(axis=1)
-            first, second = df.index[same][:2]
-            name = df[columns[0]][same].iloc[0]
-            raise ManifestError(
-                f"{first} and {second} are both {columns[0]} {name}: keep one of them"
-            )
+        twice = df[df.duplicated(columns, keep=False)]
+        for _, same in twice.groupby(columns, dropna=False, sort=False):
+            one, other = same.index[:2]
+            what = f"{columns[0]} {same[columns[0]].iloc[0]}"
+            raise ManifestError(f"{one} and {other} are both {what}: keep one of them")
 
 
 def _label(df: pd.DataFrame, source: str, labels: Mapping[Any, str | None]) -> None:

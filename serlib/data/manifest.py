@@ -107,17 +107,12 @@ def _times(df: pd.DataFrame) -> Found:
     yield wrong, "start and end are not 0 <= start < end"
     behind = (end > whole + ROUNDING) | (start >= whole)
     yield ~wrong & behind, "start or end is behind the end of the file (num_frame / sample_rate)"
-    off = (df["length"] - (end - start)).abs() > ROUNDING
-    yield (
-        ~wrong & ~behind & off,
-        "length is not end - start (of a whole file: num_frame / sample_rate)",
-    )
+    off = ~wrong & ~behind & ((df["length"] - (end - start)).abs() > ROUNDING)
+    yield off, "length is not end - start (of a whole file: num_frame / sample_rate)"
     yield df["channel"] > df["channels"], "channel is none of the file's channels"
     stereo = pd.Series(["stereo" in (f or ()) for f in df["flags"]], index=df.index)
-    yield (
-        stereo != (df["channels"] > 1).where(df["channels"].notna(), stereo),
-        ("channels and the flag stereo contradict each other"),
-    )
+    odd = df["channels"].notna() & (stereo != (df["channels"] > 1))
+    yield odd, "channels and the flag stereo contradict each other"
 
 
 def _ratings(df: pd.DataFrame) -> Found:
@@ -133,14 +128,10 @@ def _ratings(df: pd.DataFrame) -> Found:
     given = df["emotion_dist"]
     dists = given.where(given.map(_is_shares).astype(bool), None)
     yield given.notna() & dists.isna(), "emotion_dist is not shares of known emotions that sum to 1"
-    counted = ~df["emotion_source"].isin(["acted", "none"]) & ~df["emotion"].isin(
-        ["other", "no_agreement"]
-    )
+    counted = ~df["emotion_source"].isin(["acted", "none"])
+    counted &= df["emotion"].notna() & ~df["emotion"].isin(["other", "no_agreement"])
     against = [d and _outvoted(e, d) for e, d in zip(df["emotion"], dists, strict=True)]
-    yield (
-        counted & df["emotion"].notna() & pd.Series(against, dtype=bool),
-        ("emotion is outvoted by emotion_dist"),
-    )
+    yield counted & pd.Series(against, dtype=bool), "emotion is outvoted by emotion_dist"
 
 
 def _number(value: Any) -> bool:

@@ -170,7 +170,7 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
             f"columns {', '.join(absent)} are missing, there are {', '.join(map(str, raw))}: add "
-            "them (from_emobox reads EmoBox files)"
+            "them, or build a manifest from this table (serlib manifest build folder, or emobox)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
@@ -245,11 +245,13 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
     scalar = cells
     if pd.api.types.infer_dtype(cells, skipna=True) not in _PLAIN:
         scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
+    codes, cells_once = pd.factorize(scalar)  # many are alike
     try:
-        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+        numbers = pd.to_numeric(cells_once, errors="coerce")
     except OverflowError:  # whole numbers of hundreds of digits
-        scalar = scalar.map(lambda cell: str(cell) if type(cell) is int else cell)
-        values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+        cells_once = np.array([str(c) if type(c) is int else c for c in cells_once], dtype=object)
+        numbers = pd.to_numeric(cells_once, errors="coerce")
+    values = pd.Series(np.append(np.asarray(numbers, dtype="float64"), np.nan)[codes])
     wrong = cells.notna() & ~np.isfinite(values)
     if KINDS[name] == "int":
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
