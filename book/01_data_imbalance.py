@@ -344,8 +344,8 @@ answer
 # %% [markdown]
 # So a difference of several points between genders is what a few talkers' habits make. Nothing about gender and emotion
 # is planted in the demo corpus, except that women's voices are higher. The number that counts is that of *talkers*, not
-# of utterances: this will come back when we put intervals on scores. (IEMOCAP is even: 4,941 female and 5,098 male
-# utterances, from ten talkers.)
+# of utterances: this will come back when we put intervals on scores. (IEMOCAP is even: 4,800 female and 5,239 male
+# utterances, from ten speakers.)
 #
 # ## Duration
 #
@@ -894,8 +894,9 @@ Markdown(
 # ### Prove the split
 #
 # So do not trust a split, prove it. `serlib manifest check FILE --protocol NAME` goes through all folds of a protocol
-# and compares their parts, train with test, dev with test and train with dev: no group, no talker and no audio file may
-# be in two of them. The same proof from Python, on the first fold of each way to divide:
+# and compares their parts, train with test, dev with test and train with dev: no group, no speaker and no audio file may
+# be in two of them. It says what it compared: where speakers are unknown, nothing is proved. The same from Python, on the
+# first fold of each way to divide:
 
 # %%
 for protocol in (recipe.protocol, *(p for p in ("session", "prefix", "random") if p in divisions)):
@@ -904,8 +905,8 @@ for protocol in (recipe.protocol, *(p for p in ("session", "prefix", "random") i
 # %% [markdown]
 # The first two hold. (That train and test share sentences is told, but is no fault by itself.) The other two are caught.
 #
-# Files that *others* published are harder: most list names of files and labels, not who talks. `serlib manifest audit
-# TRAIN TEST` reads such lists, takes the talker from the name where a corpus's names tell it, and from your own manifest
+# Files that *others* published are harder: most list names of files and labels, not who speaks. `serlib manifest audit
+# TRAIN TEST` reads such lists, takes the speaker from the name where a corpus's names tell it, and from your own manifest
 # otherwise. To see it work, we write down one prefix fold as a list of files, as a paper's repository might hold it, and
 # audit it as if we had found it there.
 

@@ -113,6 +113,16 @@ def test_folds_keep_talkers_apart(name, built):
     assert {"train", "dev", "test"} == set(roles)
 
 
+@pytest.mark.parametrize("share", ["90,00", "90.00", "90"])
+def test_emodb_shares_have_a_decimal_comma_or_point(tmp_path, share):
+    for name in ("03a01Fa", "08a01Na"):
+        (tmp_path / f"{name}.wav").write_bytes(b"")
+    (tmp_path / "erkennung.txt").write_text(f"1\t03a01Fa.wav\t{share}   \t75,00\n")
+    df = emodb.utterances(tmp_path)
+    assert df["recognized"][0] == 0.9 and df["natural"][0] == 0.75
+    assert df.attrs["notes"] == ["1 recordings have no shares in erkennung.txt"]
+
+
 def test_emodb_reads_names_and_the_listening_test(tmp_path):
     (tmp_path / "wav").mkdir()
     for name in ("03a01Fa", "12b10Nc", "16b02Lb", "99a01Fa", "03a03Fa"):
@@ -196,6 +206,11 @@ def test_cremad_without_its_tables(tmp_path):
     (tmp_path / "VideoDemographics.csv").write_text('"ActorID","Sex"\n1001,"Male"\n')
     with pytest.raises(ManifestError, match="no column Age"):
         cremad.utterances(tmp_path)
+    for age, sex in (("41 years", "Male"), ("", "Male"), ("41", "M")):
+        table = f"ActorID,Age,Sex\n1001,51,Male\n1002,{age},{sex}\n"
+        (tmp_path / "VideoDemographics.csv").write_text(table)
+        with pytest.raises(ManifestError, match=r"VideoDemographics\.csv, row 2: Sex M"):
+            cremad.utterances(tmp_path)
 
 
 HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode\n"
@@ -226,12 +241,38 @@ def test_meld_tells_what_is_wrong_with_its_tables(tmp_path):
     path.write_text("Utterance,Speaker\nHey,Ross\n")
     with pytest.raises(ManifestError, match="no column Emotion, Dialogue_ID"):
         meld.utterances(tmp_path)
+    for numbers in ("0,x", ",0", "1.0,0"):
+        path.write_text(
+            HEAD + f"1,Hey,Ross,joy,positive,0,0,4,7\n2,Yo,Ross,joy,positive,{numbers},4,7\n"
+        )
+        with pytest.raises(ManifestError, match=r"train_sent_emo\.csv, row 2: .* names no clip"):
+            meld.utterances(tmp_path)
     path.write_text("")
-    with pytest.raises(ManifestError, match="no CSV table"):
+    with pytest.raises(ManifestError, match="train_sent_emo.csv has no rows"):
         meld.utterances(tmp_path)
     path.write_text(HEAD + "1,Hey,Ross,joy,positive,0,0,4,7\n")
     assert meld.utterances(tmp_path).attrs["notes"] == [
         "no dev_sent_emo.csv: dev is missing", "no test_sent_emo.csv: test is missing"]  # fmt: skip
+
+
+def test_a_strict_build_forgives_what_no_copy_has(tmp_path, monkeypatch):
+    """MELD's two clips that cannot be decoded, and no other."""
+    trees.write("meld", tmp_path, utterances=40, flaws=False)
+    card = cards.read("meld")
+    where = meld.utterances(tmp_path)["wav"].iloc[[0, 1]].tolist()
+    (tmp_path / where[0]).write_bytes(b"")
+    for unusable, exact in ((where[:1], True), (where[1:], False), ([], False)):
+        now = cards.Card(
+            **vars(card) | {"expected": (), "unusable": tuple(w[:-4] for w in unusable)}
+        )
+        monkeypatch.setattr(cards, "read", lambda name, now=now: now)
+        _, report = builder.build("meld", tmp_path, progress=False)
+        assert [*report.excluded] == where[:1] and report.exact == exact
+    content = yaml.safe_load((DATA / "meld.yaml").read_text())
+    rows = {split: sum(sizes.values()) for split, sizes in content["labels_by_split"].items()}
+    assert rows == dict(train=9989, dev=1109, test=2610)
+    assert len(card.unusable) == 2 == sum(rows.values()) - card.expected[0].total
+    assert content["labels_by_split"]["test"] == card.expected[1].counts["emo"]
 
 
 def test_meld_official_split_shares_talkers_and_is_refused(tmp_path):
@@ -285,10 +326,20 @@ def test_meiju_refuses_lines_that_it_does_not_know(tmp_path):
         ["happiness", "wishing"], ["sadness", "neutral"]]  # fmt: skip
     assert df["wav"].tolist() == ["Annotation/Training/a.mp4", "Annotation/Training/b.mp4"]
     assert df.attrs["notes"][0] == "no Validation_files.txt: dev is missing"
-    for line in ("c.mp4 joyful wishing", "c.mp4 happy", "c.mp4 happy sympathizing"):
+    odd = ("joyful wishing", "happy", "happy sympathizing", "happy wish", "happy a", "hap wishing")
+    for line in (f"c.mp4 {labels}" for labels in odd):
         (labels / "Training_files.txt").write_text(f"a.mp4 happy wishing\n{line}\n")
-        with pytest.raises(ManifestError, match=r"Training_files\.txt, line 2"):
+        with pytest.raises(ManifestError, match=r"Training_files\.txt, line 2.*agreeing, ack"):
             meiju2025.utterances(tmp_path)
+
+
+def test_meiju_sentences_belong_to_clips(tmp_path):
+    labels = tmp_path / "Annotation"
+    labels.mkdir()
+    (labels / "Training_files.txt").write_text("a.mp4 happy wishing\n")
+    (labels / "Training_transcription.csv").write_text("name,sentence\na.mp4,Hi\n,Oh\n")
+    with pytest.raises(ManifestError, match=r"transcription\.csv, row 2: no name of a clip"):
+        meiju2025.utterances(tmp_path)
 
 
 @pytest.fixture

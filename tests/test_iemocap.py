@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 
+import numpy as np
 import pytest
 
 from corpus_trees import HEAD, iemocap, iemocap_dialogue, turn, write
-from serlib.corpora import builder
+from serlib import __main__ as cli
+from serlib.corpora import builder, cards, counts
 from serlib.corpora.iemocap import utterances
 from serlib.data import splits, tables
 from serlib.data.tables import ManifestError
@@ -52,6 +55,27 @@ def test_a_turn_without_raters_or_transcript(tmp_path):
     assert row["emotion_dist"] is None and row["n_raters"] is None and row["text"] is None
     row = one(tmp_path, "Ses01F_impro01_F000", "C-E1:\t;\t()", "C-E2:\tNeutral state;\t()", "A-E1:")
     assert row["emotion_dist"] == {"neutral": 1.0} and row["n_raters"] == 1
+
+
+@pytest.mark.parametrize(
+    ("vad", "lost"),
+    [
+        ("5.5000, 5.0000, 2.0000", ["valence"]),
+        ("4.0000, 3.0000, 0.5000", ["dominance"]),
+        ("0.0000, 5.0001, 1.0000", ["valence", "arousal"]),
+        ("5.0000, 1.0000, 1", []),
+    ],
+)
+def test_means_outside_the_scale_are_missing_and_named(tmp_path, vad, lost):
+    row = one(tmp_path, vad=vad)
+    for name, said in zip(("valence", "arousal", "dominance"), vad.split(", "), strict=True):
+        if name in lost:
+            assert np.isnan(row[name]) and np.isnan(row[f"{name}_raw"])
+        else:
+            assert row[f"{name}_raw"] == float(said) and 1 <= row[name] <= 7
+    notes = [note for note in utterances(tmp_path).attrs["notes"] if "outside 1..5" in note]
+    assert [note.split()[3] for note in notes] == lost
+    assert all("Ses01F_impro01_F000" in note for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +148,8 @@ def test_all_codes_become_emotions(tmp_path):
     ("block", "message"),
     [
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tneu\n", "is no label line"),
+        ("[1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[2.5.1, 3.0, 3.0]\n", "is no label line"),
+        ("1.0 - 2.0]\tSes01F_impro01_F000\tneu\t[2.5, 3.0, 3.0]\n", "is no label line"),
         ("[1.0 - 2.0]\tSes01F_impro01_X000\tneu\t[3.0, 3.0, 3.0]\n", "is no utterance of this"),
         ("[1.0 - 2.0]\tSes01F_impro02_F000\tneu\t[3.0, 3.0, 3.0]\n", "is no utterance of this"),
         ("[1.0 - 2.0]\tSes01F_impro01_F000\tjoy\t[3.0, 3.0, 3.0]\n", "no label 'joy'"),
@@ -168,3 +194,76 @@ def test_protocols_of_a_built_manifest(tmp_path):
     leaky = splits.protocol(df, "prefix", allow_leaks=True)
     shared = splits.leaks(df[leaky == "train"], df[leaky == "test"], ["speaker"])
     assert shared[0].shared == 2 and shared[0].share_of_test == 1
+
+
+def deal(sizes: dict, rng) -> list:
+    """Each value as often as its number says, in no order."""
+    return rng.permutation(np.repeat([*sizes], [*sizes.values()])).tolist()
+
+
+def whole_release(root) -> None:
+    """Labels in the true sizes, with names of our own numbering.
+
+    Sizes as on the public list of label lines: 5,239 men and 4,800 women talk, while 5,098 lines
+    are of dialogues in which the man wears the markers and 4,941 of those of the woman; seven means
+    are outside of 1..5.
+    """
+    rng, every = np.random.default_rng(0), cards.read("iemocap").expected
+    four = next(e for e in every if e.where).counts
+    rest = dict(xxx=2507, fru=1849, sur=107, fea=40, oth=3, dis=2)
+    lines = []
+    for session, sizes in four["session emo"].items():
+        who = deal({g: four["speaker"][session + g] for g in "FM"}, rng)
+        lines += [[session, g, emo] for g, emo in zip(who, deal(sizes, rng), strict=True)]
+    who = deal({"M": 5239 - 2882, "F": 4800 - 2649}, rng)
+    for i, (g, emo) in enumerate(zip(who, deal(rest, rng), strict=True)):
+        lines.append([f"Ses0{i % 5 + 1}", g, emo])
+    scene = deal({"impro01": 2943, "script01_1b": 2588}, rng)
+    scene += deal({"impro01": 4784 - 2943, "script01_1b": 5255 - 2588}, rng)
+    wearer = deal({"M": 5098, "F": 4941}, rng)
+    blocks, turns = collections.defaultdict(str), collections.Counter()
+    for i, (session, g, emo) in enumerate(lines):
+        dialogue = f"{session}{wearer[i]}_{scene[i]}"
+        vad = ["5.5, 5.0, 2.0"] * 4 + ["4.0, 3.0, 0.5"] * 3
+        vad = vad[i // 1000] if i % 1000 == 0 and i < 7000 else "2.5, 3.0, 1.0"
+        name = f"{dialogue}_{g}{turns[dialogue, g]:03d}"
+        blocks[dialogue] += turn(name, 2.0 * i, emo, vad)
+        turns[dialogue, g] += 1
+    for dialogue, text in blocks.items():
+        path = root / f"Session{dialogue[4]}/dialog/EmoEvaluation/{dialogue}.txt"
+        write(path, HEAD + text)
+
+
+def test_the_whole_release_is_as_on_the_card(tmp_path):
+    whole_release(tmp_path)
+    df = builder.utterances("iemocap", tmp_path)
+    assert len(df) == 10039 and df["gender"].value_counts().to_dict() == dict(
+        male=5239, female=4800
+    )
+    assert df["utt_id"].str[5].value_counts().to_dict() == dict(M=5098, F=4941)
+    checked, different = counts.compare(df, cards.read("iemocap"))
+    assert checked == ["all labels", "usual four classes"] and different == []
+    assert df[["valence", "arousal", "dominance"]].isna().sum().tolist() == [4, 0, 3]
+    by_wearer = df.assign(gender=df["utt_id"].str[5].map(dict(M="male", F="female")))
+    _, different = counts.compare(by_wearer, cards.read("iemocap"))
+    assert ("gender", "male", 5239, 5098) in [
+        (d.by, d.value, d.expected, d.found) for d in different
+    ]
+
+
+def test_a_strict_build_and_a_check_pass_on_what_the_release_holds(tmp_path, monkeypatch, capsys):
+    tree, out = iemocap(tmp_path / "tree"), tmp_path / "m.csv"
+    path = tree / "Session3/dialog/EmoEvaluation/Ses03F_impro01.txt"
+    path.write_text(path.read_text().replace("2.5000, 2.0000, 3.0000", "5.5, 2.0, 0.5", 1))
+    path.write_text(path.read_text() + turn("Ses03F_impro01_MXX0", 99.0, "neu", "3.0, 3.0, 3.0"))
+    card = cards.read("iemocap")
+    sizes = {"gender": dict(male=50, female=50), "emo": dict.fromkeys(
+        ("neu", "hap", "ang", "sad", "exc"), 20)}  # fmt: skip
+    small = cards.Card(**vars(card) | {"expected": (cards.Expected("toy", "here", counts=sizes),)})
+    monkeypatch.setattr(cards, "read", lambda name: small)
+    command = ["manifest", "build", "iemocap", "--root", str(tree), "--out", str(out), "--strict"]
+    assert cli.main([*command, "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 means of valence outside 1..5: missing (Ses03F_impro01_F000)" in shown
+    assert cli.main(["manifest", "check", str(out), "--protocol", "usual"]) == 0
+    assert capsys.readouterr().out.count("nothing is shared") == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -62,9 +63,43 @@ def test_consensus_as_json(tmp_path):
     write(by_json / "Labels" / "labels_consensus.json", json.dumps(whole))
     by_csv = msp(tmp_path / "csv", [ROW], wavs=False)
     pd.testing.assert_frame_equal(utterances(by_json), utterances(by_csv))
-    write(by_json / "Labels" / "labels_consensus.json", "{")
-    with pytest.raises(ManifestError, match="is no JSON"):
-        utterances(by_json)
+    for odd in ("{", "[1]", "7", "null", '{"a.wav": 7}', "{}"):
+        write(by_json / "Labels" / "labels_consensus.json", odd)
+        with pytest.raises(
+            ManifestError, match=r"labels_consensus\.json (is no JSON|has no column)"
+        ):
+            utterances(by_json)
+
+
+@pytest.mark.parametrize(
+    ("cell", "mean"),
+    [("2.2", 2.2), ("2,2", 2.2), ("7", 7.0), (" 1,000 ", 1.0), ("", None), ("nan", None)],
+)
+@pytest.mark.parametrize("kind", ["csv", "semicolons", "json"])
+def test_decimal_points_and_commas_are_read(tmp_path, kind, cell, mean):
+    cells = [*ROW.split(",")[:2], cell, *ROW.split(",")[3:]]
+    root = msp(tmp_path, [], wavs=False)
+    path = root / "Labels" / "labels_consensus.csv"
+    if kind == "json":
+        path.unlink()
+        fields = dict(zip(CONSENSUS.split(","), cells, strict=True))
+        write(path.with_suffix(".json"), json.dumps({cells[0]: fields}))
+    elif kind == "csv":
+        write(path, CONSENSUS + "\n" + ",".join(f'"{cell}"' for cell in cells) + "\n")
+    else:
+        write(path, CONSENSUS.replace(",", ";") + "\n" + ";".join(cells) + "\n")
+    row = utterances(root).iloc[0]
+    for name in ("arousal", "arousal_raw"):
+        assert pd.isna(row[name]) if mean is None else row[name] == mean
+    assert row["valence"] == 4.0
+
+
+@pytest.mark.parametrize("cell", ["2;2", "two", "1.2.3", "1,234,5", "inf", "2.2 5"])
+def test_a_mean_that_is_no_number_is_refused_with_its_row(tmp_path, cell):
+    odd = ROW.replace("_0008", "_0009").replace(",2.6,", f',"{cell}",')
+    message = rf"labels_consensus.csv, row 2, column EmoDom: '{re.escape(cell)}' is no number"
+    with pytest.raises(ManifestError, match=message):
+        utterances(msp(tmp_path, [ROW, odd], wavs=False))
 
 
 def detailed_of(layout: str) -> str:
@@ -189,6 +224,7 @@ def test_transcripts_stay_as_they_are(tmp_path):
     [
         (ROW.replace(",N,", ",Q,"), "no EmoClass 'Q'"),
         (ROW.replace("Test1", "Test9"), "no Split_Set 'test9'"),
+        (ROW.replace("Male", "Mal"), "no Gender 'mal': use female, male$"),
         (ROW.replace("MSP-PODCAST_0001_0008", "a"), "no podcast in 'a'"),
     ],
 )

@@ -138,6 +138,28 @@ def test_official_protocol_follows_the_split_column():
         splits.protocol(df, "official", fold=3)
 
 
+@pytest.mark.parametrize("column", ["speaker", "group"])
+@pytest.mark.parametrize(
+    "spelt", [" Anna", "anna\u00a0", "An\u200bna", "ANNA", "\uff21nna"], ids=ascii
+)
+def test_a_name_spelt_otherwise_is_the_same(column, spelt):
+    df = iemocap_like()
+    df[column] = df[column].mask(df["fold"] == 1, "Anna").mask(df["fold"] == 5, spelt)
+    with pytest.raises(LeakError, match=rf"train shares with test 1 {column} \(Anna\) in 100.0%"):
+        splits.protocol(df, "session")
+
+
+def test_a_file_is_on_one_side_only_even_without_its_sha256():
+    df = iemocap_like()
+    df["wav"] = df["utt_id"] + ".wav"
+    splits.protocol(df, "session")
+    df["wav"] = df["wav"].mask(df["fold"] == 1, "a/b.wav").mask(df["fold"] == 5, "./a//b.wav")
+    with pytest.raises(LeakError, match=r"train shares with test 1 file \(a/b.wav\) in 100.0%"):
+        splits.protocol(df, "session")
+    hashed = df.assign(sha256=[f"{i:064}" for i in range(len(df))])
+    splits.protocol(hashed, "session")  # audio was compared as such
+
+
 def test_official_protocol_is_no_excuse_for_a_leak():
     df = iemocap_like().assign(speaker="demo-1")
     with pytest.raises(LeakError, match=r"1 speaker \(demo-1\) in 100.0% of the rows of test"):
@@ -172,7 +194,8 @@ def test_protocol_refuses_what_it_cannot_do():
 
 
 def test_roles_fit_a_table_that_was_read(tmp_path):
-    df = iemocap_like().assign(dataset="demo", wav="a.wav", length=1.0, emotion="anger")
+    df = iemocap_like().assign(dataset="demo", length=1.0, emotion="anger")
+    df = df.assign(wav=df["utt_id"] + ".wav")
     tables.write(df, tmp_path / "m.csv")
     back = tables.read(tmp_path / "m.csv")
     for name in ("session", "official"):
@@ -237,6 +260,12 @@ def test_fold_numbers_are_those_that_protocol_takes():
         dialogue=5, random=5,
     )  # fmt: skip
     assert splits.fold_numbers(df, "speaker", 3) == [1, 2, 3]
+    one = df.assign(split=df["split"].replace({"test1": "test", "test2": None}))
+    assert splits.fold_numbers(one, "official") == [1]
+    blind = df.assign(emotion=df["emotion"].where(df["split"] != "test1", None))
+    assert splits.fold_numbers(blind, "official") == [2]
+    closed = df.assign(emotion=None)
+    assert splits.fold_numbers(closed, "official") == [1, 2]
     for name in splits.PROTOCOLS:
         for fold in splits.fold_numbers(df, name):
             splits.protocol(df, name, fold=fold, allow_leaks=True)

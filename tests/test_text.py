@@ -37,6 +37,10 @@ def test_the_alphabet_is_that_of_the_published_ctc_models():
         ("CAFÉ cafe\u0301 naïve Ångström", "CAFE CAFE NAIVE ANGSTROM"),
         ("ﬁne ＷＩＤＥ straße", "FINE WIDE STRASSE"),
         ("你好 привет", ""),
+        ("spełniać człowiek ŁÓDŹ", "SPELNIAC CZLOWIEK LODZ"),
+        ("Ærø øl ĐỨC đá ßẞ œuvre Þór ðað", "AERO OL DUC DA SSSS OEUVRE THOR DAD"),
+        ("ħobż ıŞık ŧ ŋ ɓ ƙ ɛ ɔ Ƶ ə ĳ ǆ", "HOBZ ISIK T NG B K E O Z E IJ DZ"),
+        ("itʼs it´s `it` o‘ʻ", "IT'S IT'S IT O"),
         ("a\u00a0b\u200bc\u2028d", "A B C D"),
         ("[never closed", "NEVER CLOSED"),
         ("closed only]", "CLOSED ONLY"),
@@ -73,12 +77,23 @@ def test_decoding_gives_back_what_was_encoded():
     rng = np.random.default_rng(1)
     seen = 0
     for _ in range(300):
+        # Of the letters only those of European languages, of which all but µ have a place.
         raw = "".join(c for c in random_text(rng) if not c.isnumeric())
+        raw = "".join(c for c in raw if not c.isalpha() or (c < "ƀ" and c != "µ") or c == "ﬁ")
         numbers = text.encode(raw)
         assert text.decode(numbers) == text.normalize(raw)
         assert all(4 <= i < 32 for i in numbers)
         seen += bool(numbers)
     assert seen > 250
+
+
+def test_only_letters_of_other_alphabets_leave_a_clip_without_a_target():
+    """European Latin letters all have a place; a word in another script is not left out."""
+    latin = "äöüßáàâãåąăćčçďđéèêëęěğħíìîïįıłľĺńňñŋóòôõøőœþðŕřśšşșťţțúùûüůűųýÿźżžæ"
+    for letter in latin + latin.upper():
+        assert text.encode(f"a{letter}b") == text.encode(text.normalize(f"a{letter}b")) != [7, 24]
+    for letter in "жאعक你あ한αʔ":
+        assert text.encode(f"yes {letter}") == [] and text.normalize(f"yes {letter}") == "YES"
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def utterances(name: str, root: str | os.PathLike, *, version: str = "") -> pd.D
         dataset_version=version or counts.recognize(df, card) or None,
     )  # fmt: skip
     for column, value in known.items():
-        if column not in df or df[column].isna().all():
+        if column not in df or (df[column].isna().all() and column != "dataset_version"):
             df[column] = value
     if "key" not in df:
         df["key"] = df["dataset"] + "-" + df["utt_id"]
@@ -100,6 +100,7 @@ def build(
         hours=float(df["length"].sum() / 3600), excluded=excluded, notes=tuple(notes),
         duplicates=tuple(same), problems=tuple(manifest.check(df)), checked=tuple(checked),
         differences=tuple(differences), countable=bool(card.expected), classes=counts.classes(df),
+        flags=counts.flags(df),
     )  # fmt: skip
 
 

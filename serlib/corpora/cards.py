@@ -8,6 +8,7 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
     texts: {a01: ...}        what is read, where names of files tell which
     protocols: {session: five folds, ...}
     known_defects: [...]
+    unusable: [train_splits/dia125_utt3]    files that no copy has whole: paths' ends, no suffix
     expected:                each a set of counts with its source, checked by `corpora.counts`
       - name: four classes
         status: verified     recounted from public files; or quoted: a document says so
@@ -73,30 +74,21 @@ class Card:
     texts: Mapping[str, str] = field(default_factory=dict)
     protocols: Mapping[str, str] = field(default_factory=dict)
     known_defects: tuple[str, ...] = ()
+    unusable: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     downloads: tuple[Download, ...] = ()
 
     def __str__(self) -> str:
         """The card for a terminal."""
-        facts = {"license": self.license, "how to get": self.how_to_get, "at": self.url,
-                 "cite": self.citation}  # fmt: skip
-        lines = [f"{self.name}: {self.title}"]
-        lines += [f"{name + ':':12s}{value}" for name, value in facts.items() if value]
-        lines += ["layout:", *(f"  {line}" for line in self.layout.splitlines())]
-        lines += ["labels:", "  " + ", ".join(f"{k} {v}" for k, v in self.labels.items())]
-        lines += ["protocols:", *(f"  {name}: {what}" for name, what in self.protocols.items())]
-        lines += ["known defects:", *(f"  - {defect}" for defect in self.known_defects)]
-        for e in self.expected:
-            total = "" if e.total is None else f" {e.total:,} utterances"
-            lines += [f"counts, {e.name}:{total} ({e.status}: {e.source})"]
-        return "\n".join(lines)
+        return markdown(self, escape=False).strip()
 
 
-def markdown(card: Card) -> str:
+def markdown(card: Card, *, escape: bool = True) -> str:
     """The card as a section of a page."""
 
     def plain(text: str) -> str:
-        for mark, escaped in (("<", "&lt;"), ("*", r"\*"), ("_", r"\_"), ("--", r"\-\-")):
+        marks = (("<", "&lt;"), ("*", r"\*"), ("_", r"\_"), ("--", r"\-\-"))
+        for mark, escaped in marks if escape else ():
             text = text.replace(mark, escaped)
         return text.strip()
 
@@ -152,7 +144,8 @@ def _card(content: dict, name: str) -> Card:
         raise ManifestError(f"is named {given['name']!r}: name the file like the corpus")
     if unknown := set(given.get("labels", {}).values()) - {*EMOTIONS, None}:
         raise ManifestError(f"no emotion {sorted(unknown)[0]!r}: use {', '.join(EMOTIONS)}")
-    given["known_defects"] = tuple(given.get("known_defects", ()))
+    for several in ("known_defects", "unusable"):
+        given[several] = tuple(given.get(several, ()))
     # YAML reads 1.12 as a number; a version is a text.
     sets = [e | {"version": str(e.get("version", ""))} for e in given.get("expected", ())]
     given["expected"] = tuple(Expected(**e) for e in sets)

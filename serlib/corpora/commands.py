@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -21,7 +23,10 @@ def parsers(commands, add) -> None:
                        help="write nothing if a file is missing or a count is off")  # fmt: skip
     build.add_argument("--no-verify", action="store_true", help="read only the files' headers")
 
+    codes = ("Exit code: 0 nothing is shared, 1 something is or the manifest is wrong, 2 a file "
+             "cannot be read, 3 nothing is proved, as speakers are unknown.")  # fmt: skip
     check = add("check", _check, "List what is wrong with a manifest, or prove a split.", actions)
+    check.epilog = codes
     check.add_argument("file", type=Path)
     check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
     check.add_argument("--protocol", metavar="NAME", help="prove that its folds share nothing")
@@ -32,6 +37,7 @@ def parsers(commands, add) -> None:
     listing.add_argument("names", nargs="*", metavar="CORPUS", help="show these cards in full")
 
     audit = add("audit", _audit, "Show what train and test of published files share.", actions)
+    audit.epilog = codes
     audit.add_argument("paths", nargs="+", type=Path, metavar="PATH",
                        help="TRAIN TEST, one file with --split, or a folder of them")  # fmt: skip
     audit.add_argument("--corpus", default="", help="whose names they are; default: recognized")
@@ -76,13 +82,29 @@ def _build(arguments: argparse.Namespace) -> int:
         print(f"left out: {left_out}")
     else:
         left_out.unlink(missing_ok=True)  # of an earlier build
-    expected = arguments.root.resolve() / f"{arguments.corpus}.csv"
+    formats = builder.CORPORA[-3:]  # a corpus in one of them is called as its manifest is
+    name = out.stem if arguments.corpus in formats else arguments.corpus
+    expected = arguments.root.expanduser().resolve() / f"{name}.csv"
     if out.resolve() != expected:
         print(f"chapters look for {expected}, or take -p corpus={out.resolve()}")
     return 0
 
 
+@contextlib.contextmanager
+def _two_if_unreadable() -> Iterator[None]:
+    """Exit code 2 for what cannot be read or asked for: 1 says that something is shared."""
+    from serlib.data.tables import ManifestError
+
+    try:
+        yield
+    except (ManifestError, OSError) as error:
+        error.exit_code = 2
+        raise
+
+
+@_two_if_unreadable()
 def _check(arguments: argparse.Namespace) -> int:
+    from serlib.corpora import audit
     from serlib.data import manifest, tables
 
     table = tables.read(arguments.file)
@@ -92,16 +114,17 @@ def _check(arguments: argparse.Namespace) -> int:
         problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
     for problem in problems:
         print(problem)
+    proofs = []
     if arguments.protocol:
-        from serlib.corpora import audit
-
         fold = arguments.fold
         for proof in audit.prove(table, arguments.protocol, fold=fold, seed=arguments.seed):
             print(proof)
+            proofs.append(proof)
             problems += [f"fold {proof.fold}: {leak}" for leak in proof.leaks]
     counts = f"{len(table)} utterances, {len(problems)} problems"
-    print(f"{arguments.file}: {counts}", file=sys.stderr)
-    return 1 if problems else 0
+    unproved = sorted({proof.unproved for proof in proofs if proof.unproved})
+    print(f"{arguments.file}: {', '.join([counts, *unproved])}", file=sys.stderr)
+    return 1 if problems else audit.code(proofs)
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -116,6 +139,7 @@ def _list(arguments: argparse.Namespace) -> None:
         print(f"{name:14s} {f'{total:,}' if total else '-':>9s}  {card.license:32s} {card.title}")
 
 
+@_two_if_unreadable()
 def _audit(arguments: argparse.Namespace) -> int:
     from serlib.corpora import audit
     from serlib.data import tables
@@ -124,7 +148,7 @@ def _audit(arguments: argparse.Namespace) -> int:
     corpus, split = arguments.corpus, arguments.split
     found = audit.audit(arguments.paths, corpus=corpus, known=known, split=split)
     print(*found, sep="\n")
-    return 1 if any(one.leaks for one in found) else 0
+    return audit.code(found)
 
 
 def _get(arguments: argparse.Namespace) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import pandas as pd
 
+from serlib.corpora import cards
 from serlib.corpora.cards import Card, Expected
 
 SHOWN = 12  # lines of one kind in a printed report
@@ -46,12 +47,18 @@ class Report:
     checked: tuple[str, ...]  # names of the sets of counts that were compared
     differences: tuple[Difference, ...]
     classes: pd.DataFrame  # utterances by emotion, split and gender
+    flags: Mapping[str, Sequence[str]] = field(default_factory=dict)  # flag -> keys
 
     @property
     def exact(self) -> bool:
-        """Whether nothing is missing, unreadable or different: what `--strict` asks for."""
+        """Whether nothing is missing, unreadable or different: what `--strict` asks for.
+
+        Files that are unusable in every copy, as the card says, may be.
+        """
+        unusable = cards.read(self.corpus).unusable
+        lost = [wav for wav in self.excluded if not wav.rpartition(".")[0].endswith(unusable)]
         unproved = self.countable and not self.checked
-        return not (self.excluded or self.problems or self.differences or unproved)
+        return not (lost or self.problems or self.differences or unproved)
 
     def __str__(self) -> str:
         """The report for a terminal, long lists cut."""
@@ -67,6 +74,8 @@ class Report:
         reasons = Counter(self.excluded.values())
         yield from _some("excluded", [f"{n:,} files: {why}" for why, n in reasons.most_common()])
         yield from _some("excluded", [f"{wav}: {why}" for wav, why in self.excluded.items()])
+        for flag, keys in self.flags.items():
+            yield f"flag: {flag}: {len(keys):,} utterances, such as {', '.join(keys[:3])}"
         for kind in ("different", "equal"):
             alike = [", ".join(k) for k, differ in self.duplicates if differ == (kind != "equal")]
             yield from _some(f"same audio, {kind} emotions", alike)
@@ -171,6 +180,12 @@ def classes(df: pd.DataFrame) -> pd.DataFrame:
     cells = cells.where(cells.notna(), "-")
     by = [cells["split"], cells["gender"]]
     return pd.crosstab(cells["emotion"], by, margins=True, margins_name="all")
+
+
+def flags(df: pd.DataFrame) -> dict[str, list[str]]:
+    """Flag -> keys of the rows that have it."""
+    each = df[["key", "flags"]].explode("flags").dropna()
+    return each.groupby("flags")["key"].agg(list).to_dict()
 
 
 def duplicates(df: pd.DataFrame) -> list[tuple[tuple[str, ...], bool]]:

@@ -60,6 +60,11 @@ def _people(root: Path) -> tuple[dict[str, tuple], list[str]]:
     if path is None:
         return {}, ["no VideoDemographics.csv: gender and age are missing"]
     table = files.table(path, ("ActorID", "Age", "Sex"))
+    odd = ~(table["Sex"].str.lower().isin(["female", "male"]) & table["Age"].str.isdigit().eq(True))
+    if odd.any():
+        row = int(odd.argmax())
+        said = f"Sex {table['Sex'][row]}, Age {table['Age'][row]}"
+        raise ManifestError(f"{path}, row {row + 1}: {said}: it needs a sex and whole years")
     cells = zip(table["ActorID"], table["Sex"].str.lower(), table["Age"], strict=True)
     return {actor: (sex, int(age)) for actor, sex, age in cells}, []
 

@@ -26,7 +26,7 @@ SPEAKERS = {  # gender, age in years, fold: a woman and a man each (our choice)
 }  # fmt: skip
 NAME = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(TEXTS)})([{''.join(EMOTIONS)}])[a-z]")
 # "3  \t03a01Fa.wav\t90,00     \t75,00": padded with no-break spaces, decimal commas, Latin-1.
-_RATED = re.compile(r"^\d+\s*\t(\w+)\.wav\s*\t([\d,]+)\s*\t([\d,]+)", re.MULTILINE)
+_RATED = re.compile(r"^\d+\s*\t(\w+)\.wav\s*\t(\d+[.,]?\d*)\s*\t(\d+[.,]?\d*)", re.MULTILINE)
 
 
 def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
@@ -48,6 +48,8 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         found = {m[1]: (number(m[2]), number(m[3])) for m in _RATED.finditer(files.text(table))}
         shares = [found.get(utt, (None, None)) for utt in df["utt_id"]]
         df[["recognized", "natural"]] = pd.DataFrame(shares, dtype="float64", index=df.index)
+        if unrated := int(df["recognized"].isna().sum()):
+            df.attrs["notes"].append(f"{unrated} recordings have no shares in erkennung.txt")
     return df
 
 

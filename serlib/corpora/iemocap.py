@@ -31,8 +31,10 @@ RATED = dict(
 )  # fmt: skip
 DIALOGUE = re.compile(r"Ses0([1-5])([FM])_(?:impro\d\d[a-z]?|script\d\d_\d[a-z]?)")
 NAME = re.compile(rf"({DIALOGUE.pattern})_([FM])(\d{{3}})")
+ATTRIBUTES = ("valence", "arousal", "dominance")  # in the order of the label lines
+SCALE = (1, 5)
 _HEADER = re.compile(
-    r"\[(\d+\.\d+) - (\d+\.\d+)\]\s+(\S+)\s+(\w{3})\s+\[([\d.]+), ([\d.]+), ([\d.]+)\]"
+    r"\[(\d+\.\d+) - (\d+\.\d+)\]\s+(\S+)\s+(\w{3})\s+\[(\d+\.?\d*), (\d+\.?\d*), (\d+\.?\d*)\]"
 )
 _RATER = re.compile(r"C-E\d+:\s*([^()]*)")  # C-F and C-M are the actors' own reports
 _SAID = re.compile(r"(Ses\S+) (?:\[[^]]*\])?:?\s*(.*)")
@@ -42,9 +44,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     """Every labeled turn; `xxx` (no majority) and `oth` too.
 
     `emotion_dist` is the mean over the external raters, each of whom may name several labels that
-    share one vote (our choice). Attributes go from 1..5 to 1..7: x becomes 1 + (x - 1) 6 / 4.
-    `turn` counts the labeled turns of a dialogue in time, both talkers together. The column
-    `scenario` says scripted or improvised.
+    share one vote (our choice). Attributes go from 1..5 to 1..7: x becomes 1 + (x - 1) 6 / 4; means
+    outside 1..5, of which the release has seven, are missing and noted. `turn` counts
+    the labeled turns of a dialogue in time, both speakers together. The column `scenario` says
+    scripted or improvised.
 
     Raises:
         ManifestError: If there is no session with labels, or a label line is not of this grammar.
@@ -61,10 +64,21 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         raise ManifestError(f"no labels in {root}: Session*/dialog/EmoEvaluation/Ses*.txt is empty")
     df = pd.DataFrame(rows).sort_values(["dialogue", "begin", "utt_id"], ignore_index=True)
     df["turn"] = df.groupby("dialogue").cumcount() + 1
+    outside = [_attribute(df, name) for name in ATTRIBUTES]
     df["dataset_version"] = version or "full_release"
     notes = [f"{n} {what}: skipped" for what, n in skipped.items() if n]
+    notes += [note for note in outside if note]
     df = df.drop(columns="begin")
     return files.rows(DATASET, df, notes, EMOTIONS, group="session")
+
+
+def _attribute(df: pd.DataFrame, name: str) -> str:
+    """Put an attribute on 1..7, without means outside 1..5; a note that names these, or ""."""
+    raw = df[name]
+    odd = ~raw.between(*SCALE)
+    files.attribute(df, name, raw.mask(odd), *SCALE)
+    some = ", ".join(df["utt_id"][odd])
+    return f"{odd.sum()} means of {name} outside 1..5: missing ({some})" if some else ""
 
 
 def _sessions(root: Path) -> list[Path]:
@@ -89,7 +103,7 @@ def _transcript(session: Path, name: str) -> dict[str, str]:
 def _dialogue(path: Path, said: dict[str, str], skipped: Counter) -> list[dict]:
     rows = []
     for line in files.text(path).split("\n"):
-        if line.startswith("["):
+        if line.startswith("[") or DIALOGUE.search(line):
             if (header := _HEADER.match(line)) is None:
                 raise ManifestError(f"{path}: {line!r} is no label line: compare with the original")
             row = _turn(path, header, said)
@@ -114,12 +128,10 @@ def _turn(path: Path, header: re.Match, said: dict[str, str]) -> dict | None:
         raise ManifestError(f"{path}: no label {code!r}: use {', '.join(EMOTIONS)}")
     dialogue, number, _, talker, _ = name.groups()
     session, scripted = f"Ses0{number}", "_script" in dialogue
-    raw = dict(zip(("valence", "arousal", "dominance"), map(float, attributes), strict=True))
     return dict(
         utt_id=utt, wav=f"Session{number}/sentences/wav/{dialogue}/{utt}.wav", emo=code,
         emotion_dist=None, n_raters=None,
-        **{k: round(1 + (x - 1) * 6 / 4, 4) for k, x in raw.items()},
-        **{f"{k}_raw": x for k, x in raw.items()}, attr_scale=[1, 5],
+        **dict(zip(ATTRIBUTES, map(float, attributes), strict=True)),
         speaker=session + talker, gender={"F": "female", "M": "male"}[talker],
         text=said.get(utt) or None,
         session=f"{DATASET}-{session}", dialogue=f"{DATASET}-{dialogue}", fold=int(number),

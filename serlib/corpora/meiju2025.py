@@ -22,7 +22,9 @@ from serlib.data.tables import ManifestError
 
 DATASET = "meiju2025"
 EMOTIONS = cards.read(DATASET).labels
-INTENTS = "questioning agreeing acknowledging encouraging consoling suggesting wishing neutral"
+INTENTS = tuple(
+    "questioning agreeing acknowledging encouraging consoling suggesting wishing neutral".split()
+)
 SPLITS = dict(Training="train", Validation="dev", Testing="test")
 
 
@@ -57,6 +59,9 @@ def _said(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     table = files.table(path, ("name", "sentence"))
+    if table["name"].isna().any():
+        row = int(table["name"].isna().argmax()) + 1
+        raise ManifestError(f"{path}, row {row}: no name of a clip: add it or delete the row")
     return {n.rsplit(".", 1)[0]: s for n, s in zip(table["name"], table["sentence"], strict=True)}
 
 
@@ -69,7 +74,7 @@ def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, st
         if labels and (len(labels) != 2 or labels[0] not in EMOTIONS or labels[1] not in INTENTS):
             raise ManifestError(
                 f"{path}, line {number}: {line!r} is not a clip with one of the emotions "
-                f"{', '.join(EMOTIONS)} and one of the intents {INTENTS}"
+                f"{', '.join(EMOTIONS)} and one of the intents {', '.join(INTENTS)}"
             )
         stem = name.rsplit(".", 1)[0]
         emo, intent = labels or (None, None)

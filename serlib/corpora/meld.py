@@ -59,11 +59,15 @@ def _find(root: Path, split: str, name: str) -> Path | None:
 
 
 def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
+    numbers = table["Dialogue_ID"].fillna("") + " " + table["Utterance_ID"].fillna("")
+    if (odd := ~numbers.str.fullmatch(r"\d+ \d+")).any():
+        row = int(odd.argmax())
+        raise ManifestError(f"{split}_sent_emo.csv, row {row + 1}: {numbers[row]!r} names no clip")
     clip = "dia" + table["Dialogue_ID"] + "_utt" + table["Utterance_ID"]
     df = pd.DataFrame(
         dict(
             utt_id=f"{split}_" + clip, wav=_paths(root, split, clip),
-            emo=table["Emotion"].str.lower(), speaker=[_talker(name) for name in table["Speaker"]],
+            emo=table["Emotion"].str.lower(), speaker=[speaker(name) for name in table["Speaker"]],
             text=table["Utterance"], text_source="human", split=split,
             dialogue=f"{DATASET}-{split}_dia" + table["Dialogue_ID"],
             turn=table["Utterance_ID"].astype(int) + 1,
@@ -75,8 +79,8 @@ def _part(root: Path, split: str, table: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
-def _talker(name: str | None) -> str | None:
-    """A talker's name in the manifest, None for several at once."""
+def speaker(name: str | None) -> str | None:
+    """A speaker's name in the manifest, None for several at once."""
     if name is None or name.lower() in MANY or any(x in name for x in (" and ", ",", "/", "&")):
         return None
     return name

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from serlib.corpora import cards, files
+from serlib.data.spelling import unknown
 from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
@@ -33,6 +34,7 @@ RATED |= {code.lower(): name for code, name in EMOTIONS.items() if code != "X"}
 SPLITS = dict(
     train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
 )
+GENDERS = {"female": "female", "male": "male", "": None}
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 NAME = r"^[^_/\\]+_([^_/\\]+)_[^/\\]+$"  # the second field is the podcast
 SPELLED = ("consensus", "concensus")  # the second up to release 1.9
@@ -55,12 +57,13 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     wavs = files.names(audio, ".wav")
     blind = sorted({wav for wav in wavs if "test3" in wav.lower()} - set(table["FileName"]))
     nothing = pd.DataFrame({"FileName": blind, "Split_Set": "test3"})
-    df = _rows(pd.concat([table, nothing], ignore_index=True).fillna(""), audio.name)
+    nothing = nothing.reindex(columns=table.columns, fill_value="")
+    df = _rows(pd.concat([table, nothing], ignore_index=True), audio.name)
     podcast = df["utt_id"].str.extract(NAME, expand=False)
     if len(odd := df["utt_id"][podcast.isna()]):
         raise ManifestError(f"no podcast in {odd.iloc[0]!r}: names are like MSP-PODCAST_0001_0008")
     df["dialogue"], turn = f"{DATASET}-" + podcast, df["utt_id"].str.extract(r"_(\d+)$")[0]
-    df["turn"] = pd.to_numeric(turn, errors="coerce").astype("Int64")
+    df["turn"] = pd.to_numeric(turn).astype("Int64")
     df["text"] = _texts(root, df["utt_id"])
     votes, unknown = _votes(labels)
     df["n_raters"] = df["utt_id"].map({utt: n for utt, (_, n) in votes.items()})
@@ -82,33 +85,41 @@ def _consensus(folder: Path) -> pd.DataFrame:
     else:
         try:
             content = json.loads(files.text(path))
-        except ValueError as error:
-            raise ManifestError(f"{path} is no JSON ({error}): copy it again") from error
-        table = pd.DataFrame.from_dict(content, orient="index").astype(object)
+            rows = [{**row, "FileName": name} for name, row in content.items()]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ManifestError(f"{path} is no JSON by file ({error}): copy it again") from error
+        table = pd.DataFrame(rows, dtype=object)
         table = table.where(table.notna(), "").astype(str)
-        table = table.assign(FileName=table.index).reset_index(drop=True)
     if absent := [name for name in wanted if name not in table]:
-        raise ManifestError(f"{path} has no column {', '.join(absent)}: {', '.join(table)}")
+        raise ManifestError(
+            f"{path} has no column {', '.join(absent)}: {', '.join(map(str, table))}"
+        )
     table = table[wanted].apply(lambda cells: cells.str.strip())
     table["Split_Set"] = table["Split_Set"].str.lower()
-    for column, known in (("EmoClass", EMOTIONS), ("Split_Set", SPLITS)):
+    table["Gender"] = ["" if unknown(word) else word.lower() for word in table["Gender"]]
+    rows = [f"{path}, row {row}" for row in range(1, len(table) + 1)]
+    for column in ATTRIBUTES.values():
+        means = files.numbers(table[column].set_axis(rows), decimal=",")  # a point is one too
+        table[column] = means.to_numpy()
+    for column, known in dict(EmoClass=EMOTIONS, Split_Set=SPLITS, Gender=GENDERS).items():
         if odd := sorted(set(table[column]) - set(known)):
-            raise ManifestError(f"no {column} {odd[0]!r}: known are {', '.join(known)}")
+            raise ManifestError(
+                f"{path}: no {column} {odd[0]!r}: use {', '.join(filter(None, known))}"
+            )
     return table
 
 
 def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
-    speaker = table["SpkrID"].str.replace(r"\.0$", "", regex=True)  # a float in some tables
-    known = ~speaker.str.lower().isin(["unknown", "", "nan", "-1"])
-    raw = {k: pd.to_numeric(table[c], errors="coerce") for k, c in ATTRIBUTES.items()}
+    raw = {k: pd.to_numeric(table[c]) for k, c in ATTRIBUTES.items()}
     return pd.DataFrame(
         dict(
             utt_id=table["FileName"].str.replace(r"(?i)\.wav$", "", regex=True),
             wav=audio + "/" + table["FileName"],
             emo=table["EmoClass"].replace("", None),
             attr_scale=[[1, 7] if code else None for code in table["EmoClass"]],
-            **raw, **{f"{k}_raw": x for k, x in raw.items()}, speaker=speaker.where(known, None),
-            gender=table["Gender"].str.lower().map({"female": "female", "male": "male"}),
+            **raw, **{f"{k}_raw": x for k, x in raw.items()},
+            speaker=[None if unknown(name) else name for name in table["SpkrID"]],
+            gender=table["Gender"].map(GENDERS),
             split=table["Split_Set"].map(SPLITS),
         )
     )  # fmt: skip

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from serlib.data import tables
+from serlib.data import parsing, spelling, tables
 from serlib.data.tables import EMOTIONS, ManifestError
 
 # MSP-Podcast's order A S H U F D C N, and the usual four of IEMOCAP.
@@ -35,15 +35,23 @@ FLAGS = frozenset(
     "no_audio duplicate_audio stereo aiff_in_wav too_short too_long missing_text".split()
 )
 ATTRIBUTES = ("valence", "arousal", "dominance")
+RANGES = {  # column -> least and most that can be true; Hz, seconds, years
+    **dict.fromkeys(ATTRIBUTES, (1, 7)), "bytes": (1, 10**12), "sample_rate": (1_000, 1_000_000),
+    "channels": (1, 256), "channel": (1, 256), "num_frame": (1, 10**12), "length": (1e-3, 86_400),
+    "n_raters": (0, 1_000), "age": (0, 120), "turn": (0, 10**6), "fold": (1, 10**6),
+}  # fmt: skip
+ROUNDING = 0.02  # seconds, shares and attributes are often rounded to two digits
 
 
 def check(df: pd.DataFrame) -> list[str]:
     """List what is wrong with a manifest, each with the number of rows and the first key.
 
     Checked are the rules of `COLUMNS`: keys, (dataset, utt_id) and groups present and unique as
-    they must be; wav a relative POSIX path that stays inside its root; length > 0; attributes in
-    1..7; labels and flags from their lists; and equal audio with different emotions, unless
-    flagged duplicate_audio.
+    they must be; wav a relative POSIX path that stays inside its root; numbers in their `RANGES`;
+    labels and flags from their lists; names that are placeholders ("N/A") or mix alphabets; and
+    what contradicts itself: length, start, end and the file's samples, attributes and their raw
+    values, channels, the shares of raters and an emotion that they voted for, and one recording
+    with two rows or two emotions, unless flagged duplicate_audio.
     """
     try:
         df = tables.typed(df)
@@ -54,37 +62,114 @@ def check(df: pd.DataFrame) -> list[str]:
     def report(wrong: pd.Series, what: str) -> None:
         wrong = wrong.fillna(False).astype(bool)
         if wrong.any():
-            problems.append(f"{what}: {wrong.sum()} rows, first {df['key'][wrong].iloc[0]}")
+            first = df["key"][wrong].iloc[0]
+            problems.append(parsing.one_line(f"{what}: {wrong.sum()} rows, first {first}"))
 
     for name in ("dataset", "utt_id", "wav", "group", "length"):
         report(df[name].isna(), f"{name} is missing")
     report(df.duplicated(["dataset", "utt_id"]), "(dataset, utt_id) repeats an earlier row")
     report(df["wav"].map(_stray).notna(), "wav is not a relative POSIX path inside its root")
-    report(df["length"] <= 0, "length is not above 0 s")
-    report((df["start"] < 0) | (df["end"] <= df["start"]), "start and end are not 0 <= start < end")
-    report(df["channel"] < 1, "channel does not count from 1")
-    for name in ATTRIBUTES:
-        report((df[name] < 1) | (df[name] > 7), f"{name} is outside 1..7")
+    for name, (low, high) in RANGES.items():
+        report((df[name] < low) | (df[name] > high), f"{name} is outside {low}..{high}")
     for name, allowed in ENUMS.items():
         wrong = {x for x in df[name].dropna().unique() if not re.fullmatch(allowed, x)}
         report(df[name].isin(wrong), f"{name} is not one of {allowed}")
-    odd = df["flags"].map(lambda flags: not isinstance(flags, list) or not FLAGS.issuperset(flags))
-    report(odd, f"flags are not a list of {', '.join(sorted(FLAGS))}")
-    report(df["emotion_dist"].map(_no_shares), "emotion_dist is not shares that sum to 1")
-    part = ["sha256", "start", "end"]  # two segments of one file may well differ
-    labels = (
-        df.groupby(part, dropna=False)["emotion"].transform("nunique").where(df["sha256"].notna())
+    odd = df["flags"].map(
+        lambda f: not isinstance(f, list) or not all(isinstance(x, str) and x in FLAGS for x in f)
     )
-    flagged = df["flags"].map(lambda f: "duplicate_audio" in f)
-    report((labels > 1) & ~flagged, "equal audio has different emotions (flag duplicate_audio)")
+    report(odd, f"flags are not a list of {', '.join(sorted(FLAGS))}")
+    df["flags"] = df["flags"].where(~odd, None)
+    for wrong, what in (*_names(df), *_times(df), *_ratings(df), *_recordings(df)):
+        report(wrong, what)
     return problems
 
 
-def _no_shares(dist: Any) -> bool:
-    if dist is None:
+Found = Iterator[tuple[pd.Series, str]]  # which rows, and what is wrong there
+
+
+def _names(df: pd.DataFrame) -> Found:
+    for name in ("speaker", "group"):
+        both = df.dropna(subset=["dataset", name]).drop_duplicates(["dataset", name])
+        bare = {
+            n: n.removeprefix(f"{d}-") for d, n in zip(both["dataset"], both[name], strict=True)
+        }
+        none = {n for n, own in bare.items() if spelling.unknown(own)}
+        yield df[name].isin(none), f"{name} says that it is not known: leave the cell empty"
+        odd = spelling.disguised(bare)
+        yield df[name].isin(odd), f"{name} has letters of another alphabet that look alike"
+
+
+def _times(df: pd.DataFrame) -> Found:
+    whole = df["num_frame"].astype("Float64") / df["sample_rate"]
+    whole = pd.Series(whole.to_numpy("float64", na_value=np.nan))
+    start, end = df["start"].fillna(0), df["end"].fillna(whole)
+    wrong = (start < 0) | (df["end"] <= start)
+    yield wrong, "start and end are not 0 <= start < end"
+    behind = (end > whole + ROUNDING) | (start >= whole)
+    yield ~wrong & behind, "start or end is behind the end of the file (num_frame / sample_rate)"
+    off = ~wrong & ~behind & ((df["length"] - (end - start)).abs() > ROUNDING)
+    yield off, "length is not end - start (of a whole file: num_frame / sample_rate)"
+    yield df["channel"] > df["channels"], "channel is none of the file's channels"
+    stereo = pd.Series(["stereo" in (f or ()) for f in df["flags"]], index=df.index)
+    odd = df["channels"].notna() & (stereo != (df["channels"] > 1))
+    yield odd, "channels and the flag stereo contradict each other"
+
+
+def _ratings(df: pd.DataFrame) -> Found:
+    scales = [s if _is_scale(s) else (np.nan, np.nan) for s in df["attr_scale"]]
+    low, high = np.array(scales, dtype="float64").reshape(-1, 2).T
+    yield df["attr_scale"].notna() & np.isnan(low), "attr_scale is not [low, high], two numbers"
+    for name in ATTRIBUTES:
+        raw = df[f"{name}_raw"]
+        yield (raw < low) | (raw > high), f"{name}_raw is outside attr_scale"
+        off = (df[name] - 1 - 6 * (raw - low) / (high - low)).abs()
+        off = raw.between(low, high) & (off > ROUNDING * np.maximum(1, 6 / (high - low)))
+        yield off, f"{name} is not 1 + 6 ({name}_raw - low) / (high - low), as of attr_scale"
+    given = df["emotion_dist"]
+    dists = given.where(given.map(_is_shares).astype(bool), None)
+    yield given.notna() & dists.isna(), "emotion_dist is not shares of known emotions that sum to 1"
+    counted = ~df["emotion_source"].isin(["acted", "none"])
+    counted &= df["emotion"].notna() & ~df["emotion"].isin(["other", "no_agreement"])
+    against = [d and _outvoted(e, d) for e, d in zip(df["emotion"], dists, strict=True)]
+    yield counted & pd.Series(against, dtype=bool), "emotion is outvoted by emotion_dist"
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300  # NaN is not
+
+
+def _is_scale(scale: Any) -> bool:
+    pair = isinstance(scale, list) and len(scale) == 2 and all(map(_number, scale))
+    return pair and scale[0] < scale[1]
+
+
+def _is_shares(dist: Any) -> bool:
+    if not isinstance(dist, dict) or not dist.keys() <= set(EMOTIONS):
         return False
-    shares = list(dist.values()) if isinstance(dist, dict) else []
-    return min(shares, default=-1) < 0 or abs(sum(shares) - 1) > 0.02  # rounded to two digits
+    shares = list(dist.values())
+    whole = all(map(_number, shares)) and min(shares, default=-1) >= 0
+    return whole and abs(sum(shares) - 1) <= ROUNDING
+
+
+def _outvoted(emotion: str | None, dist: Mapping[str, float]) -> bool:
+    """Nobody voted for it, or more than half did for another: weaker ones may be ties or rules.
+
+    (IEMOCAP's raters may name several emotions, so its majority need not have the largest share.)
+    """
+    most = max(dist, key=dist.__getitem__)
+    return dist[most] > dist.get(emotion, 0) and (emotion not in dist or dist[most] > 0.5)
+
+
+def _recordings(df: pd.DataFrame) -> Found:
+    flagged = pd.Series(["duplicate_audio" in (f or ()) for f in df["flags"]], index=df.index)
+    part = ["start", "end", "channel"]  # two segments of one file may well differ
+    differ = pd.Series(False, index=df.index)
+    for file in ("sha256", "wav"):
+        labels = df.groupby([file, *part], dropna=False)["emotion"].transform("nunique")
+        differ |= (labels > 1) & df[file].notna()
+    yield differ & ~flagged, "equal audio has different emotions (flag duplicate_audio)"
+    again = df.duplicated(["wav", *part]) & df["wav"].notna()
+    yield again & ~differ, "wav, start, end and channel repeat an earlier row"
 
 
 def _stray(wav: str | None) -> str | None:
@@ -99,19 +184,18 @@ def _stray(wav: str | None) -> str | None:
 
 
 def resolve(root: str | os.PathLike, wav: str) -> Path:
-    """The file of a manifest row, links followed; it need not exist.
+    """The file of a manifest row below `root`; it need not exist.
+
+    A manifest from elsewhere must not read other files of this machine, so its paths cannot leave
+    `root`. A link at such a path can: whoever owns the folder has put it there, as a cache of
+    Hugging Face does with every file, or one who keeps the audio on another disk.
 
     Raises:
-        ManifestError: If `wav` is not a relative POSIX path, or leads out of `root`, be it by a
-            symbolic link: a manifest from elsewhere must not read other files of this machine.
+        ManifestError: If `wav` is not a relative POSIX path, or climbs out of `root`.
     """
     if why := _stray(wav):
         raise ManifestError(f"wav {wav!r} {why}")
-    base = Path(os.path.realpath(root))
-    path = Path(os.path.realpath(base / wav))
-    if not path.is_relative_to(base):
-        raise ManifestError(f"wav {wav!r} links to {path}, outside {base}: move the root up")
-    return path
+    return Path(os.path.realpath(root), wav)
 
 
 def label_ids(

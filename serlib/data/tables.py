@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
+import difflib
+import gc
 import hashlib
 import io
 import json
 import os
 import re
-import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ import numpy as np
 import pandas as pd
 
 from serlib import records
+from serlib.data import parsing
+from serlib.data.parsing import ManifestError
+from serlib.data.spelling import clean, identity
 
 # Column -> kind of its cells. Attributes (valence, arousal, dominance) are on 1..7, times in
 # seconds, `channel` counts from 1, `group` must not cross a split, `speaker` is the true talker.
@@ -42,35 +46,49 @@ EMOTIONS = tuple(
     "anger contempt disgust fear happiness excitement neutral calm sadness surprise frustration "
     "boredom other no_agreement".split()
 )
-_TRUTH = re.compile(r'(^|[,"\n])(true|false)([,"\n\r]|$)')  # pandas takes it for 1 and 0
 _PLAIN = {"string", "floating", "integer", "mixed-integer-float", "empty"}  # of infer_dtype
 REQUIRED = ("key", "dataset", "utt_id", "wav", "length", "emotion", "speaker", "group")
+NAMES = ("speaker", "group", "session", "dialogue")  # each name has one spelling in a table
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
-class ManifestError(ValueError):
-    """A manifest, or what is asked of it, is not as it must be."""
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collector of cyclic garbage: it goes through millions of cells, for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
+@_no_collection()
 def read(path: str | os.PathLike) -> pd.DataFrame:
     """Read a manifest, .csv or .jsonl; both give the same table.
 
-    A column that is not in `COLUMNS` becomes numbers if each of its cells is a number as Python
-    prints it ("12", "0.5"), else it stays text ("007" does).
+    All spellings of one speaker, group, session or dialogue (see `identity`) become the first of
+    them, without invisible characters; paths lose what leads nowhere ("./a//b" is "a/b"). A column
+    that is not in `COLUMNS` becomes numbers if each of its cells is a number as Python prints it
+    ("12", "0.5"), else it stays text ("007" does).
 
     Returns:
         Columns `COLUMNS`, absent ones filled with missing, then the file's other columns.
 
     Raises:
         ManifestError: If the file is empty, not UTF-8 or not rectangular; if a `REQUIRED` column
-            is not there; if a cell does not parse, or a key is missing or repeated.
+            is not there, or a name looks like a misspelt one of `COLUMNS`; if a cell does not
+            parse, or a key is missing or repeated.
     """
-    parse = {".csv": _parse_csv, ".jsonl": parse_jsonl}[suffix(path)]
+    parse = {".csv": parsing.csv_cells, ".jsonl": parsing.jsonl}[suffix(path)]
     try:
-        return typed(parse(utf8(path)))
+        return typed(parse(parsing.utf8(path)))
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from error
 
 
+@_no_collection()
 def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write a manifest, .csv or .jsonl, atomically; `read` gives back the table that `read` gave.
 
@@ -79,44 +97,62 @@ def write(df: pd.DataFrame, path: str | os.PathLike) -> None:
     """
     df, kind = typed(df), suffix(path)
     if kind == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(df))
+        text = "".join(f"{_JSON.encode(row)}\n" for row in rows(df))
     else:
-        lists = {name: _dumped(df[name]) for name, kind in KINDS.items() if kind == "json"}
-        df = df.assign(**lists)
-        text = df.to_csv(index=False, lineterminator="\n")
+        lists = [_dumped(df[n]) if KINDS.get(n) == "json" else df[n] for n in df]
+        cells = [_plain(column) for column in lists]
+        text = _csv(df.columns, cells, csv.QUOTE_MINIMAL)
         if "\r" in text:  # csv leaves it without quotes, where it would end the row
-            text = df.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            text = _csv(df.columns, cells, csv.QUOTE_ALL)
     records.atomic_write(path, text)
 
 
+def _csv(header: pd.Index, columns: list[list], quoting: int) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n", quoting=quoting)
+    writer.writerow(header)
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue()
+
+
+@_no_collection()
 def rows(df: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows as dicts of plain Python values, None for missing."""
-    return df.astype(object).where(df.notna(), None).to_dict("records")
+    names, columns = list(df), [_plain(df[name]) for name in df]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(cells: pd.Series) -> list:
+    values, missing = cells.tolist(), cells.isna().to_numpy()
+    if not missing.any():
+        return values
+    return [None if gone else value for value, gone in zip(values, missing, strict=True)]
 
 
 def digest(df: pd.DataFrame) -> str:
     """Hash the table: every cell and the order of rows count, the order of columns does not."""
     df, total = typed(df), hashlib.sha256()
-    cells = df.astype(object).where(df.notna(), None)
     for name in sorted(df.columns[df.notna().any()]):
-        total.update(json.dumps([name, cells[name].tolist()], sort_keys=True).encode())
+        total.update(json.dumps([name, _plain(df[name])], sort_keys=True).encode())
     return total.hexdigest()[:12]
 
 
-def identity(name: str) -> str:
-    """One form for all spellings of a name: of a speaker, a group, a file.
+def misspelt(df: pd.DataFrame) -> dict[str, str]:
+    """Other columns that are most likely one of `COLUMNS`: name there -> name meant.
 
-    Unicode forms, width, case, blanks around and invisible characters do not count, nor does the
-    ".0" that a number gets in a spreadsheet: "Ｓ01 ", "s01" are one, "7.0" and "7", not "07".
-
-    >>> identity("\u00a0ANNA\u200b") == identity("anna"), identity("7.0"), identity("07")
-    (True, '7', '07')
+    Case and blanks apart the name is the same, or it is close to that of a column without cells.
     """
-    seen = "".join(
-        c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf"
-    )
-    folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
-    return folded.split(".")[0] if re.fullmatch(r"-?\d+\.0+", folded) else folded
+    strangers, found = [name for name in df if name not in KINDS], {}
+    if not strangers:
+        return found
+    free = [c for c in COLUMNS if c not in df or df[c].isna().all()]
+    free += [] if "flags" in free or df["flags"].astype(bool).any() else ["flags"]  # all []
+    for name in strangers:
+        plain = re.sub(r"[\s-]+", "_", identity(str(name)))
+        same = [plain] if plain in KINDS else [c for c in free if sorted(c) == sorted(plain)]
+        close = same or difflib.get_close_matches(plain, free, 1, 0.81)
+        found |= {name: close[0]} if close else {}
+    return found
 
 
 def suffix(path: str | os.PathLike) -> str:
@@ -127,80 +163,14 @@ def suffix(path: str | os.PathLike) -> str:
     return kind
 
 
-def utf8(path: str | os.PathLike) -> str:
-    """The text of a file, or a ManifestError."""
-    data = Path(path).read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ManifestError(f"line {line} is not UTF-8: save the file as UTF-8") from error
-    if "\0" in text:
-        raise ManifestError("holds null bytes: save the file as UTF-8")
-    return text
-
-
-def _parse_csv(text: str) -> pd.DataFrame:
-    # Twice over the text: pandas fills up rows that are too short, as where a file's end is lost.
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        if "" in header or len(set(header)) < len(header):
-            raise ManifestError(f"column names are empty or repeated: {', '.join(header)}")
-        wide = np.fromiter(map(len, filter(None, reader)), dtype=np.int64)
-    except csv.Error as error:
-        raise ManifestError(f"line {reader.line_num} is not CSV ({error}): fix it") from error
-    if (odd := wide != len(header)).any():
-        number = int(odd.argmax())
-        raise ManifestError(
-            f"row {number + 1} has {wide[number]} cells, the header {len(header)}: put quotes "
-            "around texts with commas"
-        )
-    return _cells(text, header) if header else pd.DataFrame()
-
-
-def _cells(text: str, header: list[str]) -> pd.DataFrame:
-    """The cells as texts; columns of numbers as such, if pandas takes each cell for one, as we do.
-
-    If it does not, they stay texts, so that `typed` can say which cell is wrong and what it holds.
-    """
-    plain = dict(keep_default_na=False, index_col=False)
-    numbers = [name for name in header if KINDS.get(name) in ("int", "float")]
-    kinds = dict.fromkeys(header, object) | dict.fromkeys(numbers, "float64")
-    lower = text.lower()
-    if not (("true" in lower or "false" in lower) and _TRUTH.search(lower)):
-        with contextlib.suppress(ValueError):
-            empty = dict.fromkeys(numbers, [""])
-            df = pd.read_csv(io.StringIO(text, newline=""), dtype=kinds, na_values=empty, **plain)
-            whole = df[[name for name in numbers if KINDS[name] == "int"]].to_numpy()
-            odd = (whole % 1 > 0) | (np.abs(whole) > 2**53)
-            if not (odd.any() or np.isinf(df[numbers].to_numpy()).any()):
-                return df
-    return pd.read_csv(io.StringIO(text, newline=""), dtype=object, **plain)
-
-
-def parse_jsonl(text: str) -> pd.DataFrame:
-    """One row per line, a JSON object; cells as they are, not yet `typed`."""
-    found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line and not line.isspace():
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise ManifestError(f"line {number} is not JSON ({error})") from error
-            if not isinstance(found[-1], dict):
-                raise ManifestError(f"line {number} is not one JSON object")
-    return pd.DataFrame(found, dtype=object)
-
-
 def typed(raw: pd.DataFrame) -> pd.DataFrame:
     """Check the columns and the keys, and give each column its type; see `read`."""
     if raw.empty:
         raise ManifestError("no rows: a manifest has at least one utterance")
     if absent := [name for name in REQUIRED if name not in raw]:
         raise ManifestError(
-            f"columns {', '.join(absent)} are missing, there are {', '.join(raw)}: add them "
-            "(from_emobox reads EmoBox files)"
+            f"columns {', '.join(absent)} are missing, there are {', '.join(map(str, raw))}: add "
+            "them, or build a manifest from this table (serlib manifest build folder, or emobox)"
         )
     nothing = pd.Series([None] * len(raw), dtype=object)
     parse = {"text": _text, "int": _number, "float": _number, "json": _json, None: _extra}
@@ -217,13 +187,38 @@ def typed(raw: pd.DataFrame) -> pd.DataFrame:
 
     every = [*COLUMNS, *(name for name in raw if name not in KINDS)]
     df = pd.DataFrame({name: parse[KINDS.get(name)](name, cells(name)) for name in every})
-    if df["key"].isna().any():
-        raise ManifestError(f"row {df['key'].isna().argmax() + 1} has no key: give it one")
+    for name in NAMES:
+        df[name] = _one_spelling(df[name])
+    odd = df["wav"].str.contains("./", regex=False, na=False)
+    odd |= df["wav"].str.contains("//", regex=False, na=False)
+    df.loc[odd, "wav"] = df["wav"][odd].map(_path)
+    for name, meant in misspelt(df).items():
+        raise ManifestError(
+            f"column {name!r} is no column of manifests, but looks like {meant!r}: "
+            "rename it, to that or to a name that is less alike"
+        )
+    blank = np.array([not (key and (key[0].isalnum() or clean(key))) for key in df["key"]])
+    if blank.any():
+        raise ManifestError(f"row {blank.argmax() + 1} has no key: give it one")
     if (again := df["key"].duplicated()).any():
         key = df["key"][again].iloc[0]
         where = ", ".join(str(i + 1) for i in np.flatnonzero(df["key"] == key))
         raise ManifestError(f"key {key!r} stands in rows {where}: make keys unique")
     return df
+
+
+def _one_spelling(cells: pd.Series) -> pd.Series:
+    first: dict[str, str] = {}
+    given = cells.dropna().unique()
+    spelled = {name: first.setdefault(identity(name), clean(name)) or None for name in given}
+    same = all(name == spelling for name, spelling in spelled.items())
+    return cells if same else pd.Series([spelled.get(name) for name in cells], dtype=object)
+
+
+def _path(wav: str) -> str:
+    """Without "." and empty parts; a path that is absolute stays so."""
+    parts = "/".join(part for part in wav.split("/") if part not in ("", "."))
+    return f"/{parts}" if wav.startswith("/") else parts
 
 
 def _text(name: str, cells: pd.Series) -> pd.Series:
@@ -233,11 +228,15 @@ def _text(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _dumped(cells: pd.Series) -> pd.Series:
+    known: dict[str, str] = {}  # most are alike
+
     def form(cell: Any) -> str | None:
         if cell is None or isinstance(cell, str):
             return cell
         value = cell.item() if isinstance(cell, np.generic) else cell
-        return json.dumps(value, ensure_ascii=False)
+        if (same := repr(value)) not in known:
+            known[same] = _JSON.encode(value)
+        return known[same]
 
     return pd.Series([form(cell) for cell in cells], dtype=object)
 
@@ -246,7 +245,13 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
     scalar = cells
     if pd.api.types.infer_dtype(cells, skipna=True) not in _PLAIN:
         scalar = cells.map(lambda cell: None if isinstance(cell, (bool, list, dict)) else cell)
-    values = pd.to_numeric(scalar, errors="coerce").astype("float64")
+    codes, cells_once = pd.factorize(scalar)  # many are alike
+    try:
+        numbers = pd.to_numeric(cells_once, errors="coerce")
+    except OverflowError:  # whole numbers of hundreds of digits
+        cells_once = np.array([str(c) if type(c) is int else c for c in cells_once], dtype=object)
+        numbers = pd.to_numeric(cells_once, errors="coerce")
+    values = pd.Series(np.append(np.asarray(numbers, dtype="float64"), np.nan)[codes])
     wrong = cells.notna() & ~np.isfinite(values)
     if KINDS[name] == "int":
         wrong |= (values % 1 > 0) | (values.abs() > 2**53)
@@ -258,18 +263,18 @@ def _number(name: str, cells: pd.Series) -> pd.Series:
 
 
 def _json(name: str, cells: pd.Series) -> pd.Series:
-    parsed, values = functools.cache(json.loads), []  # most are alike: parsed once
-    for row, cell in enumerate(cells, start=1):
-        if type(cell) is str:
-            text, cell = cell, None
-            with contextlib.suppress(ValueError):
-                cell = parsed(text)
-            if cell is None:
+    parsed: dict[str, Any] = {}  # most are alike: parsed once
+    for row, text in enumerate(cells, start=1):
+        if type(text) is str and text not in parsed:
+            with contextlib.suppress(ValueError, RecursionError):
+                parsed[text] = parsing.json_value(text)
+            if parsed.get(text) is None:
                 raise ManifestError(f"row {row}, column {name}: {text!r} is no JSON")
-        # Each row gets a list or dict of its own: rows are changed one at a time.
-        values.append(cell.copy() if type(cell) in (list, dict) else cell)
+    values = [parsed[cell] if type(cell) is str else cell for cell in cells]
     if name == "flags":
         values = [[] if value is None else value for value in values]
+    # Each row gets a list or dict of its own: rows are changed one at a time.
+    values = [value.copy() if type(value) in (list, dict) else value for value in values]
     return pd.Series(values, dtype=object)
 
 

@@ -9,6 +9,7 @@ Letters: S characters of a transcript, T frames, V size of the alphabet.
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -19,34 +20,54 @@ ALPHABET = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"
 BLANK, SPACE = 0, 4
 _NUMBER = {symbol: i for i, symbol in enumerate(ALPHABET)}
 _NOTES = re.compile(r"\[[^]]*\]|\{[^}]*\}|<[^>]*>")  # of the transcriber
+_APOSTROPHES = str.maketrans(dict.fromkeys("’ʼʻ`´", "'"))
+# Letters that are no letter with an accent to Unicode: Ł is "L WITH STROKE", Æ "LETTER AE".
+_NAMED = re.compile(r"LATIN CAPITAL (?:LETTER|LIGATURE) (?:OPEN )?([A-Z]{1,2})(?: WITH .+)?")
+_LETTERS = {"ẞ": "SS", "Þ": "TH", "Ð": "D", "Ŋ": "NG", "Ə": "E", "ĸ": "K", "ʼ": "'"}
 
 
 def normalize(text: str) -> str:
     """Upper case A to Z, apostrophes and single spaces; the rest is dropped or folded to those.
 
     Notes of the transcriber in brackets ([LAUGHTER], {LG}, <noise>) go as a whole: their letters
-    were never said. Accents fall away; a hyphen or other punctuation separates words.
+    were never said. Accents and strokes fall away, and letters that join two are written as two
+    (Ł is L, Ø is O, Æ is AE, ß is SS, Þ is TH); a hyphen or other punctuation separates words.
 
-    >>> normalize("Well-- it’s a café, [LAUGHTER] isn't it?")
-    "WELL IT'S A CAFE ISN'T IT"
+    >>> normalize("Well-- it’s a café, [LAUGHTER] isn't it?"), normalize("Człowiek")
+    ("WELL IT'S A CAFE ISN'T IT", 'CZLOWIEK')
     """
-    text = _NOTES.sub(" ", text.replace("’", "'"))
-    text = unicodedata.normalize("NFKD", text).upper()
-    text = "".join(c for c in text if not unicodedata.combining(c))
-    words = (word.strip("'") for word in re.sub(r"[^A-Z']", " ", text).split())
+    words = (word.strip("'") for word in re.sub(r"[^A-Z']", " ", _folded(text)).split())
     return " ".join(word for word in words if word)
+
+
+def _folded(text: str) -> str:
+    """Upper case without notes and accents; letters that the alphabet lacks are left."""
+    text = _NOTES.sub(" ", text.translate(_APOSTROPHES))
+    text = unicodedata.normalize("NFKD", text).upper()
+    return "".join(map(_latin, text)) if not text.isascii() else text
+
+
+@functools.cache
+def _latin(letter: str) -> str:
+    if unicodedata.combining(letter):
+        return ""
+    named = _NAMED.fullmatch(unicodedata.name(letter, "")) if letter > "\x7f" else None
+    return _LETTERS.get(letter, named[1] if named else letter)
 
 
 def encode(text: str | None) -> list[int]:
     """Numbers of the normalized characters, "|" between words; [] if there is no usable transcript.
 
-    Not usable are: none at all, one without letters, and one with digits, which do not say how they
-    were read ("1990"). Such a clip has no target; the others of its batch are not affected.
+    Not usable are: none at all, one without letters, one with letters of another alphabet, which
+    would be half a target, and one with digits, which do not say how they were read ("1990"). Such
+    a clip has no target; the others of its batch are not affected.
 
-    >>> encode("A b."), encode("Route 66"), encode("[NOISE]"), encode(None)
-    ([7, 4, 24], [], [], [])
+    >>> encode("A b."), encode("Route 66"), encode("Привет, A"), encode("[NOISE]"), encode(None)
+    ([7, 4, 24], [], [], [], [])
     """
     if not isinstance(text, str) or any(c.isnumeric() for c in _NOTES.sub("", text)):
+        return []
+    if any(c.isalpha() and c not in _NUMBER for c in _folded(text)):
         return []
     return [_NUMBER[c] for c in normalize(text).replace(" ", ALPHABET[SPACE])]
 
