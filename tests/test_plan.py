@@ -133,7 +133,7 @@ def test_a_plan_adds_up(toy, monkeypatch):
     assert row["disk GB"] == pytest.approx(n * 4.0) and row["GB while running"] == 16.0
     folds = made(toy, folds=10)
     assert folds.table.loc["all", "trainings"] == 10 * n and folds.unmeasured == ()
-    assert "within 24 hours: no" in folds.verdict() and "5,531" in folds.sources[0]
+    assert "GPU hours in all, by measured rates" in folds.verdict() and "5,531" in folds.sources[0]
     assert made(toy, seeds=1).table.loc["all", "trainings"] == 2 + 13 + 1
 
 

@@ -20,7 +20,6 @@ from serlib.experiments import dataset
 from serlib.recipes.recipe import Recipe
 
 FRAMES = 50  # a second, of every encoder of speech
-TARGET_HOURS = 24  # for everything, on one H200: our own aim, not a measurement
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
 UNKNOWN = dict.fromkeys(("train", "evaluate", "encode", "peak_gb"), math.nan)  # nobody measured
 COLUMNS = [
@@ -89,7 +88,7 @@ class Plan:
     card: str = ""  # for which hours of unmeasured kinds were computed
 
     def verdict(self) -> str:
-        """Whether all of it fits into the target."""
+        """How long all of it takes, and by what that is known."""
         if self.unmeasured:
             kinds = "".join(f"\n  {kind}" for kind in self.unmeasured)
             return (
@@ -97,9 +96,8 @@ class Plan:
                 f"checkout (one model: train). Kinds of training without a rate:{kinds}"
             )
         total = self.table.loc["all", "GPU hours"]
-        fits = "yes" if total <= TARGET_HOURS else "no"
-        where = f"computed for {self.card}, not measured" if self.card else "on this machine"
-        return f"within {TARGET_HOURS} hours: {fits}, {total:.1f} hours, {where}"
+        known = f"computed for {self.card}, not measured" if self.card else "by measured rates"
+        return f"{total:.1f} GPU hours in all, {known}"
 
 
 def make(
