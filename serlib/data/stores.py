@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,33 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from serlib.data import audio, manifest
+
+SHOWN = 10  # clips that an error lists
+
+
+def replaced(column: str) -> str:
+    """What to say of a file that is not the one a manifest was built from."""
+    return (
+        f"is not the file that the manifest is of ({column} differs): restore it, or build the "
+        "manifest again with serlib manifest build"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, *stamp: int) -> str:
+    """Of a file as it was at a time; segments of one file follow each other."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compare(path: Path, row: Mapping) -> None:
+    """Refuse a file whose sha256 or size is not the manifest's, as far as that has them."""
+    stat = path.stat()
+    if pd.notna(row.get("bytes")) and stat.st_size != row["bytes"]:
+        raise audio.AudioError(f"{path}: {replaced('bytes')}")
+    if pd.notna(row.get("sha256")):
+        if _sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != row["sha256"]:
+            raise audio.AudioError(f"{path}: {replaced('sha256')}")
 
 
 class WaveStore(Sequence):
@@ -35,8 +63,10 @@ class WaveStore(Sequence):
     ) -> WaveStore:
         """Decode the clips of a manifest, in its order.
 
+        Files are compared with the manifest's sha256 or, without it, their size.
+
         Args:
-            table: Column wav, and if present channel, start and end.
+            table: Column wav, and if present channel, start, end, sha256 and bytes.
             root: The folder that wav starts from.
             progress: Show a bar.
             workers: Decoding threads; None takes four more than cores.
@@ -49,17 +79,23 @@ class WaveStore(Sequence):
             span = {k: row[k] for k in ("channel", "start", "end") if pd.notna(row.get(k))}
             span |= {"channel": int(span["channel"])} if "channel" in span else {}
             try:
-                return audio.to_int16(audio.load(manifest.resolve(root, row["wav"]), **span))
+                path = manifest.resolve(root, row["wav"])
+                wave = audio.to_int16(audio.load(path, **span))
+                _compare(path, row)
+                return wave
             except ValueError as error:  # AudioError, ManifestError
                 return str(error)
 
-        rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
+        rows = table.filter(["wav", "channel", "start", "end", "sha256", "bytes"]).to_dict(
+            "records"
+        )
         with ThreadPoolExecutor(workers) as pool:
             waves = pool.map(read, rows)
             waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
         if bad := [wave for wave in waves if isinstance(wave, str)]:
             found = f"{len(bad)} of {len(waves)} clips cannot be used:"
-            raise audio.AudioError("\n  ".join([found, *bad]))
+            more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            raise audio.AudioError("\n  ".join([found, *bad[:SHOWN], *more]))
         return cls(waves)
 
     def __len__(self) -> int:

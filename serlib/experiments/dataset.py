@@ -150,7 +150,9 @@ _STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a swe
 
 
 def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
-    key = (str(root), recipe.max_seconds, records.digest(table["key"].tolist()))
+    read = table.filter(["wav", "channel", "start", "end", "length", "sha256", "bytes"])
+    content = read.to_csv(index=False), [_stamp(root, wav) for wav in read["wav"]]
+    key = (str(root), recipe.max_seconds, records.digest(content))
     if key not in _STORES:
         _STORES.clear()
         if recipe.max_seconds is not None:
@@ -159,3 +161,12 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
             table = table.assign(end=table["end"].mask(long, end))
         _STORES[key] = WaveStore.from_manifest(table, root, progress=bars())
     return _STORES[key]
+
+
+def _stamp(root: Path, wav: str) -> list[int] | None:
+    """What changes when a file does; None: it cannot be looked at, as decoding will tell."""
+    try:
+        stat = (root / wav).stat()
+    except (OSError, ValueError):
+        return None
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

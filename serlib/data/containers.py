@@ -1,0 +1,142 @@
+"""What the bytes of a sound file tell before it is decoded: its container, and how long it says.
+
+Headers are not believed. What one promises is compared with what is there, so that a cut file is
+noticed; a length that was never filled in, as programs leave it that write to a pipe, is.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+# First bytes -> container. Suffixes lie: RIFF named .mp3, web pages named .wav.
+_MAGIC = (
+    (0, b"RF64", "wav"), (0, b"RIFX", "wav"), (0, b"fLaC", "flac"), (0, b"OggS", "ogg"),
+    (0, b"ID3", "mp3"), (0, b".snd", "au"), (0, b"NIST_1A", "sphere"), (0, b"caff", "caf"),
+    (0, b"riff\x2e\x91\xcf\x11", "w64"), (4, b"ftyp", "mp4"), (0, b"\x1aE\xdf\xa3", "matroska"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "asf"), (0, b"#!AMR", "amr"), (0, b"FLV\x01", "flv"),
+    (0, b"\x00\x05\x16\x07", "appledouble"), (0, b"PK\x03\x04", "zip"), (0, b"\x1f\x8b", "gzip"),
+    (0, b"version https://git-lfs", "lfs"),
+)  # fmt: skip
+FOREIGN = {  # what ffmpeg reads and libsndfile does not
+    "mp4": "MPEG-4 sound or video", "matroska": "WebM or Matroska", "avi": "a video clip (AVI)",
+    "aac": "AAC without a container", "asf": "Windows Media", "amr": "AMR", "flv": "Flash video",
+}  # fmt: skip
+NO_SOUND = {
+    "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
+    "html": "is a web page, not audio: the download failed, fetch it again",
+    "appledouble": "is a macOS companion file (AppleDouble), not audio: delete it",
+    "zip": "is a ZIP archive: unpack it",
+    "gzip": "is a gzip archive: unpack it",
+    "empty": "is empty: copy it again",
+}
+HEAD = 1 << 16  # bytes within which a header ends
+# First bytes -> after which name, and how far, the bytes of sound are told; in what form; and how
+# many of them are no samples.
+_LENGTHS = {
+    b"RIFF": (b"data", 4, "<I", 0), b"RIFX": (b"data", 4, ">I", 0), b"FORM": (b"SSND", 4, ">I", 8),
+    b"caff": (b"data", 4, ">Q", 4), b"RF64": (b"ds64", 16, "<Q", 0), b".snd": (b".snd", 8, ">I", 0),
+}  # fmt: skip
+_UNKNOWN = 0x7FFF0000  # a header that says so much of a shorter file has a placeholder
+_COMPARED = re.compile(  # in libsndfile's log; not RIFF and FORM, which also hold what is no sound
+    r"^ *(?:data|SSND|BODY|Data Size|Data length|Riff size|riff) *:? (\d+) \(?should be (\d+)",
+    re.MULTILINE,
+)
+BEHIND = 1_500  # bytes of tags, or a frame of MP3, that may follow the sound
+
+
+def sniff(head: bytes) -> str:
+    """Name the container by the first bytes of a file ("wav", "aiff", "mp3", ...), or "unknown".
+
+    >>> sniff(b"RIFF0000WAVEfmt "), sniff(b"<!DOCTYPE html>"), sniff(b"")
+    ('wav', 'html', 'empty')
+    """
+    if not head:
+        return "empty"
+    if head[:4] in (b"RIFF", b"FORM"):
+        form = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
+        return form.get(head[8:12], "unknown")
+    for start, magic, name in _MAGIC:
+        if head[start : start + len(magic)] == magic:
+            return name
+    if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "html"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # 11 bits of MPEG audio
+        return "mp3" if head[1] & 0x06 else "aac"
+    return "unknown"
+
+
+def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
+    r"""Where the sound ends that a header tells of, and the header with its length filled in.
+
+    Of RIFF, RF64, AIFF, CAF and AU. A length is missing if it is 0 though samples follow, or all
+    bits are set; libsndfile takes such a file for empty, or refuses it.
+
+    Args:
+        head: The beginning of a file.
+        size: Its bytes.
+
+    >>> length(b"RIFF0000WAVEdata" + bytes(4) + b"12345678", 28)[1][16:20]
+    b'\x08\x00\x00\x00'
+    """
+    name, after, form, overhead = _LENGTHS.get(head[:4], (b"", 0, "B", 0))
+    at, width = head.find(name) + after, struct.calcsize(form)
+    if not name or at < after or len(head) < at + width:
+        return None, None
+    begin = at + width
+    if name == b"ds64":  # this length stands in front of another chunk
+        begin = head.find(b"data") + 8
+    elif name == b".snd":
+        begin = int.from_bytes(head[4:8], "big")
+    (said,), present = struct.unpack_from(form, head, at), size - begin
+    follows, left = head[begin + overhead :][:8], present - overhead
+    nothing = said <= overhead and follows and not is_chunk(follows, left)
+    if present > 0 and (nothing or said == (1 << 8 * width) - 1):
+        number = struct.pack(form, min(present, (1 << 8 * width) - 1))
+        return None, head[:at] + number + head[begin if name == b"data" else at + width :]
+    return begin + said + said % 2, None
+
+
+def is_chunk(head: bytes, left: int) -> bool:
+    """Whether these 8 bytes, of `left`, begin a chunk or a tag, or are nothing: they are no sound."""
+    if re.match(rb"ID3|TAG|\0*$", head):
+        return True
+    fits = min(int.from_bytes(head[4:8], order) for order in ("little", "big")) <= left
+    return fits and re.match(rb"[\w ]{4}", head) is not None
+
+
+def broken(kind: str, head: bytes, tail: bytes, size: int, log: str) -> float:
+    """The share of the promised sound that is not there, from 0 to 1.
+
+    Args:
+        kind: The container.
+        head: The beginning of the file.
+        tail: Its last 128 KiB: more than a page of Ogg, of which the last must end.
+        size: Its bytes.
+        log: What libsndfile noted, which compares the lengths of chunks.
+    """
+    if kind == "ogg":
+        page = tail[tail.rfind(b"OggS") :]
+        body = 27 + (page[26] if len(page) > 26 else 0)
+        return float(len(page) < body + sum(page[27:body]))
+    found = [(int(said), int(there)) for said, there in _COMPARED.findall(log)]
+    if kind == "sphere":
+        told = {k: int(n) for k, n in re.findall(rb"^(\w+) -i (\d+)", head[:1024], re.MULTILINE)}
+        each = told.get(b"channel_count", 0) * told.get(b"sample_n_bytes", 0)
+        found = [(told.get(b"sample_count", 0) * each, size - 1024)]
+    lost = [1 - there / said for said, there in found if there < said < _UNKNOWN]
+    return max(lost, default=float("truncated" in log))
+
+
+def counted(head: bytes) -> bool:
+    """Whether an MP3 says how many frames it has; otherwise decoders guess, from the first one.
+
+    Its first frame then has no sound but a tag: Xing or Info, flags, of which the last bit says
+    that the number of frames follows; or VBRI.
+    """
+    tag = head[:3] == b"ID3" and 10 + sum(
+        (b & 127) << 7 * (3 - i) for i, b in enumerate(head[6:10])
+    )
+    first = head[tag : tag + 256]
+    found = re.search(rb"(?:Xing|Info)...[\1\3\5\7\11\13\15\17](....)|VBRI", first, re.DOTALL)
+    return found is not None and found[1] != bytes(4)
