@@ -14,7 +14,7 @@ import yaml
 from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
 from serlib import __main__ as cli
 from serlib.corpora import builder, cards, counts, files, measure
-from serlib.data import manifest, splits, tables
+from serlib.data import containers, manifest, splits, tables
 from serlib.data.tables import ManifestError
 from serlib.experiments import dataset
 from serlib.recipes import papers
@@ -293,11 +293,12 @@ def test_headers_alone_prove_nothing(tmp_path, fresh):
         (b"RIFF\0\0\0\0WAVEfmt ", "wav"), (b"RIFF\0\0\0\0AVI LIST", "avi"), (b"RF64", "wav"),
         (b"FORM\0\0\0\0AIFC", "aiff"), (b"\xff\xfb\x90", "mp3"), (b"ID3\4", "mp3"),
         (b"\0\5\x16\7\0\2", "appledouble"), (b"\n<html>", "html"), (b"\x1aE\xdf\xa3", "matroska"),
+        (b"\xff\xf1\x50", "aac"), (b"caff", "caf"), (b"NIST_1A\n", "sphere"), (b".snd", "au"),
         (b"hello", "unknown"), (b"R", "unknown"), (b"\xff", "unknown"),
     ],
 )  # fmt: skip
 def test_containers_are_told_by_content(head, kind):
-    assert measure.sniff(head) == kind
+    assert containers.sniff(head) == kind
 
 
 def test_odd_rates_and_values_that_are_no_numbers_are_named(tmp_path, fresh):

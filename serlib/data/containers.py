@@ -22,6 +22,7 @@ FOREIGN = {  # what ffmpeg reads and libsndfile does not
     "mp4": "MPEG-4 sound or video", "matroska": "WebM or Matroska", "avi": "a video clip (AVI)",
     "aac": "AAC without a container", "asf": "Windows Media", "amr": "AMR", "flv": "Flash video",
 }  # fmt: skip
+SOUND = frozenset("wav aiff flac ogg mp3 au sphere caf w64".split())
 NO_SOUND = {
     "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
     "html": "is a web page, not audio: the download failed, fetch it again",
@@ -98,7 +99,7 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
 
 
 def is_chunk(head: bytes, left: int) -> bool:
-    """Whether these 8 bytes, of `left`, begin a chunk or a tag, or are nothing: they are no sound."""
+    """Whether these 8 bytes, of `left`, begin a chunk or a tag, or are zeros: no sound."""
     if re.match(rb"ID3|TAG|\0*$", head):
         return True
     fits = min(int.from_bytes(head[4:8], order) for order in ("little", "big")) <= left

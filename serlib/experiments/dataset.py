@@ -39,7 +39,12 @@ def locate(recipe: Recipe) -> tuple[pd.DataFrame, Path]:
     """The manifest of a recipe's corpus and the folder its paths start from."""
     path, root = _place(recipe)
     df, name = _manifest(path)
-    return df.copy(), demo_corpus.make(df, digest=name) if root is None else root
+    if root is not None:
+        return df.copy(), root
+    root = demo_corpus.make(df, digest=name)
+    # On another machine than the manifest's, which `make` tells of, it speaks a little otherwise.
+    other = df["key"].isin(records.read_json(root / "done.json")["differing"])
+    return df.assign(sha256=df["sha256"].mask(other), bytes=df["bytes"].mask(other)), root
 
 
 def digest(recipe: Recipe) -> str:

@@ -1,13 +1,16 @@
 """What all encoders share: finding a checkpoint's folder, reading it, and what comes out of it.
 
 A folder is an ordinary one of Hugging Face: ``config.json``, weights in safetensors, and a
-``preprocessor_config.json`` (speech) or ``tokenizer.json`` (text). `load` is the door.
+``preprocessor_config.json`` or ``processor_config.json`` (speech), or ``tokenizer.json`` (text).
+`load` is the door.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +24,10 @@ from serlib.data.audio import SAMPLE_RATE
 
 DEMO = Path(serlib.__file__).parent / "corpora" / "demo" / "encoders"
 CONFIG, EXTRACTOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
+PROCESSOR = "processor_config.json"  # where transformers 5 puts an extractor beside a tokenizer
 # Not model*.safetensors: some publish a second set of weights beside, such as model.fp32-*.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
+INDEX = "model.safetensors.index.json"  # which shard each tensor is in
 SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta",)
 FAMILIES = SPEECH + TEXT
 # Settings that act in training only, or not at all.
@@ -258,9 +263,12 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
 
     filled = records.home() / "encoders" / name
     folder = next((f for f in (DEMO / name, Path(name), filled) if f.is_dir()), None)
-    if folder is None:
-        wanted = [CONFIG, EXTRACTOR, TOKENIZER, "tokenizer_config.json"]
-        wanted += WEIGHTS if weights else ()
+    if local := folder is not None:
+        source, target = folder, _free(folder)
+    else:
+        wanted = [CONFIG, EXTRACTOR, PROCESSOR, TOKENIZER, "tokenizer_config.json"]
+        wanted += (*WEIGHTS, INDEX) if weights else ()
+        source, target = name, filled
         try:
             folder = Path(snapshot_download(str(name), allow_patterns=wanted))
         except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
@@ -268,38 +276,70 @@ def locate(name: str | Path, *, weights: bool = True) -> Path:
             reason = f"not shipped ({shipped}), no folder, no answer from the hub"
             fix = _fix(name, filled, "", weights)
             raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
-        source, target = name, filled
-    else:
-        source = target = folder
     family = _family(folder) if (folder / CONFIG).is_file() else ""
-    files = {CONFIG: (CONFIG,)}  # and the patterns that stand for one file
-    if family in ("", *FAMILIES):  # else `read_config` has a better word to say
-        files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
-        files |= {"model.safetensors": WEIGHTS} if weights else {}
-    found = {file for file, patterns in files.items() if any(any(folder.glob(p)) for p in patterns)}
-    if missing := [file for file in files if file not in found]:
+    if missing := _missing(folder, family, weights):
         fix = _fix(source, target, family, weights)
+        if local and not _mendable(folder, missing):
+            fix = "Copy what is missing from where the folder came from."
         raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
     return folder
 
 
+def _free(folder: Path) -> Path:
+    """A new folder beside one: what a command writes must not harm what it reads."""
+    names = (folder.with_name(f"{folder.resolve().name}-whole{n}") for n in ("", *range(2, 1000)))
+    return next(path for path in names if not path.exists())
+
+
+def _missing(folder: Path, family: str | None, weights: bool) -> list[str]:
+    """Files that a folder lacks; of an unknown family `read_config` has a better word to say."""
+    found = [] if (folder / CONFIG).is_file() else [CONFIG]
+    if family not in ("", *FAMILIES):
+        return found
+    if family in TEXT:
+        found += [] if (folder / TOKENIZER).is_file() else [TOKENIZER]
+    elif not (folder / EXTRACTOR).is_file() and "feature_extractor" not in _json(folder, PROCESSOR):
+        found += [EXTRACTOR]
+    if not weights or (folder / WEIGHTS[0]).is_file():
+        return found
+    shards = {path.name for path in folder.glob(WEIGHTS[1])}
+    told = _json(folder, INDEX).get("weight_map")
+    told = {*map(str, told.values())} if isinstance(told, dict) else set()
+    return found + (sorted(told - shards) if shards else [WEIGHTS[0]])
+
+
+def _mendable(folder: Path, missing: Collection[str]) -> bool:
+    """Whether transformers can make the missing files from others that are there."""
+    sources = {WEIGHTS[0]: ("pytorch_model*.bin",), TOKENIZER: ("vocab.json", "merges.txt")}
+    made = [sources.get(name, ("",)) for name in missing]
+    return all(pattern and any(folder.glob(pattern)) for of in made for pattern in of)
+
+
+def _json(folder: Path, name: str) -> dict:
+    """The object in a file; {} if there is none."""
+    about = records.read_json(folder / name) if (folder / name).is_file() else {}
+    return about if isinstance(about, dict) else {}
+
+
 def _family(folder: Path) -> str | None:
-    about = records.read_json(folder / CONFIG)
-    return about.get("model_type") if isinstance(about, dict) else None
+    return _json(folder, CONFIG).get("model_type")
 
 
-def _fix(source: str | Path, target: Path, family: str, weights: bool) -> str:
+def _fix(source: str | Path, target: Path, family: str | None, weights: bool) -> str:
     """What to put into a folder, and a command that does it where there is a network."""
     kind = "AutoTokenizer" if family in TEXT else "AutoFeatureExtractor"
     about = TOKENIZER if family in TEXT else EXTRACTOR
     if not family:
         about += f" (text: {TOKENIZER}, and AutoTokenizer below)"
     files = [CONFIG, about, *WEIGHTS[: int(weights)]]
+    code = (
+        f"from transformers import AutoModel as M, {kind} as E; "
+        f"s, t = {json.dumps([str(source), str(target)])}; "
+        "M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"
+    )
     return (
-        f"Fill {target} with {', '.join(files)}. Where there is a network, or from a "
-        'pytorch_model.bin that you trust:\npython -c "from transformers import AutoModel as M, '
-        f"{kind} as E; s, t = '{source}', '{target}'; "
-        'M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"'
+        f"Fill {target} with {', '.join(files)}, and name that. Where there is a network, or from "
+        f"a pytorch_model.bin that you trust:\npython -c {shlex.quote(code)}"
     )
 
 
@@ -317,7 +357,9 @@ def read_config(folder: Path):
 
 def read_extractor(folder: Path) -> dict:
     """The settings of a speech checkpoint's feature extractor, which must be for 16 kHz."""
-    about = records.read_json(folder / EXTRACTOR)
+    about = _json(folder, EXTRACTOR) or _json(folder, PROCESSOR).get("feature_extractor")
+    if not isinstance(about, dict):
+        raise EncoderError(f"{folder}: {EXTRACTOR} holds no settings. Fetch it again.")
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
         raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
     return about
@@ -349,5 +391,7 @@ def fill(
         missing = set(model.load_state_dict(weights, strict=False).missing_keys)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise EncoderError(f"{folder}: weights unreadable ({error}). Fetch them again.") from error
+    if bad := [name for name, x in weights.items() if not x.isfinite().all()]:
+        raise EncoderError(f"{folder}: {bad[0]} holds NaN or infinity. Fetch the weights again.")
     if missing := sorted(missing - set(optional)):
         raise EncoderError(f"{folder}: no weights for {missing}. Fetch them again.")
