@@ -119,7 +119,7 @@ def broken(kind: str, head: bytes, tail: bytes, size: int, log: str) -> float:
     if kind == "ogg":
         page = tail[tail.rfind(b"OggS") :]
         body = 27 + (page[26] if len(page) > 26 else 0)
-        return float(len(page) < body + sum(page[27:body]))
+        return float("Corrupted" in log or len(page) < body + sum(page[27:body]))
     found = [(int(said), int(there)) for said, there in _COMPARED.findall(log)]
     if kind == "sphere":
         told = {k: int(n) for k, n in re.findall(rb"^(\w+) -i (\d+)", head[:1024], re.MULTILINE)}
