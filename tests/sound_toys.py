@@ -56,7 +56,9 @@ def flac(data: bytes, samples: int) -> bytes:
 
 def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     """What was done, and the spoiled bytes: header more often than body."""
-    kind = rng.choice(("cut", "field", "flip", "flip", "hole", "insert", "zeros", "noise", "append"))
+    kind = rng.choice(
+        ("cut", "field", "flip", "flip", "hole", "insert", "zeros", "noise", "append")
+    )
     at = rng.randrange(min(len(data), 200)) if rng.random() < 0.7 else rng.randrange(len(data))
     n = rng.choice((1, 4, 100, 2_000))
     if kind == "cut":

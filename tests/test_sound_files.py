@@ -43,7 +43,9 @@ def load(path: Path, data: bytes, **span) -> np.ndarray:
         raise
     if not span:
         assert facts["error"] is None
-        assert facts["num_frame"] * RATE == pytest.approx(len(wave) * facts["sample_rate"], rel=1e-3)
+        assert facts["num_frame"] * RATE == pytest.approx(
+            len(wave) * facts["sample_rate"], rel=1e-3
+        )
     return wave
 
 
@@ -93,6 +95,7 @@ def lengths(tmp_path):
     a, u = (toys.write(tmp_path / "x", c, "PCM_16") for c in ("AIFF", "AU"))
     r, c = (toys.write(tmp_path / "x", c, "PCM_16") for c in ("RF64", "CAF"))
     s, m = toys.write(tmp_path / "x", "NIST", "PCM_16"), toys.write(tmp_path / "x", "MP3", None)
+    w64 = toys.write(tmp_path / "x", "W64", "PCM_16")
     n, more, cut = 2 * RATE, "holds more sound", "cut short"
     put, at = toys.put, toys.after
     data, ssnd, comm, xing = at(w, b"data"), at(a, b"SSND"), at(a, b"COMM", 10), at(m, b"Xing")
@@ -117,6 +120,8 @@ def lengths(tmp_path):
         yield f"wav {short} bytes", put(w, data, "<I", short), more
         yield f"au {short} bytes", put(u, 8, ">I", short), more
         yield f"caf {short} bytes", put(c, caf, ">Q", short), more
+        yield f"sphere {short}", s.replace(b"-i 32000\n", b"-i %05d\n" % (short // 2)), more
+        yield f"w64 {short} bytes", put(w64, at(w64, b"data", 16), "<Q", short), more
         yield f"flac {short - 2_000} samples", toys.flac(f, abs(short - 2_000)), more
     for short in (frames // 3, frames - 3):
         yield f"mp3 {short} frames", put(m, xing + 4, ">I", short), more
@@ -132,6 +137,11 @@ def lengths(tmp_path):
     empty = toys.write(tmp_path / "x", "WAV", "PCM_16", np.zeros(0))
     yield "no samples, but a chunk", empty + b"LIST\4\0\0\0INFO", "no samples"
     yield "a chunk behind", w + b"LIST\x40\x9c\0\0" + bytes(40_000), n
+    for number in (0, 2**64 - 1):
+        yield f"w64 {number}", put(w64, at(w64, b"data", 16), "<Q", number), n
+    ogg = toys.write(tmp_path / "x", "OGG", "VORBIS")
+    yield "ogg, a flipped bit in the last page", put(ogg, len(ogg) - 90, "<B", ogg[-90] ^ 4), cut
+    yield "ogg, a tag behind", ogg + b"TAG" + bytes(125), n
     yield "tags behind", m + b"TAG" + bytes(125), n
     yield "zeros behind", w + bytes(5_000), n
 
@@ -160,7 +170,9 @@ def test_spans_of_files_that_do_not_know_their_length(tmp_path):
     np.testing.assert_array_equal(part, whole[8_000:24_000])
     mp3 = toys.write(tmp_path / "m", "MP3", None).replace(b"Xing", bytes(4))
     whole = load(tmp_path / "m", mp3)
-    np.testing.assert_array_equal(load(tmp_path / "m", mp3, start=0.5, end=1.5), whole[8_000:24_000])
+    np.testing.assert_array_equal(
+        load(tmp_path / "m", mp3, start=0.5, end=1.5), whole[8_000:24_000]
+    )
     with pytest.raises(audio.AudioError, match="cut short"):
         load(tmp_path / "m", mp3, start=0.5, end=9.5)
 

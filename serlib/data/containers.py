@@ -6,6 +6,7 @@ noticed; a length that was never filled in, as programs leave it that write to a
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 
@@ -37,7 +38,9 @@ HEAD = 1 << 16  # bytes within which a header ends
 _LENGTHS = {
     b"RIFF": (b"data", 4, "<I", 0), b"RIFX": (b"data", 4, ">I", 0), b"FORM": (b"SSND", 4, ">I", 8),
     b"caff": (b"data", 4, ">Q", 4), b"RF64": (b"ds64", 16, "<Q", 0), b".snd": (b".snd", 8, ">I", 0),
+    b"riff": (b"data\xf3\xac\xd3\x11", 16, "<Q", 24),
 }  # fmt: skip
+_SPHERE = 1024  # bytes of a SPHERE header
 _UNKNOWN = 0x7FFF0000  # a header that says so much of a shorter file has a placeholder
 _COMPARED = re.compile(  # in libsndfile's log; not RIFF and FORM, which also hold what is no sound
     r"^ *(?:data|SSND|BODY|Data Size|Data length|Riff size|riff) *:? (\d+) \(?should be (\d+)",
@@ -70,7 +73,7 @@ def sniff(head: bytes) -> str:
 def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     r"""Where the sound ends that a header tells of, and the header with its length filled in.
 
-    Of RIFF, RF64, AIFF, CAF and AU. A length is missing if it is 0 though samples follow, or all
+    Of RIFF, RF64, W64, AIFF, CAF, AU and SPHERE. A length is missing if it is 0 though samples follow, or all
     bits are set; libsndfile takes such a file for empty, or refuses it.
 
     Args:
@@ -80,6 +83,8 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     >>> length(b"RIFF0000WAVEdata" + bytes(4) + b"12345678", 28)[1][16:20]
     b'\x08\x00\x00\x00'
     """
+    if head.startswith(b"NIST_1A"):
+        return (_SPHERE + told if (told := _sphere(head)) else None), None
     name, after, form, overhead = _LENGTHS.get(head[:4], (b"", 0, "B", 0))
     at, width = head.find(name) + after, struct.calcsize(form)
     if not name or at < after or len(head) < at + width:
@@ -98,6 +103,13 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     return begin + said + said % 2, None
 
 
+def _sphere(head: bytes) -> int:
+    """Bytes of sound that the header of a SPHERE file tells of, 0 if it does not."""
+    told = {k: int(n) for k, n in re.findall(rb"^(\w+) -i (\d+)", head[:_SPHERE], re.MULTILINE)}
+    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+    return math.prod(told.get(name, 0) for name in names)
+
+
 def is_chunk(head: bytes, left: int) -> bool:
     """Whether these 8 bytes, of `left`, begin a chunk or a tag, or are zeros: no sound."""
     if re.match(rb"ID3|TAG|\0*$", head):
@@ -112,19 +124,18 @@ def broken(kind: str, head: bytes, tail: bytes, size: int, log: str) -> float:
     Args:
         kind: The container.
         head: The beginning of the file.
-        tail: Its last 128 KiB: more than a page of Ogg, of which the last must end.
+        tail: Its last 128 KiB: more than a page of Ogg, of which the last must be read as one.
         size: Its bytes.
         log: What libsndfile noted, which compares the lengths of chunks.
     """
     if kind == "ogg":
         page = tail[tail.rfind(b"OggS") :]
         body = 27 + (page[26] if len(page) > 26 else 0)
-        return float("Corrupted" in log or len(page) < body + sum(page[27:body]))
+        at_end = len(page) <= body + sum(page[27:body])
+        return float("Corrupted" in log or ("Junk" in log and at_end))
     found = [(int(said), int(there)) for said, there in _COMPARED.findall(log)]
     if kind == "sphere":
-        told = {k: int(n) for k, n in re.findall(rb"^(\w+) -i (\d+)", head[:1024], re.MULTILINE)}
-        each = told.get(b"channel_count", 0) * told.get(b"sample_n_bytes", 0)
-        found = [(told.get(b"sample_count", 0) * each, size - 1024)]
+        found = [(_sphere(head), size - _SPHERE)]
     lost = [1 - there / said for said, there in found if there < said < _UNKNOWN]
     return max(lost, default=float("truncated" in log))
 
