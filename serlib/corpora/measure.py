@@ -117,24 +117,16 @@ def _failed(why: str) -> list:
 
 def _facts(path: Path, verify: bool) -> list:
     sha256, peak = None, None
-    with path.open("rb") as raw:
+    with path.open("rb", buffering=0) as raw:
         if verify:
             sha256 = hashlib.file_digest(raw, "sha256").hexdigest()
         with decoding.opened(raw) as sound:
-            frames = sound.file.frames
-            if verify:
+            file, frames = sound.file, sound.frames
+            if verify or frames is None:
                 wave = decoding.decode(sound)
                 frames, peak = len(wave), float(np.abs(wave).max())
-            return [
-                sha256,
-                sound.size,
-                sound.kind,
-                sound.rate,
-                sound.file.channels,
-                frames,
-                peak,
-                None,
-            ]
+            size, rate = path.stat().st_size, file.samplerate
+            return [sha256, size, sound.kind, rate, file.channels, frames, peak, None]
 
 
 def compare(table: pd.DataFrame, root: Path, *, progress: bool = True) -> list[str]:

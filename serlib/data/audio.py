@@ -63,9 +63,9 @@ def load(
     if not path.is_file():
         raise AudioError(f"{path}: no such file. Check data_root and the manifest's wav column.")
     try:
-        with path.open("rb") as raw, opened(raw) as sound:
+        with path.open("rb", buffering=0) as raw, opened(raw) as sound:
             wave = decode(sound, channel, start, end)
-            return np.clip(resample(wave, sound.rate), -MAX_OVERSHOOT, MAX_OVERSHOOT)
+            return np.clip(resample(wave, sound.file.samplerate), -MAX_OVERSHOOT, MAX_OVERSHOOT)
     except ForeignError as error:
         where = shlex.quote(str(path.with_name(f"{path.stem}-16kHz.wav")))
         fix = f"ffmpeg -i {shlex.quote(str(path))} -ar {SAMPLE_RATE} {where}"

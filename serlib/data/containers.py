@@ -6,7 +6,6 @@ noticed; a length that was never filled in, as programs leave it that write to a
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 
@@ -32,7 +31,7 @@ NO_SOUND = {
     "gzip": "is a gzip archive: unpack it",
     "empty": "is empty: copy it again",
 }
-HEAD = 1 << 16  # bytes within which a header ends
+HEAD, TAIL = 1 << 16, 1 << 17  # bytes within which a header ends, and the last page of Ogg begins
 # First bytes -> after which name, and how far, the bytes of sound are told; in what form; and how
 # many of them are no samples.
 _LENGTHS = {
@@ -40,7 +39,6 @@ _LENGTHS = {
     b"caff": (b"data", 4, ">Q", 4), b"RF64": (b"ds64", 16, "<Q", 0), b".snd": (b".snd", 8, ">I", 0),
     b"riff": (b"data\xf3\xac\xd3\x11", 16, "<Q", 24),
 }  # fmt: skip
-_SPHERE = 1024  # bytes of a SPHERE header
 _UNKNOWN = 0x7FFF0000  # a header that says so much of a shorter file has a placeholder
 _COMPARED = re.compile(  # in libsndfile's log; not RIFF and FORM, which also hold what is no sound
     r"^ *(?:data|SSND|BODY|Data Size|Data length|Riff size|riff) *:? (\d+) \(?should be (\d+)",
@@ -71,10 +69,11 @@ def sniff(head: bytes) -> str:
 
 
 def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
-    r"""Where the sound ends that a header tells of, and the header with its length filled in.
+    r"""Where the sound ends that a header tells of, and a header with another length.
 
-    Of RIFF, RF64, W64, AIFF, CAF, AU and SPHERE. A length is missing if it is 0 though samples follow, or all
-    bits are set; libsndfile takes such a file for empty, or refuses it.
+    Of RIFF, RF64, W64, AIFF, CAF and AU. A length is missing if it is 0 though samples follow, or
+    all bits are set: libsndfile takes such a file for empty, or refuses it, and gets what is there.
+    Of FLAC it is taken away, so that all is decoded.
 
     Args:
         head: The beginning of a file.
@@ -83,8 +82,8 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     >>> length(b"RIFF0000WAVEdata" + bytes(4) + b"12345678", 28)[1][16:20]
     b'\x08\x00\x00\x00'
     """
-    if head.startswith(b"NIST_1A"):
-        return (_SPHERE + told if (told := _sphere(head)) else None), None
+    if head[:4] == b"fLaC" and len(head) > 26:
+        return None, head[:21] + bytes([head[21] & 0xF0, 0, 0, 0, 0]) + head[26:]
     name, after, form, overhead = _LENGTHS.get(head[:4], (b"", 0, "B", 0))
     at, width = head.find(name) + after, struct.calcsize(form)
     if not name or at < after or len(head) < at + width:
@@ -99,15 +98,8 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     nothing = said <= overhead and follows and not is_chunk(follows, left)
     if present > 0 and (nothing or said == (1 << 8 * width) - 1):
         number = struct.pack(form, min(present, (1 << 8 * width) - 1))
-        return None, head[:at] + number + head[begin if name == b"data" else at + width :]
+        return None, head[:at] + number + head[at + width :]
     return begin + said + said % 2, None
-
-
-def _sphere(head: bytes) -> int:
-    """Bytes of sound that the header of a SPHERE file tells of, 0 if it does not."""
-    told = {k: int(n) for k, n in re.findall(rb"^(\w+) -i (\d+)", head[:_SPHERE], re.MULTILINE)}
-    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
-    return math.prod(told.get(name, 0) for name in names)
 
 
 def is_chunk(head: bytes, left: int) -> bool:
@@ -118,14 +110,20 @@ def is_chunk(head: bytes, left: int) -> bool:
     return fits and re.match(rb"[\w ]{4}", head) is not None
 
 
-def broken(kind: str, head: bytes, tail: bytes, size: int, log: str) -> float:
-    """The share of the promised sound that is not there, from 0 to 1.
+def promised(kind: str, head: bytes) -> int | None:
+    """Samples per channel that a header tells of and libsndfile does not; None: no such header."""
+    if kind == "flac":
+        return int.from_bytes(head[18:26], "big") & 0xF_FFFF_FFFF or None
+    found = re.search(rb"^sample_count -i (\d+)", head[:1024], re.MULTILINE)
+    return int(found[1]) if kind == "sphere" and found else None
+
+
+def broken(kind: str, tail: bytes, log: str) -> float:
+    """The share of the promised bytes of sound that is not there, from 0 to 1.
 
     Args:
         kind: The container.
-        head: The beginning of the file.
-        tail: Its last 128 KiB: more than a page of Ogg, of which the last must be read as one.
-        size: Its bytes.
+        tail: The end of the file: more than a page of Ogg, of which the last must be read as one.
         log: What libsndfile noted, which compares the lengths of chunks.
     """
     if kind == "ogg":
@@ -134,8 +132,6 @@ def broken(kind: str, head: bytes, tail: bytes, size: int, log: str) -> float:
         at_end = len(page) <= body + sum(page[27:body])
         return float("Corrupted" in log or ("Junk" in log and at_end))
     found = [(int(said), int(there)) for said, there in _COMPARED.findall(log)]
-    if kind == "sphere":
-        found = [(_sphere(head), size - _SPHERE)]
     lost = [1 - there / said for said, there in found if there < said < _UNKNOWN]
     return max(lost, default=float("truncated" in log))
 
