@@ -92,12 +92,10 @@ def _one(root: Path, known: dict, verify: bool, wav: str) -> tuple[list | None, 
     """The stamp and the facts of one file; without a stamp nothing is remembered."""
     try:
         path = manifest.resolve(root, wav)
-        stat = path.stat()
     except tables.ManifestError as error:
         return None, _failed(str(error))
-    except OSError:
+    if not (stamp := [*stores.stamp(path)]):
         return None, _failed("there is no such file")
-    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]  # the last cannot be set back
     if wav in known and known[wav][:3] == stamp:
         return stamp, known[wav][3:]
     try:
@@ -135,16 +133,13 @@ def compare(table: pd.DataFrame, root: Path, *, progress: bool = True) -> list[s
     Each is measured, unless that was done and it has not changed since. Where the manifest has no
     sha256, sizes are compared.
     """
-    files = table.drop_duplicates("wav").set_index("wav")
-    facts = measure(Path(root).resolve(), files.index.tolist(), progress=progress)
-    problems = []
-    for wav, row in facts.iterrows():
-        given = next((n for n in ("sha256", "bytes") if pd.notna(files[n][wav])), None)
-        if row["error"] is not None:
-            problems.append(f"{wav} {row['error']}")
-        elif given and row[given] != files[given][wav]:
-            problems.append(f"{wav} {stores.replaced(given)}")
-    return problems
+    rows = table.drop_duplicates("wav").set_index("wav")
+    facts = measure(Path(root).resolve(), rows.index.tolist(), progress=progress)
+    whys = [
+        fact["error"] or stores.replaced(row, fact["bytes"], lambda sha=fact["sha256"]: sha)
+        for row, fact in zip(rows.to_dict("records"), facts.to_dict("records"), strict=True)
+    ]
+    return [f"{wav} {why}" for wav, why in zip(rows.index, whys, strict=True) if why]
 
 
 def flags(facts: pd.DataFrame, length: pd.Series) -> list[list[str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,31 +16,34 @@ from tqdm.auto import tqdm
 from serlib.data import audio, manifest
 
 SHOWN = 10  # clips that an error lists
+READ = ("wav", "channel", "start", "end", "sha256", "bytes")  # columns that decide what is decoded
 
 
-def replaced(column: str) -> str:
-    """What to say of a file that is not the one a manifest was built from."""
-    return (
-        f"is not the file that the manifest is of ({column} differs): restore it, or build the "
-        "manifest again with serlib manifest build"
-    )
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """What changes when a file does, its size and times in ns; () if there is no such file."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # the last cannot be set back
 
 
 @functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, *stamp: int) -> str:
+def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
     """Of a file as it was at a time; segments of one file follow each other."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _compare(path: Path, row: Mapping) -> None:
-    """Refuse a file whose sha256 or size is not the manifest's, as far as that has them."""
-    stat = path.stat()
-    if pd.notna(row.get("bytes")) and stat.st_size != row["bytes"]:
-        raise audio.AudioError(f"{path}: {replaced('bytes')}")
-    if pd.notna(row.get("sha256")):
-        if _sha256(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != row["sha256"]:
-            raise audio.AudioError(f"{path}: {replaced('sha256')}")
+def replaced(row: Mapping, size: int, sha256: Callable[[], str]) -> str | None:
+    """What is wrong if a file is not that of a manifest's row, as far as the row tells; or None."""
+    for name, found in (("bytes", lambda: size), ("sha256", sha256)):
+        if pd.notna(row.get(name)) and row[name] != found():
+            return (
+                f"is not the file that the manifest is of ({name} differs): restore it, or build "
+                "the manifest again with serlib manifest build"
+            )
+    return None
 
 
 class WaveStore(Sequence):
@@ -81,14 +85,13 @@ class WaveStore(Sequence):
             try:
                 path = manifest.resolve(root, row["wav"])
                 wave = audio.to_int16(audio.load(path, **span))
-                _compare(path, row)
-                return wave
+                now = stamp(path)
+                why = replaced(row, now[0], lambda: _sha256(path, now))
+                return wave if why is None else f"{path}: {why}"
             except ValueError as error:  # AudioError, ManifestError
                 return str(error)
 
-        rows = table.filter(["wav", "channel", "start", "end", "sha256", "bytes"]).to_dict(
-            "records"
-        )
+        rows = table.filter(READ).to_dict("records")
         with ThreadPoolExecutor(workers) as pool:
             waves = pool.map(read, rows)
             waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))

@@ -15,7 +15,7 @@ import pandas as pd
 from serlib import records
 from serlib.corpora.demo import corpus as demo_corpus
 from serlib.data import manifest, splits, tables
-from serlib.data.stores import WaveStore
+from serlib.data.stores import READ, WaveStore, stamp
 from serlib.experiments.screen import bars
 from serlib.recipes.recipe import Recipe, RecipeError
 
@@ -110,11 +110,11 @@ def _place(recipe: Recipe) -> tuple[Path, Path | None]:
 
 def _manifest(path: Path) -> tuple[pd.DataFrame, str]:
     """A manifest and its digest, read again when the file changes."""
-    return _read(path, path.stat().st_mtime_ns)
+    return _read(path, stamp(path))
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: Path, stamp: int) -> tuple[pd.DataFrame, str]:
+def _read(path: Path, stamp: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
     df = tables.read(path)
     return df, tables.digest(df)
 
@@ -155,8 +155,8 @@ _STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a swe
 
 
 def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
-    read = table.filter(["wav", "channel", "start", "end", "length", "sha256", "bytes"])
-    content = read.to_csv(index=False), [_stamp(root, wav) for wav in read["wav"]]
+    read = table.filter([*READ, "length"])
+    content = read.to_csv(index=False), [stamp(root / wav) for wav in read["wav"]]
     key = (str(root), recipe.max_seconds, records.digest(content))
     if key not in _STORES:
         _STORES.clear()
@@ -166,12 +166,3 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
             table = table.assign(end=table["end"].mask(long, end))
         _STORES[key] = WaveStore.from_manifest(table, root, progress=bars())
     return _STORES[key]
-
-
-def _stamp(root: Path, wav: str) -> list[int] | None:
-    """What changes when a file does; None: it cannot be looked at, as decoding will tell."""
-    try:
-        stat = (root / wav).stat()
-    except (OSError, ValueError):
-        return None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]

@@ -1,4 +1,4 @@
-"""What all encoders share: finding a checkpoint's folder, reading it, and what comes out of it.
+"""What all encoders share: a checkpoint's files, reading them, and what comes out of it.
 
 A folder is an ordinary one of Hugging Face: ``config.json``, weights in safetensors, and a
 ``preprocessor_config.json`` or ``processor_config.json`` (speech), or ``tokenizer.json`` (text).
@@ -8,9 +8,7 @@ A folder is an ordinary one of Hugging Face: ``config.json``, weights in safeten
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-import shlex
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,107 +255,15 @@ def checked(inputs: Tensor, lengths: Tensor, ndim: int, shortest: int, unit: str
     return lengths
 
 
-def locate(name: str | Path, *, weights: bool = True) -> Path:
-    """Folder: shipped, else ``name`` itself, else $SERLIB_HOME/encoders/<name>, else the hub's."""
-    from huggingface_hub import snapshot_download
-
-    filled = records.home() / "encoders" / name
-    folder = next((f for f in (DEMO / name, Path(name), filled) if f.is_dir()), None)
-    if local := folder is not None:
-        source, target = folder, _free(folder)
-    else:
-        wanted = [CONFIG, EXTRACTOR, PROCESSOR, TOKENIZER, "tokenizer_config.json"]
-        wanted += (*WEIGHTS, INDEX) if weights else ()
-        source, target = name, filled
-        try:
-            folder = Path(snapshot_download(str(name), allow_patterns=wanted))
-        except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
-            shipped = ", ".join(sorted(f.name for f in DEMO.glob("*-*")))
-            reason = f"not shipped ({shipped}), no folder, no answer from the hub"
-            fix = _fix(name, filled, "", weights)
-            raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
-    family = _family(folder) if (folder / CONFIG).is_file() else ""
-    if missing := _missing(folder, family, weights):
-        fix = _fix(source, target, family, weights)
-        if local and not _mendable(folder, missing):
-            fix = "Copy what is missing from where the folder came from."
-        raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
-    return folder
-
-
-def _free(folder: Path) -> Path:
-    """A new folder beside one: what a command writes must not harm what it reads."""
-    names = (folder.with_name(f"{folder.resolve().name}-whole{n}") for n in ("", *range(2, 1000)))
-    return next(path for path in names if not path.exists())
-
-
-def _missing(folder: Path, family: str | None, weights: bool) -> list[str]:
-    """Files that a folder lacks; of an unknown family `read_config` has a better word to say."""
-    found = [] if (folder / CONFIG).is_file() else [CONFIG]
-    if family not in ("", *FAMILIES):
-        return found
-    if family in TEXT:
-        found += [] if (folder / TOKENIZER).is_file() else [TOKENIZER]
-    elif not (folder / EXTRACTOR).is_file() and "feature_extractor" not in _json(folder, PROCESSOR):
-        found += [EXTRACTOR]
-    if not weights or (folder / WEIGHTS[0]).is_file():
-        return found
-    shards = {path.name for path in folder.glob(WEIGHTS[1])}
-    told = _json(folder, INDEX).get("weight_map")
-    told = {*map(str, told.values())} if isinstance(told, dict) else set()
-    return found + (sorted(told - shards) if shards else [WEIGHTS[0]])
-
-
-def _mendable(folder: Path, missing: Collection[str]) -> bool:
-    """Whether transformers can make the missing files from others that are there."""
-    sources = {WEIGHTS[0]: ("pytorch_model*.bin",), TOKENIZER: ("vocab.json", "merges.txt")}
-    made = [sources.get(name, ("",)) for name in missing]
-    return all(pattern and any(folder.glob(pattern)) for of in made for pattern in of)
-
-
-def _json(folder: Path, name: str) -> dict:
+def read_json(folder: Path, name: str) -> dict:
     """The object in a file; {} if there is none."""
     about = records.read_json(folder / name) if (folder / name).is_file() else {}
     return about if isinstance(about, dict) else {}
 
 
-def _family(folder: Path) -> str | None:
-    return _json(folder, CONFIG).get("model_type")
-
-
-def _fix(source: str | Path, target: Path, family: str | None, weights: bool) -> str:
-    """What to put into a folder, and a command that does it where there is a network."""
-    kind = "AutoTokenizer" if family in TEXT else "AutoFeatureExtractor"
-    about = TOKENIZER if family in TEXT else EXTRACTOR
-    if not family:
-        about += f" (text: {TOKENIZER}, and AutoTokenizer below)"
-    files = [CONFIG, about, *WEIGHTS[: int(weights)]]
-    code = (
-        f"from transformers import AutoModel as M, {kind} as E; "
-        f"s, t = {json.dumps([str(source), str(target)])}; "
-        "M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"
-    )
-    return (
-        f"Fill {target} with {', '.join(files)}, and name that. Where there is a network, or from "
-        f"a pytorch_model.bin that you trust:\npython -c {shlex.quote(code)}"
-    )
-
-
-def read_config(folder: Path):
-    """The checkpoint's transformers configuration, of one of `FAMILIES`."""
-    from transformers import AutoConfig
-
-    if (family := _family(folder)) not in FAMILIES:
-        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers checks types with errors of its own
-        raise EncoderError(f"{folder}: {CONFIG} unusable ({error}). Fetch it again.") from error
-
-
 def read_extractor(folder: Path) -> dict:
     """The settings of a speech checkpoint's feature extractor, which must be for 16 kHz."""
-    about = _json(folder, EXTRACTOR) or _json(folder, PROCESSOR).get("feature_extractor")
+    about = read_json(folder, EXTRACTOR) or read_json(folder, PROCESSOR).get("feature_extractor")
     if not isinstance(about, dict):
         raise EncoderError(f"{folder}: {EXTRACTOR} holds no settings. Fetch it again.")
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
