@@ -422,6 +422,16 @@ def test_experiments_load_a_built_manifest(tmp_path, fresh, name):
 # commands
 
 
+def test_a_demo_corpus_that_is_spoken_otherwise_or_damaged(tmp_path, monkeypatch):
+    key = dataset.demo_corpus.load()["key"][0]
+    (tmp_path / "done.json").write_text(f'{{"differing": ["{key}"]}}')
+    monkeypatch.setattr(dataset.demo_corpus, "make", lambda df, digest: tmp_path)
+    df, _ = dataset.locate(papers.cai2021("smoke"))
+    assert df["key"][df["sha256"].isna()].tolist() == [key]
+    with pytest.raises(AudioError, match=f"(?s)no such file.*Delete {tmp_path}"):
+        dataset.load(papers.cai2021("smoke"))
+
+
 def test_manifest_build_writes_and_strict_does_not(tmp_path, fresh, capsys):
     tree, out = iemocap(tmp_path / "tree", [1]), tmp_path / "new" / "m.jsonl"
     (tree / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav").unlink()

@@ -17,7 +17,7 @@ from scipy import signal
 
 import sound_toys as toys
 from serlib.corpora import measure
-from serlib.data import audio, containers, decoding
+from serlib.data import audio, decoding
 
 RATE, NEAR = toys.RATE, 0.06 * toys.RATE  # samples that may be missing: padding of codecs, an edge
 FUZZ = int(os.environ.get("SERLIB_FUZZ", 0))  # mutations of each kind of file, in processes

@@ -15,6 +15,7 @@ import pandas as pd
 from serlib import records
 from serlib.corpora.demo import corpus as demo_corpus
 from serlib.data import manifest, splits, tables
+from serlib.data.audio import AudioError
 from serlib.data.stores import READ, WaveStore, stamp
 from serlib.experiments.screen import bars
 from serlib.recipes.recipe import Recipe, RecipeError
@@ -164,5 +165,9 @@ def _store(recipe: Recipe, table: pd.DataFrame, root: Path) -> WaveStore:
             long = table["length"] > recipe.max_seconds
             end = table["start"].fillna(0.0) + recipe.max_seconds
             table = table.assign(end=table["end"].mask(long, end))
-        _STORES[key] = WaveStore.from_manifest(table, root, progress=bars())
+        try:
+            _STORES[key] = WaveStore.from_manifest(table, root, progress=bars())
+        except AudioError as error:
+            fix = f"\n  Delete {root}: the demo corpus is spoken again." * (recipe.corpus == "demo")
+            raise AudioError(f"{error}{fix}") from error
     return _STORES[key]
