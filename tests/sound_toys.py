@@ -15,9 +15,10 @@ FORMATS = [
     ("WAV", "PCM_16", 1e-4), ("WAV", "PCM_24", 1e-6), ("WAV", "FLOAT", 1e-6), ("WAV", "ULAW", 0.02),
     ("WAV", "IMA_ADPCM", 0.1), ("WAVEX", "PCM_16", 1e-4), ("RF64", "PCM_16", 1e-4),
     ("W64", "PCM_16", 1e-4), ("AIFF", "PCM_16", 1e-4), ("AIFF", "ALAW", 0.02),
-    ("AU", "PCM_16", 1e-4), ("CAF", "PCM_16", 1e-4), ("CAF", "ALAC_16", 1e-4), ("NIST", "PCM_16", 1e-4),
-    ("FLAC", "PCM_16", 1e-4), ("OGG", "VORBIS", None), ("OGG", "OPUS", None),
-    ("MP3", "MPEG_LAYER_III", None), ("SVX", "PCM_16", 1e-4), ("VOC", "PCM_16", 1e-4),
+    ("AU", "PCM_16", 1e-4), ("CAF", "PCM_16", 1e-4), ("CAF", "ALAC_16", 1e-4),
+    ("NIST", "PCM_16", 1e-4), ("FLAC", "PCM_16", 1e-4), ("OGG", "VORBIS", None),
+    ("OGG", "OPUS", None), ("MP3", "MPEG_LAYER_III", None), ("SVX", "PCM_16", 1e-4),
+    ("VOC", "PCM_16", 1e-4),
 ]  # fmt: skip
 NAMES = [f"{container}-{coding}" for container, coding, _ in FORMATS]
 

@@ -363,6 +363,10 @@ def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake
 
 
 MP4 = b"\0\0\0\x20ftypM4A "
+SHORTENED = (
+    b"NIST_1A\n   1024\nchannel_count -i 1\nsample_rate -i 16000\nsample_n_bytes -i 2\n"
+    b"sample_byte_format -s2 01\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+).ljust(1024)
 
 
 @pytest.mark.parametrize(
@@ -370,7 +374,8 @@ MP4 = b"\0\0\0\x20ftypM4A "
     [
         ("a.m4a", MP4), ("a.mp4", MP4), ("a.3gp", b"\0\0\0\x18ftyp3gp4"), ("a.wav", MP4),
         ("a.webm", b"\x1aE\xdf\xa3"), ("a.mka", b"\x1aE\xdf\xa3"), ("a.aac", b"\xff\xf1\x50\x80"),
-        ("a.wma", b"0&\xb2u\x8ef\xcf\x11"), ("a.amr", b"#!AMR\n"), ("a.avi", b"RIFF0000AVI LIST"),
+        ("a.wma", b"0&\xb2u\x8ef\xcf\x11"), ("a.mov", b"\0\0\0\x08moov"), ("a.mpg", b"\0\0\1\xba"),
+        ("a.sph", SHORTENED), ("a.amr", b"#!AMR\n"), ("a.avi", b"RIFF0000AVI LIST"),
     ],
 )  # fmt: skip
 def test_every_container_that_is_not_read_has_a_way_out(

@@ -144,6 +144,12 @@ def lengths(tmp_path):
     yield "ogg, a tag behind", ogg + b"TAG" + bytes(125), n
     yield "tags behind", m + b"TAG" + bytes(125), n
     yield "zeros behind", w + bytes(5_000), n
+    for size in (1_000, 100_000):
+        text = b"a word on data: metadata".ljust(size)
+        chunk = b"LIST" + len(text).to_bytes(4, "little") + text
+        yield f"{size} bytes of text in front", w[: data - 4] + chunk + w[data - 4 :], n
+        tag = bytes(size >> 7 * i & 127 for i in (3, 2, 1, 0))
+        yield f"{size} bytes of a tag in front", b"ID3\3\0\0" + tag + bytes(size) + m, n
 
 
 def test_what_decodes_counts_whatever_the_header_says(tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from serlib.corpora import files
-from serlib.data import audio, containers
+from serlib.data import audio, decoding
 from serlib.data.tables import ManifestError
 
 LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
@@ -57,11 +57,10 @@ def extract(
     clips = []
     for path in files.walk(root):
         target, suffix = out / path.relative_to(root), path.suffix.lower()
-        with path.open("rb") as file:
-            kind = containers.sniff(file.read(64))
-        if suffix in files.VIDEO or kind in containers.FOREIGN:
+        readable = _readable(path)
+        if suffix in files.VIDEO or readable is None:
             clips.append((path, target.with_suffix(".wav")))
-        elif suffix in LABELS or kind in containers.SOUND:
+        elif suffix in LABELS or readable:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     if not clips:
@@ -72,6 +71,17 @@ def extract(
     reasons = thread_map(lambda clip: _one(program, *clip), missing, max_workers=workers, **bar)
     pairs = zip(missing, reasons, strict=True)
     return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
+
+
+def _readable(path: Path) -> bool | None:
+    """Whether libsndfile reads a file; None if ffmpeg may."""
+    try:
+        with path.open("rb", buffering=0) as raw, decoding.opened(raw):
+            return True
+    except decoding.ForeignError:
+        return None
+    except decoding.AudioError:
+        return False
 
 
 def _one(program: str, clip: Path, target: Path) -> str | None:

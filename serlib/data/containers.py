@@ -16,13 +16,14 @@ _MAGIC = (
     (0, b"riff\x2e\x91\xcf\x11", "w64"), (4, b"ftyp", "mp4"), (0, b"\x1aE\xdf\xa3", "matroska"),
     (0, b"0&\xb2u\x8ef\xcf\x11", "asf"), (0, b"#!AMR", "amr"), (0, b"FLV\x01", "flv"),
     (0, b"\x00\x05\x16\x07", "appledouble"), (0, b"PK\x03\x04", "zip"), (0, b"\x1f\x8b", "gzip"),
-    (0, b"version https://git-lfs", "lfs"),
+    (0, b"version https://git-lfs", "lfs"), (4, b"moov", "mp4"), (4, b"mdat", "mp4"),
+    (0, b"\0\0\1\xba", "mpeg"),
 )  # fmt: skip
 FOREIGN = {  # what ffmpeg reads and libsndfile does not
     "mp4": "MPEG-4 sound or video", "matroska": "WebM or Matroska", "avi": "a video clip (AVI)",
     "aac": "AAC without a container", "asf": "Windows Media", "amr": "AMR", "flv": "Flash video",
+    "mpeg": "a video clip (MPEG)",
 }  # fmt: skip
-SOUND = frozenset("wav aiff flac ogg mp3 au sphere caf w64".split())
 NO_SOUND = {
     "lfs": "is a Git LFS pointer, not the audio: run git lfs pull in the corpus",
     "html": "is a web page, not audio: the download failed, fetch it again",
@@ -32,12 +33,12 @@ NO_SOUND = {
     "empty": "is empty: copy it again",
 }
 HEAD, TAIL = 1 << 16, 1 << 17  # bytes within which a header ends, and the last page of Ogg begins
-# First bytes -> after which name, and how far, the bytes of sound are told; in what form; and how
-# many of them are no samples.
-_LENGTHS = {
-    b"RIFF": (b"data", 4, "<I", 0), b"RIFX": (b"data", 4, ">I", 0), b"FORM": (b"SSND", 4, ">I", 8),
-    b"caff": (b"data", 4, ">Q", 4), b"RF64": (b"ds64", 16, "<Q", 0), b".snd": (b".snd", 8, ">I", 0),
-    b"riff": (b"data\xf3\xac\xd3\x11", 16, "<Q", 24),
+# First bytes -> where chunks begin, their name and size, the chunk of sound, and how many of its
+# bytes are no samples.
+_CHUNKS = {
+    b"RIFF": (12, "<4sI", b"data", 0), b"RF64": (12, "<4sI", b"data", 0),
+    b"RIFX": (12, ">4sI", b"data", 0), b"FORM": (12, ">4sI", b"SSND", 8),
+    b"caff": (8, ">4sQ", b"data", 4), b"riff": (40, "<16sQ", b"data\xf3\xac\xd3\x11", 24),
 }  # fmt: skip
 _UNKNOWN = 0x7FFF0000  # a header that says so much of a shorter file has a placeholder
 _COMPARED = re.compile(  # in libsndfile's log; not RIFF and FORM, which also hold what is no sound
@@ -84,22 +85,35 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     """
     if head[:4] == b"fLaC" and len(head) > 26:
         return None, head[:21] + bytes([head[21] & 0xF0, 0, 0, 0, 0]) + head[26:]
-    name, after, form, overhead = _LENGTHS.get(head[:4], (b"", 0, "B", 0))
-    at, width = head.find(name) + after, struct.calcsize(form)
-    if not name or at < after or len(head) < at + width:
+    if (place := _place(head)) is None:
         return None, None
-    begin = at + width
-    if name == b"ds64":  # this length stands in front of another chunk
-        begin = head.find(b"data") + 8
-    elif name == b".snd":
-        begin = int.from_bytes(head[4:8], "big")
+    at, form, begin, overhead = place
+    bits = 8 * struct.calcsize(form)
     (said,), present = struct.unpack_from(form, head, at), size - begin
     follows, left = head[begin + overhead :][:8], present - overhead
     nothing = said <= overhead and follows and not is_chunk(follows, left)
-    if present > 0 and (nothing or said == (1 << 8 * width) - 1):
-        number = struct.pack(form, min(present, (1 << 8 * width) - 1))
-        return None, head[:at] + number + head[at + width :]
+    if present > 0 and (nothing or said == (1 << bits) - 1):
+        number = struct.pack(form, min(present, (1 << bits) - 1))
+        return None, head[:at] + number + head[at + bits // 8 :]
     return begin + said + said % 2, None
+
+
+def _place(head: bytes) -> tuple[int, str, int, int] | None:
+    """Where the bytes of sound are told, in what form, where they begin, and the overhead."""
+    if head[:4] == b".snd" and len(head) >= 12:
+        return 8, ">I", int.from_bytes(head[4:8], "big"), 0
+    at, form, sound, overhead = _CHUNKS.get(head[:4], (len(head), "<4sI", b"", 0))
+    wide = struct.calcsize(form)
+    while at + wide <= len(head):
+        name, said = struct.unpack_from(form, head, at)
+        if name.startswith(sound):
+            if head[:4] == b"RF64" and said == 0xFFFF_FFFF:  # told in front, in the chunk ds64
+                return 28, "<Q", at + wide, 0
+            number = form[0] + form[-1]
+            return at + wide - struct.calcsize(number), number, at + wide, overhead
+        # W64 counts a chunk's name and size, and rounds up to 8.
+        at += max(wide, -(-said // 8) * 8) if wide == 24 else wide + said + said % 2
+    return None
 
 
 def is_chunk(head: bytes, left: int) -> bool:
@@ -136,15 +150,19 @@ def broken(kind: str, tail: bytes, log: str) -> float:
     return max(lost, default=float("truncated" in log))
 
 
-def counted(head: bytes) -> bool:
-    """Whether an MP3 says how many frames it has; otherwise decoders guess, from the first one.
-
-    Its first frame then has no sound but a tag: Xing or Info, flags, of which the last bit says
-    that the number of frames follows; or VBRI.
-    """
-    tag = head[:3] == b"ID3" and 10 + sum(
+def after_tag(head: bytes) -> int:
+    """Where the first frame of an MP3 begins, behind an ID3 tag."""
+    return head[:3] == b"ID3" and 10 + sum(
         (b & 127) << 7 * (3 - i) for i, b in enumerate(head[6:10])
     )
-    first = head[tag : tag + 256]
-    found = re.search(rb"(?:Xing|Info)...[\1\3\5\7\11\13\15\17](....)|VBRI", first, re.DOTALL)
-    return found is not None and found[1] != bytes(4)
+
+
+def counted(frame: bytes) -> bool:
+    """Whether the first frame of an MP3 says how many there are; otherwise decoders guess.
+
+    It then has no sound but a tag: Xing or Info, flags, of which the last bit says that the number
+    of frames follows; or VBRI.
+    """
+    tag = rb"(?:Xing|Info)...[\1\3\5\7\11\13\15\17](....)|VBRI"
+    found = re.search(tag, frame, re.DOTALL)
+    return frame[:1] != b"\xff" or (found is not None and found[1] != bytes(4))

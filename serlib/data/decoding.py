@@ -35,7 +35,7 @@ class AudioError(ValueError):
 
 
 class ForeignError(AudioError):
-    """Sound in a container that libsndfile does not read, and ffmpeg does."""
+    """Sound in a container or a coding that libsndfile does not read; ffmpeg reads more."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,8 @@ def opened(raw: BinaryIO) -> Iterator[Sound]:
         reason = str(getattr(error, "error_string", error)).strip(" .")
         if "not recognised" in reason:
             raise AudioError(f"is no audio that libsndfile reads ({reason})") from error
+        if "unimplemented" in reason or "unsupported" in reason:
+            raise ForeignError(f"has a coding that libsndfile does not read ({reason})") from error
         reason = "broken off" if not reason or "not exist" in reason else reason
         raise AudioError(f"does not decode as audio ({reason}): copy it again") from error
     finally:
@@ -110,12 +112,14 @@ def _source(raw: BinaryIO, kind: str, head: bytes, size: int) -> BinaryIO:
         raw.seek(end)
         if not containers.is_chunk(raw.read(8), left):
             raise AudioError(MORE)
-    raw.seek(len(head))
     if mended:
+        raw.seek(len(head))
         return io.BytesIO(mended + raw.read())
-    if kind == "mp3" and not containers.counted(head):
-        blank = head.replace(b"Xing", bytes(4), 1).replace(b"Info", bytes(4), 1)
-        return _piped(blank + raw.read())  # the decoder takes what comes, and guesses no length
+    if kind == "mp3":
+        raw.seek(containers.after_tag(head))
+        if not containers.counted(frame := raw.read(256)):
+            blank = frame.replace(b"Xing", bytes(4)).replace(b"Info", bytes(4))
+            return _piped(blank + raw.read())  # the decoder takes what comes, and guesses no length
     raw.seek(0)
     return raw
 
@@ -155,6 +159,8 @@ def decode(
     skipped = 0 if file.seekable() else first
     if file.seekable():
         file.seek(first)
+    if sound.kind not in ("flac", "mp3") and stop is not None:  # the size of the file bears it out
+        _check_hours(stop - first, rate)
     blocks = list(_blocks(sound, UNKNOWN if end is None else stop - first + skipped))
     got = sum(map(len, blocks)) - skipped
     if got <= 0:
@@ -195,9 +201,13 @@ def _blocks(sound: Sound, left: int) -> Iterator[np.ndarray]:
         if len(block) == 0:
             return
         done, left = done + len(block), left - len(block)
-        if done > LONGEST * 3600 * file.samplerate:
-            raise AudioError(f"lasts more than {LONGEST} hours: cut it into shorter files")
+        _check_hours(done, file.samplerate)
         yield block
+
+
+def _check_hours(samples: int, rate: int) -> None:
+    if samples > LONGEST * 3600 * rate:
+        raise AudioError(f"lasts more than {LONGEST} hours: cut it into shorter files")
 
 
 def _span(
