@@ -37,14 +37,10 @@ HEAD, TAIL = 1 << 16, 1 << 17  # bytes within which a header ends, and the last 
 # bytes are no samples.
 _CHUNKS = {
     b"RIFF": (12, "<4sI", b"data", 0), b"RF64": (12, "<4sI", b"data", 0),
-    b"RIFX": (12, ">4sI", b"data", 0), b"FORM": (12, ">4sI", b"SSND", 8),
+    b"RIFX": (12, ">4sI", b"data", 0), b"FORM": (12, ">4sI", (b"SSND", b"BODY"), 8),
     b"caff": (8, ">4sQ", b"data", 4), b"riff": (40, "<16sQ", b"data\xf3\xac\xd3\x11", 24),
 }  # fmt: skip
 _UNKNOWN = 0x7FFF0000  # a header that says so much of a shorter file has a placeholder
-_COMPARED = re.compile(  # in libsndfile's log; not RIFF and FORM, which also hold what is no sound
-    r"^ *(?:data|SSND|BODY|Data Size|Data length|Riff size|riff) *:? (\d+) \(?should be (\d+)",
-    re.MULTILINE,
-)
 BEHIND = 1_500  # bytes of tags, or a frame of MP3, that may follow the sound
 
 
@@ -95,7 +91,7 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     if present > 0 and (nothing or said == (1 << bits) - 1):
         number = struct.pack(form, min(present, (1 << bits) - 1))
         return None, head[:at] + number + head[at + bits // 8 :]
-    return begin + said + said % 2, None
+    return (None if present < said >= _UNKNOWN else begin + said), None
 
 
 def _place(head: bytes) -> tuple[int, str, int, int] | None:
@@ -132,22 +128,18 @@ def promised(kind: str, head: bytes) -> int | None:
     return int(found[1]) if kind == "sphere" and found else None
 
 
-def broken(kind: str, tail: bytes, log: str) -> float:
-    """The share of the promised bytes of sound that is not there, from 0 to 1.
+def broken(kind: str, tail: bytes, log: str) -> bool:
+    """Whether libsndfile noted that the end is missing; of Ogg, that the last page is none.
 
     Args:
         kind: The container.
-        tail: The end of the file: more than a page of Ogg, of which the last must be read as one.
-        log: What libsndfile noted, which compares the lengths of chunks.
+        tail: The end of a file of Ogg, more than a page.
+        log: Its notes.
     """
-    if kind == "ogg":
-        page = tail[tail.rfind(b"OggS") :]
-        body = 27 + (page[26] if len(page) > 26 else 0)
-        at_end = len(page) <= body + sum(page[27:body])
-        return float("Corrupted" in log or ("Junk" in log and at_end))
-    found = [(int(said), int(there)) for said, there in _COMPARED.findall(log)]
-    lost = [1 - there / said for said, there in found if there < said < _UNKNOWN]
-    return max(lost, default=float("truncated" in log))
+    page = tail[tail.rfind(b"OggS") :]
+    body = 27 + (page[26] if len(page) > 26 else 0)
+    junk = "Junk" in log and len(page) <= body + sum(page[27:body])  # not tags behind it
+    return "truncated" in log or (kind == "ogg" and ("Corrupted" in log or junk))
 
 
 def after_tag(head: bytes) -> int:

@@ -66,8 +66,6 @@ def opened(raw: BinaryIO) -> Iterator[Sound]:
         AudioError: as `audio.load`, without the name of the file.
     """
     size = raw.seek(0, os.SEEK_END)
-    raw.seek(max(0, size - containers.TAIL))
-    tail = raw.read()
     raw.seek(0)
     head = raw.read(containers.HEAD)
     kind = containers.sniff(head)
@@ -75,7 +73,11 @@ def opened(raw: BinaryIO) -> Iterator[Sound]:
         raise ForeignError(f"is {containers.FOREIGN[kind]}, which libsndfile does not read")
     if kind in containers.NO_SOUND:
         raise AudioError(containers.NO_SOUND[kind])
-    source = _source(raw, kind, head, size)
+    raw.seek(max(0, size - containers.TAIL))
+    tail = raw.read() if kind == "ogg" else b""
+    end, mended = containers.length(head, size)
+    _check_end(raw, end or size, size)
+    source = _source(raw, kind, head, mended)
     # A file descriptor has no suffix, so libsndfile can only go by content.
     handle = source if isinstance(source, io.BytesIO) else source.fileno()
     try:
@@ -85,11 +87,12 @@ def opened(raw: BinaryIO) -> Iterator[Sound]:
             if not LOWEST <= rate <= HIGHEST:
                 why = f"a sample rate of {rate} Hz, not {LOWEST} to {HIGHEST}"
                 raise AudioError(f"has {why}: export it again")
-            if (lost := containers.broken(kind, tail, file.extra_info)) == 1:
+            if containers.broken(kind, tail, file.extra_info):
                 raise AudioError("is cut short: copy it again")
             if frames is not None:
                 _compare(frames, told, rate)
-                _compare(frames, round(frames / (1 - lost)), rate)
+                if end is not None and end > size:
+                    _compare(frames, max(frames, 1) * end // size, rate)
             yield Sound(file, source, kind if kind != "unknown" else file.format.lower(), told)
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).strip(" .")
@@ -104,14 +107,16 @@ def opened(raw: BinaryIO) -> Iterator[Sound]:
             source.close()
 
 
-def _source(raw: BinaryIO, kind: str, head: bytes, size: int) -> BinaryIO:
-    """What libsndfile reads a file from: the file, or one in memory with a better header."""
-    end, mended = containers.length(head, size)
-    left = size - (end or size)
-    if left > containers.BEHIND:
-        raw.seek(end)
-        if not containers.is_chunk(raw.read(8), left):
+def _check_end(raw: BinaryIO, end: int, size: int) -> None:
+    """Refuse a file that goes on, with what is no chunk, where its header says that it ends."""
+    if size - end > containers.BEHIND:
+        raw.seek(end + end % 2)
+        if not containers.is_chunk(raw.read(8), size - end):
             raise AudioError(MORE)
+
+
+def _source(raw: BinaryIO, kind: str, head: bytes, mended: bytes | None) -> BinaryIO:
+    """What libsndfile reads a file from: the file, or one in memory with a better header."""
     if mended:
         raw.seek(len(head))
         return io.BytesIO(mended + raw.read())
