@@ -70,6 +70,18 @@ def test_every_format_is_read_whole_and_noticed_when_cut(tmp_path, container, co
             load(path, data[: int(share * len(data))])
 
 
+@pytest.mark.parametrize(("container", "coding"), [("WAV", "PCM_16"), ("OGG", "VORBIS")])
+def test_words_in_a_file_are_no_faults(tmp_path, container, coding):
+    words = "Junk truncated Corrupted should be 7: data : 900 (should be 8)"
+    with soundfile.SoundFile(
+        tmp_path / "a", "w", RATE, 1, format=container, subtype=coding
+    ) as file:
+        file.title = file.comment = file.artist = words
+        file.write(toys.speechlike())
+    assert words.encode() in (tmp_path / "a").read_bytes()
+    load(tmp_path / "a", (tmp_path / "a").read_bytes())
+
+
 @pytest.mark.parametrize("size", [0, 1, 3, 12, 44, 60])
 def test_what_is_hardly_there_is_refused(tmp_path, size):
     data = toys.write(tmp_path / "a", "WAV", "PCM_16")

@@ -88,7 +88,7 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     (said,), present = struct.unpack_from(form, head, at), size - begin
     follows, left = head[begin + overhead :][:8], present - overhead
     nothing = said <= overhead and follows and not is_chunk(follows, left)
-    if present > 0 and (nothing or said == (1 << bits) - 1):
+    if present > 0 and (nothing or said == 2**64 - 1):  # of 32 bits, libsndfile knows itself
         number = struct.pack(form, min(present, (1 << bits) - 1))
         return None, head[:at] + number + head[at + bits // 8 :]
     return (None if present < said >= _UNKNOWN else begin + said), None
@@ -138,8 +138,10 @@ def broken(kind: str, tail: bytes, log: str) -> bool:
     """
     page = tail[tail.rfind(b"OggS") :]
     body = 27 + (page[26] if len(page) > 26 else 0)
-    junk = "Junk" in log and len(page) <= body + sum(page[27:body])  # not tags behind it
-    return "truncated" in log or (kind == "ogg" and ("Corrupted" in log or junk))
+    at_end = len(page) <= body + sum(page[27:body])  # no tags behind
+    junk = at_end and "Junk after the last page" in log
+    ogg = kind == "ogg" and (junk or "Corrupted bitstream?!" in log)
+    return ogg or re.search("[Ss]eems to be (a )?truncated", log) is not None
 
 
 def after_tag(head: bytes) -> int:
