@@ -23,7 +23,8 @@ MAX_OVERSHOOT = 1.5  # band-limiting may push a full-scale clip over 1.0, never 
 END_SLACK = 1e-3  # seconds: annotated ends are rounded and may lie this far beyond the file
 LOWEST, HIGHEST = 4_000, 384_000  # sample rates; a header that says another is damaged
 LONGEST = 4  # hours that are decoded at a time: 0.9 GB at 16 kHz
-CUT = 0.05  # seconds that may be missing of what a header promises: many are a little wrong
+CUT = 0.01  # seconds that may be missing of what a header promises: many are a little wrong
+PADDING = 0.05  # of MP3, a frame or two
 CANCELED = 0.01  # of the loudest channel's power: the average of channels of opposite phase
 BLOCK = 1 << 22  # samples decoded at a time: 16 MB
 UNKNOWN = 1 << 62  # libsndfile's number of samples where a header has none
@@ -141,9 +142,9 @@ def _piped(content: bytes) -> BinaryIO:
     return open(end, "rb", buffering=0)
 
 
-def _compare(found: int, told: int, rate: int) -> None:
+def _compare(found: int, told: int, rate: int, slack: float = CUT) -> None:
     """Refuse another number of samples than that promised; a little is not worth a word."""
-    slack = CUT * min(rate, told)
+    slack *= min(rate, told)
     if found < told - slack:
         raise AudioError(f"is cut short or damaged ({found:,} of {told:,} samples): copy it again")
     if found > told + slack:
@@ -171,11 +172,11 @@ def decode(
     if got <= 0:
         raise AudioError("holds no samples that decode. Copy it again or drop its row.")
     if stop is not None:
-        _compare(got, stop - first, rate)
+        _compare(got, stop - first, rate, PADDING if sound.kind == "mp3" else CUT)
     rest = sound.source.read() if sound.kind == "mp3" and end is None else b""
     if sound.frames and rest[:1] == b"\xff":  # frames that the header does not count, not tags
         more = sound.frames * len(rest) // (sound.source.tell() - len(rest))
-        _compare(sound.frames + more, sound.frames, rate)
+        _compare(sound.frames + more, sound.frames, rate, PADDING)
     with np.errstate(over="ignore", invalid="ignore"):
         samples = np.concatenate(blocks)[skipped:]
         wave = samples.mean(axis=1) if channel is None else samples[:, channel - 1]
