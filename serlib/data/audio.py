@@ -16,15 +16,8 @@ import numpy as np
 import soundfile
 from scipy import fft
 
-from serlib.data.decoding import (
-    HIGHEST,
-    LOWEST,
-    MAX_OVERSHOOT,
-    AudioError,
-    ForeignError,
-    decode,
-    opened,
-)
+from serlib.data import decoding
+from serlib.data.decoding import HIGHEST, LOWEST, MAX_OVERSHOOT, AudioError, ForeignError
 
 SAMPLE_RATE = 16_000
 HOP = SAMPLE_RATE // 100  # samples between frames: 10 ms
@@ -63,8 +56,8 @@ def load(
     if not path.is_file():
         raise AudioError(f"{path}: no such file. Check data_root and the manifest's wav column.")
     try:
-        with path.open("rb", buffering=0) as raw, opened(raw) as sound:
-            wave = decode(sound, channel, start, end)
+        with path.open("rb", buffering=0) as raw, decoding.opened(raw) as sound:
+            wave = decoding.decode(sound, channel, start, end)
             return np.clip(resample(wave, sound.file.samplerate), -MAX_OVERSHOOT, MAX_OVERSHOOT)
     except ForeignError as error:
         where = shlex.quote(str(path.with_name(f"{path.stem}-16kHz.wav")))

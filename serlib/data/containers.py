@@ -72,9 +72,7 @@ def length(head: bytes, size: int) -> tuple[int | None, bytes | None]:
     all bits are set: libsndfile takes such a file for empty, or refuses it, and gets what is there.
     Of FLAC it is taken away, so that all is decoded.
 
-    Args:
-        head: The beginning of a file.
-        size: Its bytes.
+    Of a file its beginning is needed, and its size in bytes.
 
     >>> length(b"RIFF0000WAVEdata" + bytes(4) + b"12345678", 28)[1][16:20]
     b'\x08\x00\x00\x00'
