@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -118,3 +120,18 @@ def make_roberta(folder: Path, *, kind: str = "RobertaModel", **changes):
     model.save_pretrained(folder)
     train_tokenizer().save_pretrained(folder)
     return model.eval()
+
+
+def offered(folder: Path) -> str:
+    """Load a folder that lacks files, run the command of the error; the folder that it fills."""
+    from serlib.models.encoders import checkpoints
+    from serlib.models.encoders.load import load_encoder
+
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(checkpoints.EncoderError, match="lacks") as error:
+        load_encoder(folder)
+    command = shlex.split(str(error.value).splitlines()[-1])
+    assert command[:2] == ["python", "-c"]
+    exec(command[2], made := {})
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before, "it was written to"
+    return made["t"]

@@ -71,12 +71,6 @@ def test_resampling_keeps_7_khz_and_removes_what_would_fold_back():
     assert np.abs(audio.resample(low, 48_000) - other)[inner].max() < 0.01 * np.abs(other).max()
 
 
-def test_an_odd_rate_is_refused_with_the_command_that_converts(tmp_path):
-    soundfile.write(tmp_path / "odd.wav", tone(200, 0.1), 11_127)
-    with pytest.raises(audio.AudioError, match=r"odd\.wav.*11127.*ffmpeg"):
-        audio.load(tmp_path / "odd.wav")
-
-
 @pytest.mark.parametrize(
     ("kind", "subtype"), [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None)]
 )
@@ -151,7 +145,7 @@ def write_float(value):
     [
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "no such file"),
-        (lambda path: path.touch(), "audio"),
+        (lambda path: path.touch(), "empty"),
         (write_text, "audio"),
         (lambda path: path.write_bytes(b"RIFF\x24\x00\x00\x00WAVEfmt "), "audio"),
         (write_truncated_flac, "audio"),

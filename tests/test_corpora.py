@@ -16,8 +16,11 @@ import yaml
 from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
 from serlib import DATA
 from serlib import __main__ as cli
+from serlib import records
 from serlib.corpora import builder, cards, counts, files, measure
-from serlib.data import manifest, splits, tables
+from serlib.data import containers, manifest, splits, tables
+from serlib.data.audio import AudioError
+from serlib.data.stores import WaveStore
 from serlib.data.tables import ManifestError
 from serlib.experiments import dataset
 from serlib.recipes import papers
@@ -359,19 +362,91 @@ def test_headers_alone_prove_nothing(tmp_path, fresh):
         (b"RIFF\0\0\0\0WAVEfmt ", "wav"), (b"RIFF\0\0\0\0AVI LIST", "avi"), (b"RF64", "wav"),
         (b"FORM\0\0\0\0AIFC", "aiff"), (b"\xff\xfb\x90", "mp3"), (b"ID3\4", "mp3"),
         (b"\0\5\x16\7\0\2", "appledouble"), (b"\n<html>", "html"), (b"\x1aE\xdf\xa3", "matroska"),
+        (b"\xff\xf1\x50", "aac"), (b"caff", "caf"), (b"NIST_1A\n", "sphere"), (b".snd", "au"),
         (b"hello", "unknown"), (b"R", "unknown"), (b"\xff", "unknown"),
     ],
 )  # fmt: skip
 def test_containers_are_told_by_content(head, kind):
-    assert measure.sniff(head) == kind
+    assert containers.sniff(head) == kind
 
 
-def test_odd_rates_and_values_that_are_no_numbers_are_named(tmp_path, fresh):
-    wav(tmp_path / "odd.wav", rate=16_001)
-    soundfile.write(tmp_path / "nan.wav", [0.0, float("nan")], 16_000, subtype="FLOAT")
-    facts = measure.measure(tmp_path, ["odd.wav", "nan.wav"], progress=False)
-    assert "odd sample rate" in facts["error"]["odd.wav"]
-    assert "NaN" in facts["error"]["nan.wav"]
+def test_what_cannot_be_kept_is_measured_all_the_same(tmp_path, fresh, monkeypatch):
+    """As in a home that may only be read."""
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied", "measured")
+
+    wavs = [wav(tmp_path / "c" / f"{i}.wav").name for i in range(3)]
+    first = measure.measure(tmp_path / "c", wavs, progress=False)
+    for memory in (fresh / "measured").iterdir():
+        memory.write_text("[1, 2]")  # nor read
+    monkeypatch.setattr(records, "atomic_write", refuse)
+    monkeypatch.setattr(measure, "SAVE_EVERY", 0)
+    with pytest.warns(UserWarning, match="not kept .* Permission denied"):
+        assert measure.measure(tmp_path / "c", wavs, progress=False).equals(first)
+
+
+def test_replaced_audio_is_noticed(tmp_path, fresh, capsys):
+    """By whoever reads it: the check, which knows the old files, and each decoding."""
+    root = msp(tmp_path / "msp", msp_rows(per=12))
+    table, _ = builder.build("msp-podcast", root, progress=False)
+    out = root / "msp-podcast.csv"
+    tables.write(table, out)
+    check = ["manifest", "check", str(out), "--root", str(root)]
+    assert cli.main(check) == 0
+    one, two, three, gone = (root / name for name in table["wav"][:4])
+    stamp = one.stat()
+    wav(one, seed=99)  # as long as before
+    os.utime(one, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    wav(two, 0.9)
+    three.write_bytes(three.read_bytes()[:4000])
+    gone.unlink()
+    capsys.readouterr()
+    assert cli.main(check) == 1
+    told = capsys.readouterr().out.splitlines()
+    words = ("sha256 differs", "bytes differs", "cut short", "no such file")
+    for line, wav_, word in zip(told, table["wav"][:4], words, strict=True):
+        assert line.startswith(f"{wav_} ") and word in line
+    with pytest.raises(AudioError, match="cannot be used") as error:
+        WaveStore.from_manifest(table, root, progress=False)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 5 and "manifest build" in lines[1] and "bytes differs" in lines[2]
+    tables.write(builder.build("msp-podcast", root, progress=False)[0], out)  # what the lines say
+    assert cli.main(check) == 0
+    sizes = table.assign(sha256=None)  # of a build with --no-verify
+    assert len(measure.compare(sizes, root, progress=False)) == 3
+    assert measure.compare(sizes.assign(bytes=None)[:2], root, progress=False) == []
+
+
+def test_a_long_list_of_clips_is_short(tmp_path, fresh):
+    table = pd.DataFrame({"wav": [f"{i}.wav" for i in range(2_000)]})
+    with pytest.raises(AudioError, match="2000 of 2000 clips") as error:
+        WaveStore.from_manifest(table, tmp_path, progress=False)
+    assert len(str(error.value).splitlines()) == 12 and "and 1990 more" in str(error.value)
+
+
+def test_manifests_of_equal_keys_never_share_what_was_decoded(tmp_path, fresh):
+    """Within a process; nor does one share with itself once its audio was replaced."""
+    root = msp(tmp_path, msp_rows(per=12))
+    table, _ = builder.build("msp-podcast", root, progress=False)
+    recipe = papers.wang2025_baseline("full", str(root / "a.csv"), str(root))
+
+    def decoded(df) -> str:
+        tables.write(df, root / "a.csv")
+        return dataset.load(recipe).store.digest()
+
+    found = {decoded(table)}
+    for change in (
+        {"start": 0.1}, {"end": 0.3}, {"start": 0.1, "end": 0.3}, {"channel": 1, "end": 0.4},
+        {"wav": table["wav"].to_numpy()[::-1], "sha256": None, "bytes": None},
+    ):  # fmt: skip
+        found |= {decoded(table.assign(**change))}
+    assert len(found) == 6
+    anyone = table.assign(sha256=None, bytes=None)
+    before = decoded(anyone)
+    for name in table["wav"]:
+        wav(root / name, seed=7)
+    assert decoded(anyone) != before
 
 
 # files
@@ -411,6 +486,16 @@ def test_experiments_load_a_built_manifest(tmp_path, fresh, name):
 
 
 # commands
+
+
+def test_a_demo_corpus_that_is_spoken_otherwise_or_damaged(tmp_path, monkeypatch):
+    key = dataset.demo_corpus.load()["key"][0]
+    (tmp_path / "done.json").write_text(f'{{"differing": ["{key}"]}}')
+    monkeypatch.setattr(dataset.demo_corpus, "make", lambda df, digest: tmp_path)
+    df, _ = dataset.locate(papers.cai2021("smoke"))
+    assert df["key"][df["sha256"].isna()].tolist() == [key]
+    with pytest.raises(AudioError, match=f"(?s)no such file.*Delete {tmp_path}"):
+        dataset.load(papers.cai2021("smoke"))
 
 
 def test_manifest_build_writes_and_strict_does_not(tmp_path, fresh, capsys):

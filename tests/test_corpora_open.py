@@ -1,8 +1,10 @@
 """EmoDB, RAVDESS, CREMA-D, MELD, EmotiW, MEIJU: trees give back their answers; hostile copies."""
 
 import os
+import shlex
 import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from corpus_trees import wav
 from serlib import DATA
 from serlib import __main__ as cli
 from serlib.corpora import (
@@ -398,20 +401,66 @@ def test_the_command_extract_names_what_failed(built, tmp_path, fake_ffmpeg, cap
         builder.build("meld", tmp_path / "videos", progress=False)
 
 
-def test_clips_have_the_rate_of_everything_else():
-    assert int(clips.RATE) == audio.SAMPLE_RATE
-
-
 def test_clips_need_ffmpeg_and_a_folder_of_their_own(tmp_path, monkeypatch, fake_ffmpeg):
     (tmp_path / "in").mkdir()
     for out in (tmp_path / "in", tmp_path / "in" / "sound", tmp_path):
         with pytest.raises(ManifestError, match="lie in each other"):
             clips.extract(tmp_path / "in", out)
-    with pytest.raises(ManifestError, match="no video clip"):
+    with pytest.raises(ManifestError, match="nothing to pull sound out of"):
         clips.extract(tmp_path / "in", tmp_path / "out")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ManifestError, match="no ffmpeg on this machine.*install it"):
         clips.extract(tmp_path / "in", tmp_path / "out")
+
+
+MP4 = b"\0\0\0\x20ftypM4A "
+SHORTENED = (
+    b"NIST_1A\n   1024\nchannel_count -i 1\nsample_rate -i 16000\nsample_n_bytes -i 2\n"
+    b"sample_byte_format -s2 01\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+).ljust(1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.m4a", MP4), ("a.mp4", MP4), ("a.3gp", b"\0\0\0\x18ftyp3gp4"), ("a.wav", MP4),
+        ("a.webm", b"\x1aE\xdf\xa3"), ("a.mka", b"\x1aE\xdf\xa3"), ("a.aac", b"\xff\xf1\x50\x80"),
+        ("a.wma", b"0&\xb2u\x8ef\xcf\x11"), ("a.mov", b"\0\0\0\x08moov"), ("a.mpg", b"\0\0\1\xba"),
+        ("a.sph", SHORTENED), ("a.amr", b"#!AMR\n"), ("a.avi", b"RIFF0000AVI LIST"),
+    ],
+)  # fmt: skip
+def test_every_container_that_is_not_read_has_a_way_out(
+    tmp_path, monkeypatch, fake_ffmpeg, name, head
+):
+    """The command of each message is run, with a program that takes the sound out."""
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
+    program = tmp_path / "bin" / "ffmpeg"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\na = sys.argv\n"
+        "data = open(a[a.index('-i') + 1], 'rb').read()\n"
+        "open(a[-1], 'xb').write(data[data.index(b'RIFF', 4):])\n"
+    )
+    root = tmp_path / "the corpus"
+    wav(root / "sound" / "b.wav")
+    hidden = head + bytes(40) + (root / "sound" / "b.wav").read_bytes()
+    (root / "sound" / name).write_bytes(hidden)
+    (root / "labels.csv").write_text(
+        f"wav,emotion,speaker\nsound/{name},anger,p\nsound/b.wav,anger,q\n"
+    )
+    with pytest.raises(audio.AudioError, match="libsndfile does not read") as error:
+        audio.load(root / "sound" / name)
+    command = shlex.split(str(error.value).split("Convert it with: ")[1])
+    subprocess.run(command, check=True)
+    assert len(audio.load(command[-1])) > 1_000
+    assert (root / "sound" / name).read_bytes() == hidden
+    Path(command[-1]).unlink()
+
+    df, report = builder.build("folder", root, progress=False)
+    assert list(df["wav"]) == ["sound/b.wav"]
+    command = shlex.split(report.excluded[f"sound/{name}"].split(" with ")[1])
+    assert command[0] == "serlib" and cli.main([*command[1:], "--quiet"]) == 0
+    df, report = builder.build("folder", command[-1], progress=False)
+    assert sorted(df["wav"]) == ["sound/a.wav", "sound/b.wav"] and report.excluded == {}
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="no ffmpeg on this machine")

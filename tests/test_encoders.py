@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-import shlex
+import math
 import subprocess
 import sys
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from encoder_toys import clips_of, company_error, pad, states
+from encoder_toys import clips_of, company_error, offered, pad, states
 from serlib.models.encoders import checkpoints, wav2vec2
 from serlib.models.encoders.load import load_encoder
 
@@ -561,20 +561,61 @@ def test_damaged_folders_name_the_fix(tmp_path):
         load_encoder(tmp_path)
 
 
-def test_pickled_weights_are_refused_and_the_named_command_converts_them(tmp_path):
-    model = make(tmp_path, config_of("wavlm"))
-    (tmp_path / "model.safetensors").unlink()
-    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(checkpoints.EncoderError, match=r"lacks model\.safetensors") as error:
-        load_encoder(tmp_path)
-    command = shlex.split(str(error.value).splitlines()[-1])
-    assert command[:2] == ["python", "-c"]
-    exec(command[2])
+def test_pickled_weights_are_refused_and_the_named_command_makes_a_whole_copy(tmp_path):
+    folder = tmp_path / "it's $HOME"
+    model = make(folder, config_of("wavlm"))
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
     batch = pad(clips_of((1_000,)))
     with torch.no_grad():
         expected = model(batch[0]).last_hidden_state
-    assert torch.equal(load_encoder(tmp_path)(*batch).frames, expected)
-    load_encoder(tmp_path, random_init=True)  # needs no weights at all
+    first = offered(folder)
+    assert torch.equal(load_encoder(first)(*batch).frames, expected)
+    assert offered(folder) != first  # not into what is there
+    load_encoder(folder, random_init=True)  # needs no weights at all
+
+
+def test_a_model_saved_with_its_processor_is_read_as_it_is(tmp_path):
+    """As transformers 5 saves: the extractor's settings lie in processor_config.json."""
+    import transformers
+    from transformers import Wav2Vec2ForCTC
+
+    vocab = tmp_path / "vocab.json"
+    names = "<pad> <s> </s> <unk> | A".split()
+    vocab.write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    torch.manual_seed(0)
+    model = Wav2Vec2ForCTC(config_of("wav2vec2", "layer", vocab_size=6)).eval()
+    model.save_pretrained(tmp_path / "ctc")
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(vocab))
+    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(tmp_path / "ctc")
+    assert not (tmp_path / "ctc" / "preprocessor_config.json").exists()
+    encoder, batch = load_encoder(tmp_path / "ctc"), pad(clips_of((1_000,)))
+    assert not encoder.do_normalize
+    with torch.no_grad():
+        assert torch.equal(encoder(*batch).frames, model.wav2vec2(batch[0]).last_hidden_state)
+    (tmp_path / "ctc" / "processor_config.json").write_text('{"processor_class": "none"}')
+    with pytest.raises(checkpoints.EncoderError, match=r"lacks preprocessor_config\.json\. Copy"):
+        load_encoder(tmp_path / "ctc")
+
+
+def test_a_missing_shard_and_weights_that_are_no_numbers_are_named(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    stock = make(tmp_path / "one", config_of("hubert"))
+    file = tmp_path / "one" / "model.safetensors"
+    weights = load_file(file)
+    for value in (math.nan, -math.inf):
+        weights["encoder.layer_norm.bias"][3] = value
+        save_file(weights, file, metadata={"format": "pt"})
+        with pytest.raises(checkpoints.EncoderError, match=r"encoder\.layer_norm\.bias holds NaN"):
+            load_encoder(tmp_path / "one")
+    file.unlink()
+    stock.save_pretrained(tmp_path / "one", max_shard_size="20KB")
+    gone = sorted((tmp_path / "one").glob("model-*"))[1]
+    gone.unlink()
+    with pytest.raises(checkpoints.EncoderError, match=rf"lacks {gone.name}\. Copy"):
+        load_encoder(tmp_path / "one")
 
 
 def test_unreachable_hub_names_the_folder_to_fill(tmp_path, monkeypatch):
@@ -614,12 +655,13 @@ def test_hub_files_are_fetched_without_pickles(tmp_path, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "empty"))
     load_encoder("some/hubert")
     files = [
-        "config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
-        "model.safetensors", "model-*.safetensors",
+        "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+        "tokenizer_config.json", "model.safetensors", "model-*.safetensors",
+        "model.safetensors.index.json",
     ]  # fmt: skip
     assert asked == {"some/hubert": files}
     (tmp_path / "model.safetensors").unlink()  # as with many on the hub: only pytorch_model.bin
-    with pytest.raises(checkpoints.EncoderError, match="s, t = 'some/hubert'"):
+    with pytest.raises(checkpoints.EncoderError, match=r's, t = \["some/hubert"'):
         load_encoder("some/hubert")
 
 
@@ -630,7 +672,7 @@ def test_offline_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
-    for name in ("nobody/nothing", "demo-nothing", "not a name", "a/b/c", ""):
+    for name in ("nobody/nothing", "demo-nothing", "not a name", "a/b/c"):
         with pytest.raises(checkpoints.EncoderError, match="Fill"):
             load_encoder(name)
 

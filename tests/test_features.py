@@ -236,6 +236,13 @@ def damage_lengths(data, about):
     about.write_text(json.dumps(content))
 
 
+def damage_at_the_same_time(data, about):
+    stat, content = data.stat(), bytearray(data.read_bytes())
+    content[5] ^= 1
+    data.write_bytes(content)
+    os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def damage_no_data(data, about):
     data.unlink()
 
@@ -270,9 +277,16 @@ def test_a_killed_computation_leaves_nothing_that_counts(tmp_path, monkeypatch):
     store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
     with pytest.raises(KeyboardInterrupt):
         features.cache(Killed(), store, **options)
-    assert not list(tmp_path.glob("*.bin")) and not list(tmp_path.glob("*.json"))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
     encoder = Toy()
     assert len(features.cache(encoder, store, **options)) == encoder.calls == 4
+
+
+def test_what_is_stored_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    store, options = WaveStore(waves_of(LENGTHS)), {"root": tmp_path, "progress": False}
+    first = features.cache(Toy(), store, **options)
+    monkeypatch.setattr(features.filelock, "FileLock", None)
+    assert torch.equal(features.cache(Toy(), store, **options)[3], first[3])
 
 
 def test_processes_wait_for_the_one_that_computes(tmp_path):

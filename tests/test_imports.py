@@ -31,7 +31,7 @@ ONLY = {
     "peft": {"serlib.models.adapters"},
     "distributed": {"serlib.experiments.cluster"},
     "pooch": {"serlib.corpora.download"},
-    "huggingface_hub": {"serlib.models.encoders.checkpoints"},
+    "huggingface_hub": {"serlib.models.encoders.load"},
     "matplotlib": {"serbook.figures."},
     "seaborn": {"serbook.figures."},
     "papermill": {"serbook.runner.chapters"},

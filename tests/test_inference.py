@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from serlib import __main__ as cli
@@ -126,6 +128,15 @@ def test_of_equal_classes_the_first_is_the_answer(run):
         last.weight.zero_(), last.bias.zero_()
     answer = recognizer(np.ones(16000, np.float32))
     assert answer.emotion == recognizer.about["classes"][0]  # as evaluation.predict's argmax
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_answer_that_is_no_number_is_none(run, waves, value):
+    recognizer = inference.Recognizer(run)
+    with torch.no_grad():
+        [*recognizer.model.heads["emotion"].parameters()][-1].fill_(value)
+    with pytest.raises(inference.InferenceError, match=rf"{run.path.name}: .*emotion.*train it"):
+        recognizer(next(iter(waves.values())))
 
 
 def test_long_recordings_are_cut_as_in_training(run, waves, monkeypatch):
@@ -264,10 +275,17 @@ def test_predict_as_json(run, files, capsys):
 
 def test_predict_errors_are_one_line(run, files, tmp_path, capsys):
     (tmp_path / "text.wav").write_text("no audio")
+    soundfile.write(tmp_path / "loud.wav", [0.0, 3e38] * 8_000, 16_000, subtype="FLOAT")
+    whole = files[0].read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "slow.wav").write_bytes(whole[:24] + bytes([25, 0, 0, 0]) + whole[28:])
     for arguments, word in (
         (["no-such-run", str(files[0])], "no-such-run"),
         ([str(run.path), str(tmp_path / "missing.wav")], "no such file"),
         ([str(run.path), str(tmp_path / "text.wav")], "text.wav"),
+        ([str(run.path), str(tmp_path / "loud.wav")], "loud.wav: has a peak of 3e+38"),
+        ([str(run.path), str(tmp_path / "cut.wav")], "cut.wav: is cut short"),
+        ([str(run.path), str(tmp_path / "slow.wav")], "slow.wav: has a sample rate of 25 Hz"),
     ):
         assert cli.main(["predict", *arguments]) == 1
         shown = capsys.readouterr()

@@ -80,7 +80,8 @@ def build(
     """
     df, card = utterances(name, root, version=version), cards.read(name)
     notes, root = df.attrs.pop("notes"), Path(os.path.realpath(Path(root).expanduser()))
-    wavs, how = df["wav"].tolist(), dict(verify=verify, workers=workers, progress=progress)
+    df["wav"] = wavs = [_there(root, wav) for wav in df["wav"]]
+    how = dict(verify=verify, workers=workers, progress=progress)
     facts = measure.measure(root, wavs, **how).loc[wavs]
     bad = facts["error"].notna().to_numpy()
     excluded = dict(zip(df["wav"][bad], facts["error"][bad], strict=True))
@@ -102,6 +103,12 @@ def build(
         differences=tuple(differences), countable=bool(card.expected), classes=counts.classes(df),
         flags=counts.flags(df),
     )  # fmt: skip
+
+
+def _there(root: Path, wav: str) -> str:
+    """The path of a recording, or if it is missing of the WAV that `clips.extract` made of it."""
+    sound = f"{os.path.splitext(wav)[0]}.wav"
+    return sound if not (root / wav).exists() and (root / sound).exists() else wav
 
 
 def _with_facts(df: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:

@@ -1,9 +1,10 @@
-"""Pull the sound out of video clips, with ffmpeg, into a second tree of the same layout.
+"""Pull sound out of video clips and other containers, with ffmpeg, into a second tree.
 
     clips.extract("EmotiW2018", "EmotiW2018-sound")
 
-The second folder has a mono WAV at 16 kHz in place of each clip, and copies of the label files. It
-is what `corpora.build` takes; the folder of the videos is only read.
+The second folder has the layout of the first, a mono WAV at 16 kHz in place of each clip that
+libsndfile does not read, and copies of other recordings and of the label files. It is what
+`corpora.build` takes; the first folder is only read.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from serlib.corpora import files
+from serlib.data import audio, decoding
 from serlib.data.tables import ManifestError
 
-RATE = "16000"  # of `audio.SAMPLE_RATE`; importing it would load torch
 LABELS = frozenset(".csv .txt .xml .json .jsonl .yaml".split())
 NO_FFMPEG = (
-    "there is no ffmpeg on this machine, which is needed to pull the sound out of video clips: "
+    "there is no ffmpeg on this machine, which is needed to pull sound out of clips: "
     "install it (conda install -c conda-forge ffmpeg, apt install ffmpeg, brew install ffmpeg)"
 )
 
@@ -55,14 +56,15 @@ def extract(
         raise ManifestError(NO_FFMPEG)
     clips = []
     for path in files.walk(root):
-        target = out / path.relative_to(root)
-        if path.suffix.lower() in files.VIDEO:
+        target, suffix = out / path.relative_to(root), path.suffix.lower()
+        readable = _readable(path)
+        if suffix in files.VIDEO or readable is None:
             clips.append((path, target.with_suffix(".wav")))
-        elif path.suffix.lower() in LABELS:
+        elif suffix in LABELS or readable:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
     if not clips:
-        raise ManifestError(f"no video clip below {root}: give the folder of the corpus")
+        raise ManifestError(f"nothing to pull sound out of below {root}: give the corpus folder")
     missing = [clip for clip in clips if not clip[1].exists()]
     bar = dict(desc="sound", unit="clip", disable=not progress)
     workers = workers or os.cpu_count()
@@ -71,11 +73,22 @@ def extract(
     return {clip.relative_to(root).as_posix(): why for (clip, _), why in pairs if why}
 
 
+def _readable(path: Path) -> bool | None:
+    """Whether libsndfile reads a file; None if ffmpeg may."""
+    try:
+        with path.open("rb", buffering=0) as raw, decoding.opened(raw):
+            return True
+    except decoding.ForeignError:
+        return None
+    except decoding.AudioError:
+        return False
+
+
 def _one(program: str, clip: Path, target: Path) -> str | None:
     """Why a clip has no sound, or None if it was written."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.wav")
-    form = ["-vn", "-ac", "1", "-ar", RATE, "-c:a", "pcm_s16le"]
+    form = ["-vn", "-ac", "1", "-ar", str(audio.SAMPLE_RATE), "-c:a", "pcm_s16le"]
     command = [program, "-nostdin", "-v", "error", "-y", "-i", str(clip), *form, str(temporary)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")

@@ -28,7 +28,7 @@ def parsers(commands, add) -> None:
     check = add("check", _check, "List what is wrong with a manifest, or prove a split.", actions)
     check.epilog = codes
     check.add_argument("file", type=Path)
-    check.add_argument("--root", type=Path, help="folder of the audio; then each file must exist")
+    check.add_argument("--root", type=Path, help="folder of the audio; then each file is compared")
     check.add_argument("--protocol", metavar="NAME", help="prove that its folds share nothing")
     check.add_argument("--fold", type=int, metavar="K", help="one fold only; default: all")
     check.add_argument("--seed", type=int, default=0, help="of protocols that deal at random")
@@ -110,8 +110,9 @@ def _check(arguments: argparse.Namespace) -> int:
     table = tables.read(arguments.file)
     problems = list(manifest.check(table))
     if arguments.root and not problems:
-        missing = [w for w in table["wav"] if not manifest.resolve(arguments.root, w).is_file()]
-        problems += [f"no such file under {arguments.root}: {wav}" for wav in missing]
+        from serlib.corpora import measure
+
+        problems += measure.compare(table, arguments.root)
     for problem in problems:
         print(problem)
     proofs = []

@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import uuid
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-from torchaudio import functional
+from scipy import fft
+
+from serlib.data import decoding
+from serlib.data.decoding import HIGHEST, LOWEST, MAX_OVERSHOOT, AudioError, ForeignError
 
 SAMPLE_RATE = 16_000
 HOP = SAMPLE_RATE // 100  # samples between frames: 10 ms
 WINDOW = SAMPLE_RATE // 40  # samples of a mel or energy frame: 25 ms
 N_FFT = 512  # the window padded with zeros to the next power of two
 POWER_FLOOR = 1e-10  # -100 dB, below the quantization noise of 16 bits
-
-MAX_OVERSHOOT = 1.5  # band-limiting may push a full-scale clip over 1.0, never this far
-END_SLACK = 1e-3  # seconds: annotated ends are rounded and may lie this far beyond the file
-
-
-class AudioError(ValueError):
-    """A waveform that cannot be used; the message names the file and the fix."""
 
 
 def load(
@@ -42,8 +38,9 @@ def load(
     The container is recognized by its content, whatever the suffix says.
 
     Args:
-        path: WAV, FLAC, OGG, MP3 or anything else libsndfile reads, at any usual sample rate.
-        channel: 1-based channel to keep; None averages all channels.
+        path: WAV, FLAC, OGG, MP3 or anything else libsndfile reads, at 4 to 384 kHz.
+        channel: 1-based channel to keep; None averages all channels. Where they cancel each other
+            out (opposite phase, the average 20 dB below the loudest), None keeps the loudest.
         start: where to begin, in seconds; None is the beginning of the file.
         end: where to stop, in seconds; None is the end of the file.
 
@@ -51,73 +48,66 @@ def load(
         wave (N,) float32, N > 0, all finite. Resampling may take it over 1.0 a little.
 
     Raises:
-        AudioError: the file is missing, not audio, or empty, or holds NaN or infinity; the channel
-            or the time span is not in it.
+        AudioError: the file is missing, not audio, empty or cut short, holds NaN, infinity or
+            values far over full scale, or lasts for hours; the channel or the time span is not in
+            it.
     """
     path = Path(path)
     if not path.is_file():
         raise AudioError(f"{path}: no such file. Check data_root and the manifest's wav column.")
     try:
-        # A file descriptor has no suffix, so libsndfile can only go by content.
-        with path.open("rb") as raw, soundfile.SoundFile(raw.fileno(), closefd=False) as sound:
-            rate, channels = sound.samplerate, sound.channels
-            if channel is not None and not 1 <= channel <= channels:
-                raise AudioError(f"{path}: channel {channel} of {channels}. Channels count from 1.")
-            first, stop = _span(path, sound.frames, rate, start, end)
-            sound.seek(first)
-            samples = sound.read(stop - first, dtype="float32", always_2d=True)  # (N, channels)
-    except (soundfile.SoundFileError, OSError) as error:
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        raise AudioError(f"{path}: not WAV, FLAC, OGG or MP3 audio ({reason}). Fix it.") from error
-    if len(samples) == 0:
-        raise AudioError(f"{path}: the data ends before the header says. Copy the file again.")
-    wave = samples.mean(axis=1) if channel is None else samples[:, channel - 1]
-    if not np.isfinite(wave).all():
-        raise AudioError(f"{path}: holds NaN or infinity. Export it again or drop its row.")
-    try:
-        return resample(wave, rate)
-    except AudioError as error:
+        with path.open("rb", buffering=0) as raw, decoding.opened(raw) as sound:
+            wave = decoding.decode(sound, channel, start, end)
+            return np.clip(resample(wave, sound.file.samplerate), -MAX_OVERSHOOT, MAX_OVERSHOOT)
+    except ForeignError as error:
+        where = shlex.quote(str(path.with_name(f"{path.stem}-16kHz.wav")))
+        fix = f"ffmpeg -i {shlex.quote(str(path))} -ar {SAMPLE_RATE} {where}"
+        raise AudioError(f"{path}: {error}. Convert it with: {fix}") from error
+    except (AudioError, OSError) as error:
         raise AudioError(f"{path}: {error}") from error
 
 
-def _span(
-    path: Path, frames: int, rate: int, start: float | None, end: float | None
-) -> tuple[int, int]:
-    """First sample and stop sample, at the file's own rate."""
-    if frames == 0:
-        raise AudioError(f"{path}: holds no samples. Drop its row from the manifest.")
-    seconds = frames / rate
-    begin = 0.0 if start is None else start
-    end = seconds if end is None else end
-    inside = 0 <= begin < end <= seconds + END_SLACK  # False for NaN too
-    first, stop = (round(begin * rate), min(round(end * rate), frames)) if inside else (0, 0)
-    if first >= stop:
-        raise AudioError(
-            f"{path}: no samples from {begin} s to {end} s in a file of {seconds:.3f} s. "
-            "start and end are in seconds, with 0 <= start < end <= duration."
-        )
-    return first, stop
-
-
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
-    """Change the sample rate by Kaiser-windowed sinc interpolation.
+    """Change the sample rate, by Kaiser-windowed sinc interpolation at usual rates.
 
     (N,) at `rate` samples per second becomes (ceil(N target / rate),) float32. To 16 kHz it is flat
-    up to 7 kHz, and aliases stay below -100 dB. AudioError for rates without a common factor of 25
-    or more, whose filter bank would be huge.
+    up to 7 kHz, and aliases stay below -100 dB. Rates without a common factor of 25 or more, whose
+    filter bank would be huge, are changed in the spectrum of the whole wave, see `_by_spectrum`.
+    AudioError for rates outside 4 to 384 kHz.
 
     >>> resample(np.zeros(441), 44_100).shape
     (160,)
     """
     wave = np.ascontiguousarray(wave, dtype=np.float32)
+    if not (LOWEST <= rate <= HIGHEST and LOWEST <= target <= HIGHEST):
+        raise AudioError(f"from {rate} to {target} Hz: both must be {LOWEST} to {HIGHEST}.")
     if rate == target:
         return wave
     if math.gcd(rate, target) < 25:
-        raise AudioError(f"odd sample rate {rate} Hz. Convert with: ffmpeg -i IN -ar 16000 OUT.wav")
+        return _by_spectrum(wave, rate, target)
+    import torch
+    from torchaudio import functional
+
     zeros, rolloff, beta = 64, 0.945, 14.8  # a long filter: the default loses 15 dB at 7 kHz
     method = "sinc_interp_kaiser"
     tensor = torch.from_numpy(wave)
     return functional.resample(tensor, rate, target, zeros, rolloff, method, beta).numpy()
+
+
+def _by_spectrum(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
+    """Keep the part of the discrete Fourier transform that both rates can hold.
+
+    Zeros fill the wave up to a length that is a whole number of samples at both rates, and at least
+    0.1 s, which the filter's ringing needs. From 7/8 of the lower rate's half to all of it, a
+    raised cosine fades out.
+    """
+    down, up = (r // math.gcd(rate, target) for r in (rate, target))
+    periods = -(-(len(wave) + rate // 10) // down)
+    spectrum = fft.rfft(wave.astype(np.float64), periods * down)[: periods * up // 2 + 1]
+    share = np.arange(len(spectrum)) * rate / (periods * down) / (min(rate, target) / 2)
+    spectrum *= 0.5 + 0.5 * np.cos(np.pi * np.clip(8 * share - 7, 0, 1))
+    found = fft.irfft(spectrum, periods * up)[: -(-len(wave) * target // rate)]
+    return (found * (up / down)).astype(np.float32)
 
 
 def save(path: str | os.PathLike, wave: np.ndarray) -> None:

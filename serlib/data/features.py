@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from serlib import records
 from serlib.data.batching import pad
+from serlib.data.stores import stamp
 
 KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 SOURCES = ("data", "models/encoders")  # folders that decide features, and are in their names
@@ -68,20 +69,23 @@ def write(path: str | Path, clips: Iterable[np.ndarray], *, dtype: str = "float3
     path = Path(path)
     content, lengths, widths = hashlib.sha256(), [], set()
     partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        for i, clip in enumerate(clips):
-            with np.errstate(over="ignore"):
-                stored = np.ascontiguousarray(clip, dtype=dtype)
-            if not np.isfinite(stored).all():
-                raise ValueError(f"clip {i} (counting from 0) is not finite in {dtype}")
-            lengths.append(len(stored))
-            widths.add(stored.shape[1])
-            content.update(stored)
-            file.write(stored)
-    if len(widths) != 1:
-        raise ValueError(f"clips of widths {sorted(widths)}: expected one")
-    about = {"dtype": dtype, "width": widths.pop(), "sha256": content.hexdigest()}
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            for i, clip in enumerate(clips):
+                with np.errstate(over="ignore"):
+                    stored = np.ascontiguousarray(clip, dtype=dtype)
+                if not np.isfinite(stored).all():
+                    raise ValueError(f"clip {i} (counting from 0) is not finite in {dtype}")
+                lengths.append(len(stored))
+                widths.add(stored.shape[1])
+                content.update(stored)
+                file.write(stored)
+        if len(widths) != 1:
+            raise ValueError(f"clips of widths {sorted(widths)}: expected one")
+        about = {"dtype": dtype, "width": widths.pop(), "sha256": content.hexdigest()}
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # a full disk must not stay full
     records.atomic_write(path.with_suffix(".json"), json.dumps(about | {"lengths": lengths}))
 
 
@@ -93,7 +97,7 @@ def read(path: str | Path) -> FeatureStore | None:
     path = Path(path)
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if _content(path, path.stat().st_mtime_ns) != about["sha256"]:
+        if _content(path, stamp(path)) != about["sha256"]:
             return None
         shape = (sum(about["lengths"]), about["width"])
         rows = np.memmap(path, dtype=about["dtype"], mode="r", shape=shape)
@@ -103,7 +107,7 @@ def read(path: str | Path) -> FeatureStore | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _content(path: Path, stamp: int) -> str:
+def _content(path: Path, stamp: tuple[int, ...]) -> str:
     """SHA-256 of a file as it was at a time."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -154,6 +158,8 @@ def cache(
     what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
     name = records.digest([weights, store.digest(), source, what, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
+    if (stored := read(path)) is not None:  # in a home that may only be read, too
+        return stored
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if (stored := read(path)) is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +14,36 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from serlib.data import audio, manifest
+
+SHOWN = 10  # clips that an error lists
+READ = ("wav", "channel", "start", "end", "sha256", "bytes")  # columns that decide what is decoded
+
+
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """What changes when a file does, its size and times in ns; () if there is no such file."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # the last cannot be set back
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
+    """Of a file as it was at a time; segments of one file follow each other."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replaced(row: Mapping, size: int, sha256: Callable[[], str]) -> str | None:
+    """What is wrong if a file is not that of a manifest's row, as far as the row tells; or None."""
+    for name, found in (("bytes", lambda: size), ("sha256", sha256)):
+        if pd.notna(row.get(name)) and row[name] != found():
+            return (
+                f"is not the file that the manifest is of ({name} differs): restore it, or build "
+                "the manifest again with serlib manifest build"
+            )
+    return None
 
 
 class WaveStore(Sequence):
@@ -35,8 +67,10 @@ class WaveStore(Sequence):
     ) -> WaveStore:
         """Decode the clips of a manifest, in its order.
 
+        Files are compared with the manifest's sha256 or, without it, their size.
+
         Args:
-            table: Column wav, and if present channel, start and end.
+            table: Column wav, and if present channel, start, end, sha256 and bytes.
             root: The folder that wav starts from.
             progress: Show a bar.
             workers: Decoding threads; None takes four more than cores.
@@ -49,17 +83,22 @@ class WaveStore(Sequence):
             span = {k: row[k] for k in ("channel", "start", "end") if pd.notna(row.get(k))}
             span |= {"channel": int(span["channel"])} if "channel" in span else {}
             try:
-                return audio.to_int16(audio.load(manifest.resolve(root, row["wav"]), **span))
+                path = manifest.resolve(root, row["wav"])
+                wave = audio.to_int16(audio.load(path, **span))
+                now = stamp(path)
+                why = replaced(row, now[0], lambda: _sha256(path, now))
+                return wave if why is None else f"{path}: {why}"
             except ValueError as error:  # AudioError, ManifestError
                 return str(error)
 
-        rows = table.filter(["wav", "channel", "start", "end"]).to_dict("records")
+        rows = table.filter(READ).to_dict("records")
         with ThreadPoolExecutor(workers) as pool:
             waves = pool.map(read, rows)
             waves = list(tqdm(waves, "decode", len(rows), unit="clip", disable=not progress))
         if bad := [wave for wave in waves if isinstance(wave, str)]:
             found = f"{len(bad)} of {len(waves)} clips cannot be used:"
-            raise audio.AudioError("\n  ".join([found, *bad]))
+            more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+            raise audio.AudioError("\n  ".join([found, *bad[:SHOWN], *more]))
         return cls(waves)
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
-"""What all encoders share: finding a checkpoint's folder, reading it, and what comes out of it.
+"""What all encoders share: a checkpoint's files, reading them, and what comes out of it.
 
 A folder is an ordinary one of Hugging Face: ``config.json``, weights in safetensors, and a
-``preprocessor_config.json`` (speech) or ``tokenizer.json`` (text). `load` is the door.
+``preprocessor_config.json`` or ``processor_config.json`` (speech), or ``tokenizer.json`` (text).
+`load` is the door.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from serlib.data.audio import SAMPLE_RATE
 
 DEMO = Path(serlib.__file__).parent / "corpora" / "demo" / "encoders"
 CONFIG, EXTRACTOR, TOKENIZER = "config.json", "preprocessor_config.json", "tokenizer.json"
+PROCESSOR = "processor_config.json"  # where transformers 5 puts an extractor beside a tokenizer
 # Not model*.safetensors: some publish a second set of weights beside, such as model.fp32-*.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
+INDEX = "model.safetensors.index.json"  # which shard each tensor is in
 SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta",)
 FAMILIES = SPEECH + TEXT
 # Settings that act in training only, or not at all.
@@ -271,72 +274,17 @@ def checked(inputs: Tensor, lengths: Tensor, ndim: int, shortest: int, unit: str
     return lengths
 
 
-def locate(name: str | Path, *, weights: bool = True) -> Path:
-    """Folder: shipped, else ``name`` itself, else $SERLIB_HOME/encoders/<name>, else the hub's."""
-    from huggingface_hub import snapshot_download
-
-    filled = records.home() / "encoders" / name
-    folder = next((f for f in (DEMO / name, Path(name), filled) if f.is_dir()), None)
-    if folder is None:
-        wanted = [CONFIG, EXTRACTOR, TOKENIZER, "tokenizer_config.json"]
-        wanted += WEIGHTS if weights else ()
-        try:
-            folder = Path(snapshot_download(str(name), allow_patterns=wanted))
-        except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
-            shipped = ", ".join(sorted(f.name for f in DEMO.glob("*-*")))
-            reason = f"not shipped ({shipped}), no folder, no answer from the hub"
-            fix = _fix(name, filled, "", weights)
-            raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
-        source, target = name, filled
-    else:
-        source = target = folder
-    family = _family(folder) if (folder / CONFIG).is_file() else ""
-    files = {CONFIG: (CONFIG,)}  # and the patterns that stand for one file
-    if family in ("", *FAMILIES):  # else `read_config` has a better word to say
-        files |= {TOKENIZER: (TOKENIZER,)} if family in TEXT else {EXTRACTOR: (EXTRACTOR,)}
-        files |= {"model.safetensors": WEIGHTS} if weights else {}
-    found = {file for file, patterns in files.items() if any(any(folder.glob(p)) for p in patterns)}
-    if missing := [file for file in files if file not in found]:
-        fix = _fix(source, target, family, weights)
-        raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
-    return folder
-
-
-def _family(folder: Path) -> str | None:
-    about = records.read_json(folder / CONFIG)
-    return about.get("model_type") if isinstance(about, dict) else None
-
-
-def _fix(source: str | Path, target: Path, family: str, weights: bool) -> str:
-    """What to put into a folder, and a command that does it where there is a network."""
-    kind = "AutoTokenizer" if family in TEXT else "AutoFeatureExtractor"
-    about = TOKENIZER if family in TEXT else EXTRACTOR
-    if not family:
-        about += f" (text: {TOKENIZER}, and AutoTokenizer below)"
-    files = [CONFIG, about, *WEIGHTS[: int(weights)]]
-    return (
-        f"Fill {target} with {', '.join(files)}. Where there is a network, or from a "
-        'pytorch_model.bin that you trust:\npython -c "from transformers import AutoModel as M, '
-        f"{kind} as E; s, t = '{source}', '{target}'; "
-        'M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"'
-    )
-
-
-def read_config(folder: Path):
-    """The checkpoint's transformers configuration, of one of `FAMILIES`."""
-    from transformers import AutoConfig
-
-    if (family := _family(folder)) not in FAMILIES:
-        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers checks types with errors of its own
-        raise EncoderError(f"{folder}: {CONFIG} unusable ({error}). Fetch it again.") from error
+def read_json(folder: Path, name: str) -> dict:
+    """The object in a file; {} if there is none."""
+    about = records.read_json(folder / name) if (folder / name).is_file() else {}
+    return about if isinstance(about, dict) else {}
 
 
 def read_extractor(folder: Path) -> dict:
     """The settings of a speech checkpoint's feature extractor, which must be for 16 kHz."""
-    about = records.read_json(folder / EXTRACTOR)
+    about = read_json(folder, EXTRACTOR) or read_json(folder, PROCESSOR).get("feature_extractor")
+    if not isinstance(about, dict):
+        raise EncoderError(f"{folder}: {EXTRACTOR} holds no settings. Fetch it again.")
     if (rate := about.get("sampling_rate", SAMPLE_RATE)) != SAMPLE_RATE:
         raise EncoderError(f"{folder}: made for {rate} Hz; serlib has 16 kHz.")
     return about
@@ -368,5 +316,7 @@ def fill(
         missing = set(model.load_state_dict(weights, strict=False).missing_keys)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise EncoderError(f"{folder}: weights unreadable ({error}). Fetch them again.") from error
+    if bad := [name for name, x in weights.items() if not x.isfinite().all()]:
+        raise EncoderError(f"{folder}: {bad[0]} holds NaN or infinity. Fetch the weights again.")
     if missing := sorted(missing - set(optional)):
         raise EncoderError(f"{folder}: no weights for {missing}. Fetch them again.")

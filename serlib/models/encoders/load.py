@@ -9,12 +9,28 @@ this one wrap. Each gives a clip the same frames alone and in any batch:
 
 from __future__ import annotations
 
+import json
+import secrets
+import shlex
 from pathlib import Path
 
 import torch
 
+from serlib import records
 from serlib.models.encoders import wavlm
-from serlib.models.encoders.checkpoints import EncoderError, locate, read_config
+from serlib.models.encoders.checkpoints import (
+    CONFIG,
+    DEMO,
+    EXTRACTOR,
+    FAMILIES,
+    INDEX,
+    PROCESSOR,
+    TEXT,
+    TOKENIZER,
+    WEIGHTS,
+    EncoderError,
+    read_json,
+)
 from serlib.models.encoders.roberta import TextEncoder
 from serlib.models.encoders.wav2vec2 import Encoder
 from serlib.models.encoders.whisper import WhisperEncoder
@@ -107,3 +123,83 @@ def _check_freeze(layers: int, of: int, spec_augment: float) -> None:
             f"spec_augment={spec_augment} with freeze_layers={layers}: it hides frames before the "
             "frozen layers, whose output is stored. Set one of them to 0."
         )
+
+
+def locate(name: str | Path, *, weights: bool = True) -> Path:
+    """Folder: shipped, else ``name`` itself, else $SERLIB_HOME/encoders/<name>, else the hub's."""
+    from huggingface_hub import snapshot_download
+
+    source, target = name, records.home() / "encoders" / name
+    folder = next((f for f in (DEMO / name, Path(name), target) if f.is_dir()), None)
+    if here := folder is not None:  # a command must not write where it reads
+        source, target = folder, folder.with_name(f"{folder.resolve().name}-{secrets.token_hex(2)}")
+    else:
+        wanted = [CONFIG, EXTRACTOR, PROCESSOR, TOKENIZER, "tokenizer_config.json"]
+        wanted += (*WEIGHTS, INDEX) if weights else ()
+        try:
+            folder = Path(snapshot_download(str(name), allow_patterns=wanted))
+        except Exception as error:  # offline, unknown, gated, not a name at all: one fix for all
+            shipped = ", ".join(sorted(f.name for f in DEMO.glob("*-*")))
+            reason = f"not shipped ({shipped}), no folder, no answer from the hub"
+            fix = _fix(source, target, "", weights)
+            raise EncoderError(f"{name}: {reason} ({type(error).__name__}). {fix}") from error
+    family = _family(folder) if (folder / CONFIG).is_file() else ""
+    if missing := _missing(folder, family, weights):
+        made = {WEIGHTS[0]: "pytorch_model*.bin", TOKENIZER: "merges.txt"}  # of what the rest is
+        if here and not all(file in made and any(folder.glob(made[file])) for file in missing):
+            fix = "Copy what is missing from where the folder came from."
+        else:
+            fix = _fix(source, target, family, weights)
+        raise EncoderError(f"{name}: {folder} lacks {', '.join(missing)}. {fix}")
+    return folder
+
+
+def _missing(folder: Path, family: str | None, weights: bool) -> list[str]:
+    """Files that a folder lacks; of an unknown family `read_config` has a better word to say."""
+    found = [] if (folder / CONFIG).is_file() else [CONFIG]
+    if family not in ("", *FAMILIES):
+        return found
+    about = TOKENIZER if family in TEXT else EXTRACTOR
+    inside = about == EXTRACTOR and "feature_extractor" in read_json(folder, PROCESSOR)
+    found += [] if inside or (folder / about).is_file() else [about]
+    if not weights or (folder / WEIGHTS[0]).is_file():
+        return found
+    shards = {path.name for path in folder.glob(WEIGHTS[1])}
+    told = read_json(folder, INDEX).get("weight_map")
+    told = {*map(str, told.values())} if isinstance(told, dict) else set()
+    return found + (sorted(told - shards) if shards | told else [WEIGHTS[0]])
+
+
+def _family(folder: Path) -> str | None:
+    return read_json(folder, CONFIG).get("model_type")
+
+
+def _fix(source: str | Path, target: Path, family: str | None, weights: bool) -> str:
+    """What to put into a folder, and a command that does it where there is a network."""
+    kind, about = "AutoFeatureExtractor", EXTRACTOR
+    if family in TEXT:
+        kind, about = "AutoTokenizer", TOKENIZER
+    elif not family:
+        about += f" (text: {TOKENIZER}, and AutoTokenizer below)"
+    files = ", ".join([CONFIG, about, *WEIGHTS[: int(weights)]])
+    code = (
+        f"from transformers import AutoModel as M, {kind} as E; "
+        f"s, t = {json.dumps([str(source), str(target)])}; "
+        "M.from_pretrained(s).save_pretrained(t); E.from_pretrained(s).save_pretrained(t)"
+    )
+    return (
+        f"Fill {target} with {files}, and name that. Where there is a network, or from a "
+        f"pytorch_model.bin that you trust:\npython -c {shlex.quote(code)}"
+    )
+
+
+def read_config(folder: Path):
+    """The checkpoint's transformers configuration, of one of `FAMILIES`."""
+    from transformers import AutoConfig
+
+    if (family := _family(folder)) not in FAMILIES:
+        raise EncoderError(f"{folder}: {family!r} is not supported; serlib runs {FAMILIES}.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers checks types with errors of its own
+        raise EncoderError(f"{folder}: {CONFIG} unusable ({error}). Fetch it again.") from error
