@@ -14,9 +14,8 @@ import soundfile
 import yaml
 
 from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
-from serlib import DATA
+from serlib import DATA, records
 from serlib import __main__ as cli
-from serlib import records
 from serlib.corpora import builder, cards, counts, files, measure
 from serlib.data import containers, manifest, splits, tables
 from serlib.data.audio import AudioError
