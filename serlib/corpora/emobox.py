@@ -34,7 +34,7 @@ WORDS = {name: name for name in EMOTIONS} | dict(
     pleasant_surprise="surprise", ps="surprise",
     gio="happiness", pau="fear", rab="anger", sor="surprise", tri="sadness",  # EMOVO's, Italian
 )  # fmt: skip
-_SPEAKER = re.compile(r"spk=([^,>]+)")
+_KEYS = (r"^(\S+) ", r"<id=([^,>]+)")  # the id has the blanks of a name, where there is one
 _IEMOCAP = re.compile(r"(Ses0\d)[FM]_\w+_([FM])\d{3}")
 
 
@@ -85,9 +85,9 @@ def _label_map(folder: Path) -> dict[str, str | None]:
 
 def speakers_of(folder: Path) -> dict[str, str]:
     """Key -> speaker, from the .stm files in a corpus's folder; empty if there are none."""
-    texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
-    found = ((line, _SPEAKER.search(line)) for line in "\n".join(texts).split("\n"))
-    return {line.split(maxsplit=1)[0]: speaker[1] for line, speaker in found if speaker}
+    text = "\n".join(files.text(folder / name) for name in files.names(folder, ".stm"))
+    found = (re.findall(f"{key}.*?spk=([^,>]+)", text, re.MULTILINE) for key in _KEYS)
+    return {key: speaker for pairs in found for key, speaker in pairs}
 
 
 def _folds(df: pd.DataFrame, folder: Path) -> None:
