@@ -480,7 +480,9 @@ def test_emobox_labels_are_found_in_any_case_and_never_lost_in_silence(tmp_path)
         ("e", "odd"),
         ("f", "odd"),
     ]
-    titles = {"Neutral": "Neutral", "w": "Angry", "dis": "Disappointed"}
+    titles = {"Neutral": "Neutral", "w": "Angry", "n": "Fear", "N": "Sad", "dis": "Disappointed"}
+    df = checkout(tmp_path, "two", [("a", "N"), ("b", "n"), ("c", "NEUTRAL")], titles)
+    assert df["emotion"].tolist() == ["sadness", "fear", "neutral"]
     df = checkout(tmp_path, "mine", lines, titles)
     assert df["emotion"].tolist() == ["neutral", "neutral", "anger", None, None, None]
     assert "3 rows have labels without an emotion: dis (1), odd (2)" in df.attrs["notes"]
