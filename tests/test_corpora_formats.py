@@ -464,7 +464,7 @@ def checkout(root, name, lines, labels=None, speakers=None, folds=()):
     if labels is not None:
         (folder / "label_map.json").write_text(json.dumps(labels))
     stm = [
-        f"{name}-{utt} 1 x 0 1.0 <id=1,lang=en,spk={who},emotion=e> e\n"
+        f"{name}-{utt} 1 x 0 1.0 <id={name}-{utt},lang=en,spk={who},emotion=e> e\n"
         for utt, who in (speakers or {}).items()
     ]
     (folder / "data.seg.wrd.stm").write_text("".join(stm))
@@ -480,7 +480,9 @@ def test_emobox_labels_are_found_in_any_case_and_never_lost_in_silence(tmp_path)
         ("e", "odd"),
         ("f", "odd"),
     ]
-    titles = {"Neutral": "Neutral", "w": "Angry", "dis": "Disappointed"}
+    titles = {"Neutral": "Neutral", "w": "Angry", "n": "Fear", "N": "Sad", "dis": "Disappointed"}
+    df = checkout(tmp_path, "two", [("a", "N"), ("b", "n"), ("c", "NEUTRAL")], titles)
+    assert df["emotion"].tolist() == ["sadness", "fear", "neutral"]
     df = checkout(tmp_path, "mine", lines, titles)
     assert df["emotion"].tolist() == ["neutral", "neutral", "anger", None, None, None]
     assert "3 rows have labels without an emotion: dis (1), odd (2)" in df.attrs["notes"]
@@ -496,13 +498,14 @@ def test_emobox_labels_are_found_in_any_case_and_never_lost_in_silence(tmp_path)
 
 
 def test_emobox_speakers_have_blanks_and_are_no_utterances(tmp_path):
-    lines = [(utt, "sad") for utt in ("a", "b", "c", "d")]
-    speakers = {"a": "downloads/x/Raw JL/female1", "b": "downloads/x/Raw JL/male1", "c": "c"}
+    lines = [(utt, "sad") for utt in ("a", "b 1.wav", "c 2.wav", "d")]
+    who = "downloads/x/Raw JL (unchecked)"
+    speakers = {"a": f"{who}/female1", "b 1.wav": f"{who}/male1", "c 2.wav": "c 2.wav"}
     df = checkout(tmp_path, "mine", lines, speakers=speakers)
     assert df["speaker"].tolist() == [
-        "mine-downloads/x/Raw JL/female1", "mine-downloads/x/Raw JL/male1", None, None,
+        f"mine-{who}/female1", f"mine-{who}/male1", None, None,
     ]  # fmt: skip
-    assert df["group"][2:].tolist() == ["mine-c", "mine-d"]
+    assert df["group"][2:].tolist() == ["mine-c 2.wav", "mine-d"]
     assert df.attrs["notes"] == [
         "1 rows name no speaker: nothing proves them apart",
         "speaker is the name of the utterance in 1 rows: taken for unknown",

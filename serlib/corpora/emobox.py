@@ -34,7 +34,7 @@ WORDS = {name: name for name in EMOTIONS} | dict(
     pleasant_surprise="surprise", ps="surprise",
     gio="happiness", pau="fear", rab="anger", sor="surprise", tri="sadness",  # EMOVO's, Italian
 )  # fmt: skip
-_SPEAKER = re.compile(r"spk=([^,>]+)")
+_KEYS = (r"^(\S+) ", r"<id=([^,>]+)")  # the id has the blanks of a name, where there is one
 _IEMOCAP = re.compile(r"(Ses0\d)[FM]_\w+_([FM])\d{3}")
 
 
@@ -74,20 +74,21 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
 
 
 def _label_map(folder: Path) -> dict[str, str | None]:
-    """EmoBox's own names of a corpus's labels, by the label in lower case."""
+    """EmoBox's own names of a corpus's labels, by the label as it is and in lower case."""
     path = files.child(folder, "label_map.json", "label_dict.json")
     try:
         titles = json.loads(files.text(path)) if path else {}
-        return {k.lower(): emotion(title.replace(" ", "_")) for k, title in titles.items()}
+        named = {label: emotion(title.replace(" ", "_")) for label, title in titles.items()}
+        return {label.lower(): name for label, name in named.items()} | named
     except (ValueError, AttributeError, RecursionError) as error:
         raise ManifestError(f"{path} is no map of labels ({error}): copy it again") from error
 
 
 def speakers_of(folder: Path) -> dict[str, str]:
     """Key -> speaker, from the .stm files in a corpus's folder; empty if there are none."""
-    texts = [files.text(folder / name) for name in files.names(folder, ".stm")]
-    found = ((line, _SPEAKER.search(line)) for line in "\n".join(texts).split("\n"))
-    return {line.split(maxsplit=1)[0]: speaker[1] for line, speaker in found if speaker}
+    text = "\n".join(files.text(folder / name) for name in files.names(folder, ".stm"))
+    found = (re.findall(f"{key}.*?spk=([^,>]+)", text, re.MULTILINE) for key in _KEYS)
+    return {key: speaker for pairs in found for key, speaker in pairs}
 
 
 def _folds(df: pd.DataFrame, folder: Path) -> None:
@@ -109,7 +110,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
 
     EmoBox knows neither speaker nor group: fill in both before you split. `num_frame` is rounded
     (it is often a float beside the whole number); other fields travel along. `emotions` maps native
-    labels, in lower case, to names in `EMOTIONS`; of the others the usual English words and known
+    labels, in any case, to names in `EMOTIONS`; of the others the usual English words and known
     codes are taken, and the rest leaves `emotion` missing.
     """
     df = files.jsonl(path)
@@ -122,7 +123,7 @@ def from_emobox(path: str | os.PathLike, emotions: Mapping[str, str] | None = No
         df["num_frame"] = df["num_frame"].astype(float).round()
         df["utt_id"] = df.apply(lambda r: r["key"].removeprefix(f"{r['dataset']}-"), axis=1)
         emotions, native = emotions or {}, [str(emo) for emo in df["emo"]]
-        df["emotion"] = [emotions.get(e.lower(), emotion(e)) for e in native]
+        df["emotion"] = [emotions.get(e, emotions.get(e.lower(), emotion(e))) for e in native]
         return tables.typed(df.assign(speaker=None, group=None))
     except (ValueError, TypeError, AttributeError) as error:  # cells of other kinds
         raise ManifestError(f"{path}: {error}") from error

@@ -150,7 +150,9 @@ def misspelt(df: pd.DataFrame) -> dict[str, str]:
     for name in strangers:
         plain = re.sub(r"[\s-]+", "_", identity(str(name)))
         same = [plain] if plain in KINDS else [c for c in free if sorted(c) == sorted(plain)]
-        close = same or difflib.get_close_matches(plain, free, 1, 0.81)
+        as_long = [c for c in free if len(c) == len(plain)]
+        close = same or difflib.get_close_matches(plain, as_long, 1, 0.8)
+        close = close or difflib.get_close_matches(plain, free, 1, 0.81)
         found |= {name: close[0]} if close else {}
     return found
 
