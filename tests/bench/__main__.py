@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import tempfile
-from pathlib import Path
 
 from serbook.plan import machine
 from tests.bench import turns
@@ -46,11 +44,6 @@ def main(argv: list[str] | None = None) -> None:
 
     losses = add("losses", _losses, "Losses against versions that loop over samples.")
     losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
-
-    chain = add("chain", _chain, "Chapters at full settings on corpora of a few utterances.")
-    chain.add_argument("--chapters", nargs="+", default=[], metavar="NN", help="default: 02 to 07")
-    chain.add_argument("--utterances", type=int, default=160, metavar="N", help="default: 160")
-    chain.add_argument("--folder", type=Path, metavar="DIR", help="default: one that is deleted")
 
     gpu = add("gpu", _gpu, "All that only a GPU can tell, in some minutes.")
 
@@ -110,16 +103,6 @@ def _lora(arguments: argparse.Namespace) -> None:
     turns.show(lora.costs(runs), title, device, arguments.markdown)
     for role in ("dev", "test"):
         turns.show(lora.scores(runs, role), f"{title}: {role}", device, arguments.markdown)
-
-
-def _chain(arguments: argparse.Namespace) -> None:
-    from tests.bench import chain
-
-    with tempfile.TemporaryDirectory() as own:
-        folder = (arguments.folder or Path(own)).resolve()
-        table = chain.run(folder, arguments.chapters, utterances=arguments.utterances)
-    print(f"The chain at full settings\n{table.to_string()}")
-    sys.exit(0 if table["ok"].all() else 1)
 
 
 def _gpu(arguments: argparse.Namespace) -> None:
