@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -32,8 +33,19 @@ class TrainError(ValueError):
     exit_code = 2
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that tells what is wrong with a command in one line."""
+
+    def error(self, message: str) -> None:
+        """End with exit code 2."""
+        self.exit(2, f"serlib: {' '.join(message.split())} (see: {self.prog} --help)\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not end the work
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments) or 0
@@ -48,7 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         ours = any(c.__module__.split(".")[0] in _packages() for c in type(error).__mro__)
-        if not ours and not isinstance(error, OSError):
+        if isinstance(error, OSError) and not ours:
+            from serlib import records
+
+            error = records.explained(error)
+        elif not ours:
             raise
         print(f"serlib: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
@@ -64,7 +80,7 @@ def _others():
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="serlib", description=serlib.__doc__.splitlines()[0])
+    parser = Parser(prog="serlib", description=serlib.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"serlib {serlib.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -107,7 +123,7 @@ def value(text: str) -> Any:
     """
     try:
         found = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return text
     return tuple(found) if isinstance(found, list) else found
 
@@ -124,7 +140,10 @@ def asked(arguments: argparse.Namespace) -> list:
         if not equals or not name:
             raise TrainError(f"--set {pair}: expected NAME=VALUE, such as alpha=0.1")
         changes[name] = value(text)
-    if not all(seed.strip().isdigit() for seed in arguments.seeds.split(",")):
+    if "seed" in changes:
+        raise TrainError(f"--set seed={changes['seed']}: write --seeds {changes['seed']}")
+    seeds = arguments.seeds.split(",")
+    if not all(re.fullmatch(r"\s*[0-9]{1,10}\s*", seed) for seed in seeds):
         raise TrainError(f"--seeds {arguments.seeds}: expected numbers, such as 0,1,2")
     make = getattr(papers, arguments.recipe)
     root = str(Path(arguments.data_root).expanduser().resolve()) if arguments.data_root else ""
@@ -135,17 +154,19 @@ def asked(arguments: argparse.Namespace) -> list:
         raise TrainError(f"{arguments.recipe} needs --set {missing[0]}=...")
     where = {"profile": arguments.profile, "corpus": arguments.corpus, "data_root": root}
     recipe = make(**(where | own)).change(**changes)
-    return recipe.vary(seed=[int(seed) for seed in arguments.seeds.split(",")])
+    return recipe.vary(seed=[int(seed) for seed in dict.fromkeys(seeds)])
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    wanted = asked(arguments)
+    wanted, address = asked(arguments), arguments.scheduler
+    if address is not None and not re.fullmatch(r"([a-z]+://)?[^\s/:]+:[0-9]+", address):
+        raise TrainError(f"--scheduler {address}: expected an address such as tcp://head:8786")
 
     from serlib.experiments import experiment, sweep
     from serlib.training import processes
 
-    if arguments.scheduler:
-        runs = sweep.sweep(wanted, arguments.scheduler).runs
+    if address:
+        runs = sweep.sweep(wanted, address).runs
     elif processes.count() > 1:  # they share each run
         runs = [experiment.run(recipe) for recipe in wanted]
     else:

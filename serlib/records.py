@@ -6,12 +6,18 @@ for a finished run, and asking for the same run again either reads it or complet
 
     <key>/config.json  environment.json  metrics.jsonl  predictions_<split>.csv
           checkpoint/  model.safetensors  status.json
+
+A finished run's ``status.json`` is its seal: the SHA-256 of each other file, and of what it says
+itself. Whoever reads a result checks it, so that no file that was changed, or put there, is taken
+for a result.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
+import functools
 import hashlib
 import json
 import logging
@@ -21,7 +27,7 @@ import platform
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path, PurePath
@@ -40,11 +46,35 @@ PACKAGES = tuple(
     "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
     "peft safetensors".split()
 )
+CHANGED = "is not as when the run finished: delete the folder, run its recipe again"
+PATIENCE = 60  # seconds that a page of the book waits for another process without a word
 log = logging.getLogger(__name__)
 
 
 class RecordError(ValueError):
     """A run folder, or what was to be written into it, is not as it must be."""
+
+
+class DamagedError(RecordError):
+    """A finished run's files are not those that it was finished with."""
+
+
+FULL, NO_LOCKS = (errno.ENOSPC, errno.EDQUOT), (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def explained(error: OSError) -> str:
+    """What the system refused and the way out, in one line."""
+    if error.errno is None or error.filename is None:
+        return str(error)
+    told = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno in FULL:
+        return f"{told}: make room there, or set SERLIB_HOME to a folder on a larger disk"
+    if error.errno in NO_LOCKS:
+        return f"{told}: files cannot be locked there; set SERLIB_HOME to a folder on a local disk"
+    path = Path(os.fsdecode(error.filename)).absolute()
+    if path.is_relative_to(home()) or home().is_relative_to(path):
+        return f"{told}: results go to {home()}; set SERLIB_HOME to a folder that can be written"
+    return told
 
 
 def home() -> Path:
@@ -58,21 +88,41 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Write a file so that a reader, at any time, sees the old content or the new, never a part.
 
     The bytes reach the disk under another name in the same folder, which is created, before the
-    rename. A process killed in between leaves that hidden file, which `Run.lock` sweeps.
+    rename. A process killed in between leaves that hidden file, which `Run.lock` sweeps. An OSError
+    names the path, whatever refused the write.
     """
     path = Path(path)
+    try:
+        data = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as error:
+        odd = ascii(error.object[error.start : error.end])
+        raise RecordError(f"{path} cannot hold {odd}, which is no text: rename what has it") from None
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the user, and a result folder is often shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file; one that did not change is read once per process."""
+    about = os.stat(path)
+    return _sha256(os.fspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=2**14)
+def _sha256(path: str, *stamp: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(obj: Any, *, exact: bool = False, where: str = "value") -> Any:
@@ -179,7 +229,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; a `RecordError` names it if it holds something else."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} does not hold JSON ({error}): delete it") from error
 
 
@@ -213,24 +263,67 @@ class Run:
         if not re.fullmatch(r"\w[\w.=+-]{0,199}", key, re.ASCII):
             raise RecordError(f"the key {key!r} is no file name: letters, digits and _.=+- only")
         run, config = cls(Path(root) / key), plain(config)
-        if not (run.path / "config.json").exists():
-            write_json(run.path / "config.json", config)
-        elif run.config != config:
-            raise RecordError(f"{run.path} has another config: let the key depend on all of it")
+        if os.path.lexists(run.path) and not run.path.is_dir():
+            raise RecordError(f"{run.path} is no folder: move it away, run the recipe again")
+        if not (run.path / "config.json").exists() and not run.done:
+            with suppress(FileNotFoundError):  # who holds the lock took it for a killed writer's
+                write_json(run.path / "config.json", config)
+        if run.config != config:
+            raise RecordError(
+                f"{run.path} has another config.json: delete the folder, run its recipe again"
+            )
         return run
 
     @property
     def config(self) -> Any:
         """What the run was asked to do."""
-        return read_json(self.path / "config.json")
+        return read_json(self.checked("config.json"))
 
     @property
     def status(self) -> dict[str, Any]:
-        """Under "state": "done", "failed", or "unfinished" (not started, at work, or killed)."""
+        """Under "state": "done", "failed", or "unfinished" (not started, at work, or killed).
+
+        What is no such status, as a disk that lost power may leave it, counts as unfinished, with
+        the reason under "error".
+
+        Raises:
+            DamagedError: A finished run's status was changed, so that it does not fit its seal.
+        """
         try:
-            return read_json(self.path / "status.json")
-        except (FileNotFoundError, RecordError):  # a disk that lost power may leave an empty file
+            status = read_json(self.path / "status.json")
+        except FileNotFoundError:
             return {"state": "unfinished"}
+        except RecordError:
+            status = None
+        state = status.get("state") if isinstance(status, dict) else None
+        if state == "done" and "seal" in status:
+            if status["seal"] != _seal(status):
+                raise DamagedError(f"{self.path}: status.json {CHANGED}")
+        elif state != "failed":
+            return {"state": "unfinished", "error": "its status.json is no finished run's"}
+        return status
+
+    def checked(self, *names: str) -> Path:
+        """The path of the last of these files; of a finished run all are as it was sealed with.
+
+        Raises:
+            DamagedError: A file is missing, another one, or came later; the message says which.
+        """
+        if (status := self.status)["state"] == "done":
+            for name in names:
+                path = self.path / name
+                if not path.is_file() or sha256(path) != status["files"].get(name):
+                    raise DamagedError(f"{self.path}: {name} {CHANGED}")
+        return self.path / names[-1]
+
+    def check(self) -> None:
+        """Check all files of a finished run but the weights, which are checked where they are used.
+
+        Raises:
+            DamagedError: As `checked`.
+        """
+        files = self.status.get("files", {"config.json": ""})
+        self.checked(*(name for name in files if not name.endswith(".safetensors")))
 
     @property
     def done(self) -> bool:
@@ -253,20 +346,11 @@ class Run:
         On entry, what killed writers left is swept and a failed run becomes unfinished. An error
         inside is recorded as the reason of the failure, and raised; Ctrl-C is no failure.
         """
-        # A singleton, so that nested use in one thread does not wait for itself forever.
-        guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
+        guard = self._acquire()
         try:
-            guard.acquire(timeout=0)
-        except filelock.Timeout:
-            # Where bars are off, in a page of the book, it would only say when the page was made.
-            level = logging.DEBUG if os.environ.get("TQDM_DISABLE") else logging.WARNING
-            log.log(level, "%s: another process is working on this run, waiting for it", self.path)
-            guard.acquire()
-        try:
+            for leftover in self.path.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
             if not self.done:
-                for leftover in self.path.rglob(".*.tmp"):
-                    if not leftover.name.startswith(".config.json"):  # `open` may be writing it
-                        leftover.unlink(missing_ok=True)
                 (self.path / "status.json").unlink(missing_ok=True)
                 write_json(self.path / "environment.json", environment())
             yield
@@ -277,12 +361,37 @@ class Run:
         finally:
             guard.release()
 
+    def _acquire(self) -> filelock.BaseFileLock:
+        # A singleton, so that nested use in one thread does not wait for itself forever.
+        guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
+        # A short wait, said in a page of the book, would only tell when the page was made.
+        for patience in (0, PATIENCE) if os.environ.get("TQDM_DISABLE") else (0,):
+            try:
+                guard.acquire(timeout=patience)
+                return guard
+            except filelock.Timeout:
+                continue
+            except OSError as error:
+                error.filename = error.filename or str(self.path)
+                raise
+        log.warning("%s: another process is working on this run, waiting for it", self.path)
+        guard.acquire()
+        return guard
+
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the run as done, the last thing that is written; `summary` is read back as is."""
-        self._end({"state": "done", "summary": summary})
+        """Mark the run as done, the last thing that is written; `summary` is read back as is.
+
+        The run is sealed: its status holds the SHA-256 of each file in its folder.
+        """
+        self._end({"state": "done", "summary": plain(summary)})
 
     def _end(self, status: dict[str, Any]) -> None:
-        write_json(self.path / "status.json", {**status, "ended": datetime.now(UTC).isoformat()})
+        status = {**status, "ended": datetime.now(UTC).isoformat()}
+        if status["state"] == "done":
+            kept = (p for p in self.path.iterdir() if p.is_file() and p.name[0] != ".")
+            status["files"] = {p.name: sha256(p) for p in kept if p.name != "status.json"}
+            status["seal"] = _seal(status)
+        write_json(self.path / "status.json", status)
 
     def _lines(self) -> list[bytes]:
         """The complete lines of metrics.jsonl; a killed writer's last line has no newline."""
@@ -303,14 +412,19 @@ class Run:
 
     def history(self) -> pd.DataFrame:
         """The rows that were logged, in order; numbers that were not finite are NaN."""
-        rows = [json.loads(line) for line in self._lines()]
+        if (self.path / "metrics.jsonl").exists():
+            self.checked("metrics.jsonl")
+        try:
+            rows = [dict(json.loads(line)) for line in self._lines()]
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{self.path}: metrics.jsonl is damaged ({error})") from error
         return pd.DataFrame([{k: math.nan if v is None else v for k, v in r.items()} for r in rows])
 
     def save_predictions(self, split: str, df: pd.DataFrame) -> None:
         """Write predictions_<split>.csv, which `predictions` reads back exactly.
 
         The index `key` holds unique strings, the columns numbers, booleans or strings. Floats come
-        back as float64, which holds every narrower one exactly.
+        back as float64, which holds every narrower one exactly. A finished run is sealed anew.
         """
         kinds = {name: _kind(f"column {name!r}", df[name]) for name in df.columns}
         if df.index.name != "key" or not df.index.is_unique or _kind("key", df.index) != "str":
@@ -319,17 +433,28 @@ class Run:
         style = {"quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n", "na_rep": "nan"}
         write_json(self.path / f"predictions_{split}.types.json", kinds)
         atomic_write(self.path / f"predictions_{split}.csv", df.astype(kinds).to_csv(**style))
+        if (status := self.status)["state"] == "done":
+            names = {f"predictions_{split}.types.json", f"predictions_{split}.csv"}
+            status["files"] |= {name: sha256(self.path / name) for name in names}
+            write_json(self.path / "status.json", status | {"seal": _seal(status)})
 
     def predictions(self, split: str) -> pd.DataFrame:
         """Read what `save_predictions` wrote."""
         path = self.path / f"predictions_{split}.csv"
-        if not path.exists():
+        if not path.exists() and path.name not in self.status.get("files", ()):
             raise RecordError(f"{path} is not there: the run has no predictions for {split!r}")
+        self.checked(path.name, path.with_suffix(".types.json").name)
         kinds = read_json(path.with_suffix(".types.json"))
         # Floats by way of text: Python reads back exactly what it printed, pandas 2 may not.
         as_read = {name: "str" if kind == "float64" else kind for name, kind in kinds.items()}
         df = pd.read_csv(path, dtype={"key": "str", **as_read}, keep_default_na=False)
         return df.set_index("key").astype(kinds)
+
+
+def _seal(status: Mapping[str, Any]) -> str:
+    """The SHA-256 of what else a status says."""
+    said = {name: value for name, value in status.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -25,12 +25,11 @@ from serlib.experiments.screen import lines, quiet
 from serlib.models import fusion
 from serlib.models.encoders.load import load_encoder
 from serlib.models.recognizer import SER, ModelConfig
-from serlib.recipes.recipe import GUESSERS, Recipe, RecipeError
+from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe, RecipeError
 from serlib.tasks.loss import gradient_cosine, task_losses, total_loss
 from serlib.tasks.targets import task_targets
 from serlib.training import evaluation, loop, processes, selection, speed
 
-TRAINED = ("fine-tune", "fusion")
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
 DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
 

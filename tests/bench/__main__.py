@@ -6,8 +6,10 @@ import argparse
 import sys
 
 from serbook.plan import machine
+from serlib.settings import Count, Positive, argument
 from tests.bench import turns
 
+COUNT = argument(Count)
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
 
@@ -25,24 +27,24 @@ def main(argv: list[str] | None = None) -> None:
                 "off in turn.")  # fmt: skip
     train.add_argument("--model", default=MODELS[0], choices=MODELS)
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    train.add_argument("--layers", type=int, metavar="L", help="transformer layers; default: all")
-    train.add_argument("--seconds", type=float, metavar="S", help="audio in a repeat")
-    train.add_argument("--budget", type=float, metavar="S", help="padded audio in a batch")
-    train.add_argument("--repeats", type=int, default=3, metavar="N", help="default: 3")
+    train.add_argument("--layers", type=COUNT, metavar="L", help="transformer layers; default: all")
+    train.add_argument("--seconds", type=argument(Positive), metavar="S", help="audio in a repeat")
+    train.add_argument("--budget", type=argument(Positive), metavar="S", help="padded audio in a batch")
+    train.add_argument("--repeats", type=COUNT, default=3, metavar="N", help="default: 3")
     train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
 
     cpu = add("cpu", _cpu, "The demo fine-tuning against others, and start-up times.")
-    cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
-    cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+    cpu.add_argument("--repeats", type=COUNT, default=3, metavar="N", help="seeds; default: 3")
+    cpu.add_argument("--threads", type=COUNT, default=2, metavar="N", help="default: 2")
 
     lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.")
-    lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
-    lora.add_argument("--workers", type=int, metavar="N", help="at a time; default: one per core")
+    lora.add_argument("--seeds", type=COUNT, default=3, metavar="N", help="default: 3")
+    lora.add_argument("--workers", type=COUNT, metavar="N", help="at a time; default: one per core")
     for command in (cpu, lora):
         command.add_argument("--profile", default="demo", choices=("smoke", "demo"))
 
     losses = add("losses", _losses, "Losses against versions that loop over samples.")
-    losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
+    losses.add_argument("--repeats", type=COUNT, default=5, metavar="N", help="default: 5")
 
     for command in (train, cpu, lora, losses):
         command.add_argument("--markdown", action="store_true", help="tables for a page")

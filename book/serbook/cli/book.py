@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from serlib import PROFILES
+from serlib.settings import Count, Positive, argument
 
 
 def parsers(commands, add) -> None:
@@ -14,7 +15,8 @@ def parsers(commands, add) -> None:
     run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
                      help="set a parameter of the chapter; may be repeated")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again even if finished")
-    run.add_argument("--timeout", type=float, metavar="S", help="seconds that one cell may take")
+    run.add_argument("--timeout", type=argument(Positive), metavar="S",
+                     help="seconds that one cell may take")  # fmt: skip
 
     exercises = add("exercises", _exercises, "Write chapters as notebooks without their solutions.")
     exercises.add_argument("--out", type=Path, required=True, metavar="FOLDER",
@@ -23,7 +25,8 @@ def parsers(commands, add) -> None:
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     book.add_argument("--force", action="store_true", help="run finished chapters again")
-    book.add_argument("--jobs", type=int, metavar="N", help="chapters at a time; default: as fit")
+    book.add_argument("--jobs", type=argument(Count), metavar="N",
+                      help="chapters at a time; default: as fit")  # fmt: skip
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
     site = add("site", _site, "Render the site from finished chapters.")

@@ -4,6 +4,9 @@ import argparse
 import dataclasses
 
 from serlib import PROFILES
+from serlib.settings import Count, argument
+
+COUNT = argument(Count)
 
 
 def parsers(commands, add) -> None:
@@ -12,18 +15,19 @@ def parsers(commands, add) -> None:
     plan.add_argument("--profile", default="full", choices=PROFILES)
     plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     plan.add_argument("--data-root", default="", metavar="DIR", help="of corpora: their true sizes")
-    plan.add_argument("--seeds", type=int, metavar="N", help="instead of the chapters' own")
-    plan.add_argument("--folds", type=int, default=1, metavar="K", help="of IEMOCAP; default: 1")
+    plan.add_argument("--seeds", type=COUNT, metavar="N", help="instead of the chapters' own")
+    plan.add_argument("--folds", type=COUNT, default=1, metavar="K", help="of IEMOCAP; default: 1")
     plan.add_argument("--machine", default="", metavar="NAME", help="a measured one; default: this")
 
     rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
                    "steps, kill it and go on.")  # fmt: skip
     rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    rehearse.add_argument("--steps", type=int, default=200, metavar="N", help="default: 200")
-    rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
-    rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
-    rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
+    rehearse.add_argument("--steps", type=COUNT, default=200, metavar="N", help="default: 200")
+    rehearse.add_argument("--utterances", type=COUNT, default=600, metavar="N", help="default: 600")
+    rehearse.add_argument("--layers", type=COUNT, metavar="L", help="default: all; else not kept")
+    rehearse.add_argument("--width", type=COUNT, metavar="D",
+                          help="narrow encoders; not kept either")  # fmt: skip
 
 
 def _rehearse(arguments: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from serlib import PROFILES
+from serlib.settings import Seed, argument
 
 
 def parsers(commands, add) -> None:
@@ -23,7 +24,7 @@ def parsers(commands, add) -> None:
     run = add("run", _run, "Run the least that decides one claim, and write a page on it.", actions)
     run.add_argument("id", help="see: serlib claims")
     run.add_argument("--profile", dest="tier", default="demo", choices=PROFILES)
-    run.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N")
+    run.add_argument("--seeds", type=argument(Seed), nargs="+", default=[0, 1], metavar="N")
     run.add_argument("--root", action="append", default=[], metavar="CORPUS=DIR",
                      help="where a corpus is; may be repeated")  # fmt: skip
     run.add_argument("--out", type=Path, help="the page; default: claims/ID.md in the cache")
