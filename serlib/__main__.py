@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import argparse
 import ast
-import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import serlib
+from serlib import settings
 from serlib.corpora import commands as manifest_commands
 
 RECIPES = ("cai2021", "mtlser2025", "wang2025_baseline", "wang2025", "challenge_baseline",
@@ -142,9 +142,11 @@ def asked(arguments: argparse.Namespace) -> list:
         changes[name] = value(text)
     if "seed" in changes:
         raise TrainError(f"--set seed={changes['seed']}: write --seeds {changes['seed']}")
-    seeds = arguments.seeds.split(",")
-    if not all(re.fullmatch(r"\s*[0-9]{1,10}\s*", seed) for seed in seeds):
-        raise TrainError(f"--seeds {arguments.seeds}: expected numbers, such as 0,1,2")
+    try:
+        seeds = [settings.argument(settings.Seed)(seed) for seed in arguments.seeds.split(",")]
+    except argparse.ArgumentTypeError as error:
+        told = f"--seeds {arguments.seeds}: expected numbers, such as 0,1,2"
+        raise TrainError(f"{told}; {error}") from error
     make = getattr(papers, arguments.recipe)
     root = str(Path(arguments.data_root).expanduser().resolve()) if arguments.data_root else ""
     of_function = inspect.signature(make).parameters
@@ -154,12 +156,12 @@ def asked(arguments: argparse.Namespace) -> list:
         raise TrainError(f"{arguments.recipe} needs --set {missing[0]}=...")
     where = {"profile": arguments.profile, "corpus": arguments.corpus, "data_root": root}
     recipe = make(**(where | own)).change(**changes)
-    return recipe.vary(seed=[int(seed) for seed in dict.fromkeys(seeds)])
+    return recipe.vary(seed=list(dict.fromkeys(seeds)))
 
 
 def _train(arguments: argparse.Namespace) -> None:
     wanted, address = asked(arguments), arguments.scheduler
-    if address is not None and not re.fullmatch(r"([a-z]+://)?[^\s/:]+:[0-9]+", address):
+    if address is not None and ":" not in address:
         raise TrainError(f"--scheduler {address}: expected an address such as tcp://head:8786")
 
     from serlib.experiments import experiment, sweep

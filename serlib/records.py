@@ -96,7 +96,9 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
         data = data.encode() if isinstance(data, str) else data
     except UnicodeEncodeError as error:
         odd = ascii(error.object[error.start : error.end])
-        raise RecordError(f"{path} cannot hold {odd}, which is no text: rename what has it") from None
+        raise RecordError(
+            f"{path} cannot hold {odd}, which is no text: rename what has it"
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the user, and a result folder is often shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")

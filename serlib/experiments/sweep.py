@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
@@ -21,6 +21,7 @@ from serlib.metrics import intervals, measures
 from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import task_ratio
+from serlib.tasks.targets import NOBODY
 
 METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
 
@@ -101,7 +102,7 @@ class Runs:
         return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
 
     def interval(self, name: str, metric: str, role: str = "test") -> intervals.Interval:
-        """Mean over seeds with its 95 % interval over talkers and seeds.
+        """Mean over seeds with its 95 % interval over speakers and seeds.
 
         Metrics are those of `METRICS`, and of other tasks those of `task_ratio` and
         `attributes.MEASURES`.
@@ -122,14 +123,16 @@ class Runs:
             parts = parts * seeds if len(parts) == 1 else parts
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
         truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        bare = [x for x, *_ in systems]
         if metric in attributes.MEASURES:
-            sums = [x for (x,) in systems]
-            return intervals.bootstrap_sums(attributes.MEASURES[metric], sums, speakers)
-        if metric not in METRICS:
-            return intervals.bootstrap_ratio(systems, speakers)
-        bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
-        predictions, c = [x for (x,) in systems], len(self.named(names[0]).recipes[0].classes)
-        return bootstrap(METRICS[metric], truth, *predictions, speakers, n_classes=c)
+            interval = intervals.bootstrap_sums(attributes.MEASURES[metric], bare, speakers)
+        elif metric not in METRICS:
+            interval = intervals.bootstrap_ratio(systems, speakers)
+        else:
+            bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
+            c = len(self.named(names[0]).recipes[0].classes)
+            interval = bootstrap(METRICS[metric], truth, *bare, speakers, n_classes=c)
+        return replace(interval, note=_nobodies(speakers))
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -158,6 +161,14 @@ class Runs:
     def histories(self, name: str) -> list[pd.DataFrame]:
         """Learning curves, one table per seed."""
         return [run.history() for run in self.named(name).runs]
+
+
+def _nobodies(speakers: np.ndarray) -> str:
+    """What an interval over speakers must say of those that are unknown."""
+    unknown = sum(name.startswith(NOBODY) for name in speakers)
+    if unknown < len(speakers):
+        return f"{unknown} of {len(speakers)} utterances without a speaker" if unknown else ""
+    return "over utterances, speakers are unknown"
 
 
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:

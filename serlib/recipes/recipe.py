@@ -111,12 +111,14 @@ class Recipe:
 
     def _check_select(self) -> None:
         """Refuse a dev score that the tasks do not give."""
-        tasks = self.model.tasks if self.system in TRAINED else ("emotion",)
-        known = [score for task in tasks for score in SCORES[task]]
+        tasks, name = self.model.tasks, self.train.select
+        known = [score for task in tasks for score in SCORES[task]] + ["last"]
         known += ["both"] if {"emotion", "attributes"} <= set(tasks) else []
-        if (name := self.train.select).removeprefix("-") not in known and name != "last":
-            told = f"choose {', '.join(known)} or last" if known else "choose last"
-            raise RecipeError(f"select={name!r} is no score of the tasks {', '.join(tasks)}: {told}")
+        if self.system not in TRAINED:
+            known = list(SCORES["emotion"][:3])
+        if name not in known and (name[:1] != "-" or name[1:] not in known[:-1]):
+            who = f"the tasks {', '.join(tasks)}" if self.system in TRAINED else self.system
+            raise RecipeError(f"select={name!r} is no score of {who}: choose {', '.join(known)}")
 
     def change(self, **changes) -> Recipe:
         """A copy with other values; names of `model`, `loss` and `train` reach inside them.
@@ -131,8 +133,8 @@ class Recipe:
         """
         parts = {k: {f.name for f in fields(getattr(self, k))} for k in ("model", "loss", "train")}
         new: dict = {}
-        if isinstance(changes.get("classes"), (list, tuple)):
-            changes = {"n_classes": len(changes["classes"])} | changes
+        if isinstance(named := changes.get("classes"), (list, tuple)) and len(named) > 1:
+            changes = {"n_classes": len(named)} | changes
         for name, value in changes.items():
             inside = [p for p, names in parts.items() if name in names]
             if name in {f.name for f in fields(self)}:
@@ -161,6 +163,8 @@ class Recipe:
         [0, 1]
         """
         if odd := [name for name, values in grid.items() if isinstance(values, str)]:
-            raise RecipeError(f"{odd[0]}={grid[odd[0]]!r} is a text, expected a list such as [0, 1]")
+            raise RecipeError(
+                f"{odd[0]}={grid[odd[0]]!r} is a text, expected a list such as [0, 1]"
+            )
         combinations = itertools.product(*grid.values())
         return [self.change(**dict(zip(grid, values, strict=True))) for values in combinations]

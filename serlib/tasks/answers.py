@@ -18,7 +18,6 @@ from serlib.losses.classification import IGNORE
 from serlib.metrics import recognition
 from serlib.tasks import attributes
 
-
 # The scores that a task's answers may have, by name; `evaluation.score` gives them.
 SCORES = {
     "emotion": ("wa", "ua", "macro_f1", "ece"), "gender": ("gender",), "speaker": ("speaker",),

@@ -13,6 +13,7 @@ from serlib.losses.classification import IGNORE
 from serlib.tasks import attributes
 
 GENDERS = ("female", "male")
+NOBODY = "unknown:"  # how the names of speakers begin that are unknown
 SPEAKER_LABELS = ("true", "prefix", "shuffled")
 
 
@@ -35,6 +36,16 @@ def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
         rng = np.random.default_rng(seed)
         names = names.groupby(table["role"].to_numpy()).transform(rng.permutation)
     return names
+
+
+def speakers(table: pd.DataFrame) -> pd.Series:
+    """Who speaks in each row of a manifest, by its key, for predictions and their intervals.
+
+    Whom nobody knows is a speaker of their own, whose name begins with `NOBODY`: where no speaker
+    is known, what is over speakers is over utterances.
+    """
+    named = table.set_index("key")["speaker"].astype(object)
+    return named.where(named.notna(), NOBODY + named.index.to_series()).astype(str)
 
 
 def task_targets(

@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     train.add_argument("--layers", type=COUNT, metavar="L", help="transformer layers; default: all")
     train.add_argument("--seconds", type=argument(Positive), metavar="S", help="audio in a repeat")
-    train.add_argument("--budget", type=argument(Positive), metavar="S", help="padded audio in a batch")
+    train.add_argument(
+        "--budget", type=argument(Positive), metavar="S", help="padded audio in a batch"
+    )
     train.add_argument("--repeats", type=COUNT, default=3, metavar="N", help="default: 3")
     train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
 

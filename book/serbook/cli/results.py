@@ -51,6 +51,14 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         print(pages.lines(found))
+    _tell_left_out()
+
+
+def _tell_left_out() -> None:
+    from serbook.runner import evidence
+
+    for reason in evidence.look()[1]:
+        print(f"serlib: left out: {reason}", file=sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -72,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     records.atomic_write(out, page)
     print(page)
     print(f"page: {out}", file=sys.stderr)
+    _tell_left_out()
     return 0
 
 
