@@ -21,7 +21,6 @@ from serlib.metrics import intervals, measures
 from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import task_ratio
-from serlib.tasks.targets import NOBODY
 
 METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
 
@@ -132,7 +131,7 @@ class Runs:
             bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
             c = len(self.named(names[0]).recipes[0].classes)
             interval = bootstrap(METRICS[metric], truth, *bare, speakers, n_classes=c)
-        return replace(interval, note=_nobodies(speakers))
+        return replace(interval, note=_unknown(speakers, found[0][0].index.to_numpy()))
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -163,12 +162,12 @@ class Runs:
         return [run.history() for run in self.named(name).runs]
 
 
-def _nobodies(speakers: np.ndarray) -> str:
-    """What an interval over speakers must say of those that are unknown."""
-    unknown = sum(name.startswith(NOBODY) for name in speakers)
-    if unknown < len(speakers):
-        return f"{unknown} of {len(speakers)} utterances without a speaker" if unknown else ""
-    return "over utterances, speakers are unknown"
+def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:
+    """What an interval over speakers must say of those that are unknown, see `targets.speakers`."""
+    n = int((speakers == keys).sum())
+    if n == len(speakers):
+        return "over utterances, speakers are unknown"
+    return f"{n} of {len(speakers)} utterances without a speaker" if n else ""
 
 
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:

@@ -13,7 +13,6 @@ from serlib.losses.classification import IGNORE
 from serlib.tasks import attributes
 
 GENDERS = ("female", "male")
-NOBODY = "unknown:"  # how the names of speakers begin that are unknown
 SPEAKER_LABELS = ("true", "prefix", "shuffled")
 
 
@@ -41,11 +40,11 @@ def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
 def speakers(table: pd.DataFrame) -> pd.Series:
     """Who speaks in each row of a manifest, by its key, for predictions and their intervals.
 
-    Whom nobody knows is a speaker of their own, whose name begins with `NOBODY`: where no speaker
-    is known, what is over speakers is over utterances.
+    Whom nobody knows is a speaker of their own, named as the row: where no speaker is known, what
+    is over speakers is over utterances.
     """
     named = table.set_index("key")["speaker"].astype(object)
-    return named.where(named.notna(), NOBODY + named.index.to_series()).astype(str)
+    return named.where(named.notna(), named.index.to_series()).astype(str)
 
 
 def task_targets(
