@@ -77,7 +77,7 @@ def elsewhere(
     The run, finished by `recipe`, gets `predictions_<corpus>.csv`, unless it has it. The other
     corpus has its manifest at `root`/<corpus>.csv, whose paths start from `root`.
     """
-    if f"predictions_{corpus}.csv" in run.status.get("files", ()):
+    if (run.path / f"predictions_{corpus}.csv").exists():
         return
     there = recipe.change(corpus=corpus, data_root=str(root))
     df, folder = dataset.locate(there)
