@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +26,7 @@ from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import task_ratio
 
+WATCH = "watch"  # the thread of a worker that ends it
 METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
 
 
@@ -221,7 +226,8 @@ def _train(missing: list[Recipe], scheduler: Any, workers: int) -> None:
         encode(missing, workers=workers)
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
-            done = parallel(joblib.delayed(experiment.run)(r, progress=False) for r in missing)
+            run = functools.partial(_in_worker, os.getpid(), experiment.run)
+            done = parallel(joblib.delayed(run)(r, progress=False) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not bars()):
                 pass
     else:
@@ -243,7 +249,21 @@ def encode(asked: Iterable[Recipe], *, workers: int | None = None) -> None:
         dataset.locate(pairs[0][0])
         n = min(_workers(workers), len(pairs))
         with joblib.parallel_config("loky", n_jobs=n, inner_max_num_threads=1):
-            joblib.Parallel()(joblib.delayed(store_frames)(*pair) for pair in pairs)
+            store = functools.partial(_in_worker, os.getpid(), store_frames)
+            joblib.Parallel()(joblib.delayed(store)(*pair) for pair in pairs)
+
+
+def _in_worker(parent: int, function: Callable, *arguments, **options) -> None:
+    """Do a job in a process that ends with its parent, however that ends; its run goes on later."""
+    if os.getpid() != parent and not any(t.name == WATCH for t in threading.enumerate()):
+        threading.Thread(target=_watch, args=(parent,), name=WATCH, daemon=True).start()
+    function(*arguments, **options)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _frozen(asked: Iterable[Recipe]) -> list[tuple[Recipe, str]]:

@@ -104,7 +104,7 @@ class ModelConfig:
         """Refuse what cannot be meant, see `settings`, and parts that do not go together."""
         settings.settle(self)
         if self.layers not in ("last", "weighted") and not re.fullmatch("[0-9]+", self.layers):
-            raise SettingError(f"layers={self.layers!r}, expected last, weighted or a number")
+            raise SettingError(f"layers={self.layers!r}, expected one of last, weighted or a number")
         heads.check_tasks(self.tasks)
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
             raise SettingError("co_attention needs head='mlp', and the emotion as the first task")
@@ -142,7 +142,7 @@ class SER(nn.Module):
         """
         super().__init__()
         if "speaker" in config.tasks and n_speakers < 2:
-            raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
+            raise SettingError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
         self.config, self.n_speakers = config, n_speakers
         same = "freeze freeze_layers spec_augment n_layers random_init".split()
         self.encoder = encoder or load_encoder(
@@ -153,7 +153,7 @@ class SER(nn.Module):
         )
         adapters.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
-            raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
+            raise SettingError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
