@@ -104,7 +104,9 @@ class ModelConfig:
         """Refuse what cannot be meant, see `settings`, and parts that do not go together."""
         settings.settle(self)
         if self.layers not in ("last", "weighted") and not re.fullmatch("[0-9]+", self.layers):
-            raise SettingError(f"layers={self.layers!r}, expected one of last, weighted or a number")
+            raise SettingError(
+                f"layers={self.layers!r}, expected one of last, weighted or a number"
+            )
         heads.check_tasks(self.tasks)
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
             raise SettingError("co_attention needs head='mlp', and the emotion as the first task")
