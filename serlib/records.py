@@ -291,11 +291,12 @@ class Run:
         Raises:
             DamagedError: A finished run's status was changed, so that it does not fit its seal.
         """
-        try:
-            status = read_json(self.path / "status.json")
-        except FileNotFoundError:
+        path = self.path / "status.json"
+        if not os.path.lexists(path):
             return {"state": "unfinished"}
-        except RecordError:
+        try:
+            status = read_json(path)
+        except (RecordError, FileNotFoundError, IsADirectoryError):
             status = None
         state = status.get("state") if isinstance(status, dict) else None
         if state == "done" and "seal" in status:
@@ -314,7 +315,8 @@ class Run:
         if (status := self.status)["state"] == "done":
             for name in names:
                 path = self.path / name
-                if not path.is_file() or sha256(path) != status["files"].get(name):
+                found = sha256(path) if path.is_file() else None
+                if found != status["files"].get(name):
                     raise DamagedError(f"{self.path}: {name} {CHANGED}")
         return self.path / names[-1]
 
@@ -414,8 +416,7 @@ class Run:
 
     def history(self) -> pd.DataFrame:
         """The rows that were logged, in order; numbers that were not finite are NaN."""
-        if (self.path / "metrics.jsonl").exists():
-            self.checked("metrics.jsonl")
+        self.checked("metrics.jsonl")
         try:
             rows = [dict(json.loads(line)) for line in self._lines()]
         except (ValueError, TypeError) as error:
@@ -443,9 +444,9 @@ class Run:
     def predictions(self, split: str) -> pd.DataFrame:
         """Read what `save_predictions` wrote."""
         path = self.path / f"predictions_{split}.csv"
-        if not path.exists() and path.name not in self.status.get("files", ()):
-            raise RecordError(f"{path} is not there: the run has no predictions for {split!r}")
         self.checked(path.name, path.with_suffix(".types.json").name)
+        if not path.exists():
+            raise RecordError(f"{path} is not there: the run has no predictions for {split!r}")
         kinds = read_json(path.with_suffix(".types.json"))
         # Floats by way of text: Python reads back exactly what it printed, pandas 2 may not.
         as_read = {name: "str" if kind == "float64" else kind for name, kind in kinds.items()}

@@ -22,7 +22,7 @@ NOTHING = {"attributes": ["valence", "arousal", "dominance"], "text": ["text"],
 
 @pytest.fixture
 def built(own_home):
-    """A function that writes a manifest of the demo corpus's audio, changed, and gives its place."""
+    """A function that writes a manifest of the demo corpus's audio, changed; gives its place."""
     root = corpus.make(progress=False)
 
     def write(change=lambda df: df) -> tuple[str, str]:

@@ -78,7 +78,7 @@ class Recognizer:
 
     def __init__(self, run: records.Run) -> None:
         """Load it from its folder; the corpus is not needed."""
-        self.about = records.read_json(run.path / "model.json")
+        self.about = records.read_json(run.checked("model.json"))
         self.model, self.experts = experiment.restore(run), {}
         if isinstance(self.model, fusion.Fusion):
             config = self.model.config

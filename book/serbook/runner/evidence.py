@@ -49,8 +49,10 @@ def look() -> tuple[Found, list[str]]:
                 run.check()
                 asked = run.config["recipe"]
                 found.setdefault(system_key(asked), []).append((status["ended"], run, asked))
-            elif "error" in status and status["state"] != "failed":
-                odd.append(f"{path}: {status['error']}: run its recipe again")
+            elif status["state"] == "unfinished":
+                results = (path / "predictions_test.csv").exists()
+                if why := status.get("error") or ("its status.json is gone" if results else ""):
+                    odd.append(f"{path}: {why}: run its recipe again")
         except (OSError, records.RecordError) as error:
             odd.append(str(error))
         except (KeyError, TypeError, AttributeError):
