@@ -138,15 +138,14 @@ def asked(arguments: argparse.Namespace) -> list:
     for pair in arguments.changes:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise TrainError(f"--set {pair}: expected NAME=VALUE, such as alpha=0.1")
+            raise TrainError(f"--set {pair!r}: expected NAME=VALUE, such as alpha=0.1")
         changes[name] = value(text)
     if "seed" in changes:
-        raise TrainError(f"--set seed={changes['seed']}: write --seeds {changes['seed']}")
+        raise TrainError(f"--set seed: write --seeds, such as --seeds {changes['seed']!r}")
     try:
         seeds = [settings.argument(settings.Seed)(seed) for seed in arguments.seeds.split(",")]
     except argparse.ArgumentTypeError as error:
-        told = f"--seeds {arguments.seeds}: expected numbers, such as 0,1,2"
-        raise TrainError(f"{told}; {error}") from error
+        raise TrainError(f"--seeds: expected numbers, such as 0,1,2; {error}") from error
     make = getattr(papers, arguments.recipe)
     root = str(Path(arguments.data_root).expanduser().resolve()) if arguments.data_root else ""
     of_function = inspect.signature(make).parameters
@@ -162,7 +161,7 @@ def asked(arguments: argparse.Namespace) -> list:
 def _train(arguments: argparse.Namespace) -> None:
     wanted, address = asked(arguments), arguments.scheduler
     if address is not None and ":" not in address:
-        raise TrainError(f"--scheduler {address}: expected an address such as tcp://head:8786")
+        raise TrainError(f"--scheduler {address!r}: expected an address such as tcp://head:8786")
 
     from serlib.experiments import experiment, sweep
     from serlib.training import processes

@@ -53,9 +53,13 @@ def finished(tmp_path_factory):
                 run.log(epoch=2, loss=0.25)
                 for role, n in (("dev", 8), ("test", 16)):
                     rng = np.random.default_rng(seed)
-                    table = pd.DataFrame({"truth": np.arange(n) % 8, "speaker": list("abcd") * (n // 4)})
+                    table = pd.DataFrame(
+                        {"truth": np.arange(n) % 8, "speaker": list("abcd") * (n // 4)}
+                    )
                     table.insert(1, "prediction", rng.integers(0, 8, n))
-                    run.save_predictions(role, table.set_index(pd.Index(map(str, range(n)), name="key")))
+                    run.save_predictions(
+                        role, table.set_index(pd.Index(map(str, range(n)), name="key"))
+                    )
                 run.finish({"test": {"wa": 0.5}, "dev": {"wa": 0.25}})
         yield home
 
@@ -90,7 +94,9 @@ def test_predictions_of_another_corpus_are_sealed_when_they_come(home):
     run.save_predictions("meld", run.predictions("test"))
     assert read(run)["test"] == run.predictions("meld").to_json()
     shutil.copy(run.path / "predictions_test.csv", run.path / "predictions_emotiw.csv")
-    shutil.copy(run.path / "predictions_test.types.json", run.path / "predictions_emotiw.types.json")
+    shutil.copy(
+        run.path / "predictions_test.types.json", run.path / "predictions_emotiw.types.json"
+    )
     with pytest.raises(records.DamagedError, match="predictions_emotiw.csv is not as when"):
         run.predictions("emotiw")
 

@@ -33,7 +33,8 @@ def _data(
     profile: str, corpus: str, data_root: str, papers: str, classes: tuple[str, ...], merge=()
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
-    corpus = corpus or (papers if profile == "full" else "demo")
+    if corpus == "":
+        corpus = papers if profile == "full" else "demo"
     protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session
     return dict(profile=profile, corpus=corpus, data_root=data_root, protocol=protocol,
                 classes=classes, merge=merge)  # fmt: skip

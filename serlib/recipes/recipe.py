@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
 from serlib import PROFILES, settings
@@ -141,7 +141,8 @@ class Recipe:
                 new[name] = value
             elif inside:
                 part = new.get(inside[0], getattr(self, inside[0]))
-                new[inside[0]] = replace(part, **{name: value})
+                if is_dataclass(part):  # else it is refused below
+                    new[inside[0]] = replace(part, **{name: value})
             else:
                 raise RecipeError(f"a recipe has no {name!r}")
         if self.start is not None and "start" not in changes:
