@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
+import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +27,7 @@ from serlib.corpora import commands as manifest_commands
 
 RECIPES = ("cai2021", "mtlser2025", "wang2025_baseline", "wang2025", "challenge_baseline",
            "zgorzynski2025", "floor")  # fmt: skip
+FULL, NO_LOCKS = (errno.ENOSPC, errno.EDQUOT), (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class TrainError(ValueError):
@@ -61,13 +64,28 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         ours = any(c.__module__.split(".")[0] in _packages() for c in type(error).__mro__)
         if isinstance(error, OSError) and not ours:
-            from serlib import records
-
-            error = records.explained(error)
+            error = explained(error)
         elif not ours:
             raise
         print(f"serlib: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+
+
+def explained(error: OSError) -> str:
+    """What the system refused and the way out, in one line."""
+    from serlib import records
+
+    if error.errno is None or error.filename is None:
+        return str(error)
+    told = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno in FULL:
+        return f"{told}: make room there, or set SERLIB_HOME to a folder on a larger disk"
+    if error.errno in NO_LOCKS:
+        return f"{told}: files cannot be locked there; set SERLIB_HOME to a folder on a local disk"
+    path, home = Path(os.fsdecode(error.filename)).absolute(), records.home()
+    if path.is_relative_to(home) or home.is_relative_to(path):
+        return f"{told}: results go to {home}; set SERLIB_HOME to a folder that can be written"
+    return told
 
 
 def _packages() -> set[str]:

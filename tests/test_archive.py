@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import zipfile
@@ -178,7 +177,8 @@ def test_sums_that_cannot_be():
         with pytest.raises(ValueError):
             sums.score(fine | {"speakers": speakers}, "wa", 2)
     for part, values in (
-        ("confusion", []), ("confusion", [[[0, 1], [1, -1]]] * 2), ("confusion", [[[1] * 3] * 3] * 2),
+        ("confusion", []), ("confusion", [[[0, 1], [1, -1]]] * 2),
+        ("confusion", [[[1] * 3] * 3] * 2),
         ("confusion", [[[0, 1], [1]], [[0, 0], [0, 1]]]), ("wer", [[1, 2]]), ("wer", [[1], [1]]),
         ("wer", [[-1, 2], [0, 1]]), ("wer", fine["parts"]["confusion"]), ("ccc", [[1, 2]] * 2),
     ):  # fmt: skip

@@ -74,8 +74,9 @@ def home(finished, tmp_path, monkeypatch) -> Path:
 def read(run: records.Run) -> dict:
     """All that is ever read of a run."""
     answer = inference.Recognizer(inference.find(str(run.path)))(tone(1, 0.3))
-    return {"summary": run.summary, "config": run.config, "history": run.history().to_json(),
-            "answer": answer, **{r: run.predictions(r).to_json() for r in ("dev", "test")}}  # fmt: skip
+    tables = {role: run.predictions(role).to_json() for role in ("dev", "test")}
+    about = {"summary": run.summary, "config": run.config, "history": run.history().to_json()}
+    return tables | about | {"answer": answer}
 
 
 def test_a_run_is_read_as_it_was_finished(home):

@@ -123,7 +123,7 @@ def test_a_name_that_is_no_text_is_told(tmp_path, monkeypatch, capsys):
     odd = os.fsdecode(b"m\xff.csv")
     (tmp_path / odd).write_text("key\n")
     assert cli.main(["predict", "no-such-run", str(tmp_path / odd)]) == 1
-    with pytest.raises(records.RecordError, match=r"cannot hold '\\udcff', which is no text"):
+    with pytest.raises(records.RecordError, match=r"cannot hold '\\udcff'"):
         records.write_json(tmp_path / "x.json", {"corpus": odd})
     assert not (tmp_path / "x.json").exists()
 

@@ -87,9 +87,11 @@ def test_scores_are_printed(monkeypatch, capsys):
     assert called == [(), ("tcp://x",)]
 
 
-WORDS = ["", "abc", "nan", "inf", "-inf", "-1", "0", "1", "1.5", "1e400", "9" * 500, "True", "None", "²",
-         "[]", "()", "{}", "('anger',)", "['emotion']", "('a', 1)", "{[]: 1}", "(" * 300, "lambda: 0",
-         "'0'", "demo", "x=y", "\n", "α", "../x", "__import__('os')", "smoke", "weighted", "0,1"]  # fmt: skip
+WORDS = [
+    "", "abc", "nan", "inf", "-inf", "-1", "0", "1", "1.5", "1e400", "9" * 500, "True", "None",
+    "²", "[]", "()", "{}", "('anger',)", "['emotion']", "('a', 1)", "{[]: 1}", "(" * 300, "'0'",
+    "lambda: 0", "demo", "x=y", "\n", "α", "../x", "__import__('os')", "smoke", "weighted", "0,1",
+]  # fmt: skip
 
 
 def names() -> list[str]:

@@ -156,7 +156,9 @@ def _content(contents: dict[str, Any]) -> Iterator[str]:
             except (ValueError, TypeError, OverflowError) as error:
                 yield f"{run.path}.json, {role}: {error}"
             else:
-                yield from _unequal(f"{run.path}.json, {role}", anew if told is None else told, anew)
+                yield from _unequal(
+                    f"{run.path}.json, {role}", anew if told is None else told, anew
+                )
         if lacking := set(run.record["scores"]) - set(run.record["sums"]):
             yield f"{run.path}.json: scores without sums: {', '.join(sorted(lacking))}"
     named, there = {name for row in rows for name in row["runs"]}, {run.path.name for run in kept}

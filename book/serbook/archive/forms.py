@@ -19,9 +19,9 @@ from pydantic import Field, TypeAdapter
 from serbook.archive.sums import PARTS
 from serbook.claims.judge import VERDICTS
 from serbook.claims.rules import NAME
-from serlib import records
 from serlib.data.manifest import ATTRIBUTES
 from serlib.recipes.recipe import PROFILES, Recipe
+from serlib.records.digests import PACKAGES
 
 FORMAT = 2  # of archives; a new number for each change of what is below
 METRIC = f"wa|ua|macro_f1|wer|cer|gender|speaker|rmse|ccc(?:_(?:{'|'.join(ATTRIBUTES)}))?"
@@ -90,7 +90,7 @@ def rows(item: Any) -> Any:
 
 HASH, COUNT = like("[0-9a-f]{12}"), Annotated[int, Field(ge=0, lt=10**12)]
 ENVIRONMENT = form(
-    python=like(VERSION), packages=dict[Literal[records.PACKAGES], like(VERSION)],
+    python=like(VERSION), packages=dict[Literal[PACKAGES], like(VERSION)],
     platform=like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})"), cpu_count=COUNT, threads=COUNT,
     device=like(DEVICE),
 )  # fmt: skip

@@ -6,6 +6,7 @@ What a rule asks on another corpus than that of the training is scored here, whi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -77,7 +78,8 @@ def elsewhere(
     The run, finished by `recipe`, gets `predictions_<corpus>.csv`, unless it has it. The other
     corpus has its manifest at `root`/<corpus>.csv, whose paths start from `root`.
     """
-    if (run.path / f"predictions_{corpus}.csv").exists():
+    with suppress(records.RecordError):  # none, or one that a killed process left
+        run.predictions(corpus)
         return
     there = recipe.change(corpus=corpus, data_root=str(root))
     df, folder = dataset.locate(there)

@@ -16,65 +16,36 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
-import functools
 import hashlib
 import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import pandas as pd
 import platformdirs
+
+from serlib.records.digests import RecordError, digest, environment, plain, sha256
 
 # The folders that decide a result: their source is in the name of every run, comments too. That is
 # the price of never reading a result that today's code would not give. What makes manifests and
 # weights (`corpora`) is not among them: those have digests of their own.
 DECIDING = tuple("losses metrics data models tasks training recipes experiments".split())
-PACKAGES = tuple(
-    "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
-    "peft safetensors".split()
-)
 CHANGED = "is not as when the run finished: delete the folder, run its recipe again"
 PATIENCE = 60  # seconds that a page of the book waits for another process without a word
 log = logging.getLogger(__name__)
 
 
-class RecordError(ValueError):
-    """A run folder, or what was to be written into it, is not as it must be."""
-
-
 class DamagedError(RecordError):
     """A finished run's files are not those that it was finished with."""
-
-
-FULL, NO_LOCKS = (errno.ENOSPC, errno.EDQUOT), (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-
-
-def explained(error: OSError) -> str:
-    """What the system refused and the way out, in one line."""
-    if error.errno is None or error.filename is None:
-        return str(error)
-    told = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if error.errno in FULL:
-        return f"{told}: make room there, or set SERLIB_HOME to a folder on a larger disk"
-    if error.errno in NO_LOCKS:
-        return f"{told}: files cannot be locked there; set SERLIB_HOME to a folder on a local disk"
-    path = Path(os.fsdecode(error.filename)).absolute()
-    if path.is_relative_to(home()) or home().is_relative_to(path):
-        return f"{told}: results go to {home()}; set SERLIB_HOME to a folder that can be written"
-    return told
 
 
 def home() -> Path:
@@ -92,13 +63,12 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     names the path, whatever refused the write.
     """
     path = Path(path)
-    try:
-        data = data.encode() if isinstance(data, str) else data
-    except UnicodeEncodeError as error:
-        odd = ascii(error.object[error.start : error.end])
-        raise RecordError(
-            f"{path} cannot hold {odd}, which is no text: rename what has it"
-        ) from None
+    if isinstance(data, str):
+        try:
+            data = data.encode()
+        except UnicodeEncodeError as error:
+            odd = ascii(data[error.start])
+            raise RecordError(f"{path} cannot hold {odd}: rename what has it") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the user, and a result folder is often shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -113,63 +83,6 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
         if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
-
-
-def sha256(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file; one that did not change is read once per process."""
-    about = os.stat(path)
-    return _sha256(os.fspath(path), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
-
-
-@functools.lru_cache(maxsize=2**14)
-def _sha256(path: str, *stamp: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def plain(obj: Any, *, exact: bool = False, where: str = "value") -> Any:
-    """Turn dataclasses, mappings, sequences, paths and NumPy scalars into what JSON can hold.
-
-    NaN and infinities, which JSON has not, become None, or a `RecordError` if `exact`. Any other
-    type is a TypeError; messages call the place `where`.
-    """
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        obj = {f.name: getattr(obj, f.name) for f in dataclasses.fields(obj)}
-    if isinstance(obj, np.generic):
-        obj = obj.item()
-    if isinstance(obj, float) and not math.isfinite(obj):
-        if exact:
-            raise RecordError(f"{where} is {obj}: only finite numbers can name a run")
-        return None
-    if obj is None or isinstance(obj, (bool, int, float, str)):
-        return obj
-    if isinstance(obj, PurePath):
-        return obj.as_posix()
-    if isinstance(obj, (list, tuple)):
-        return [plain(v, exact=exact, where=f"{where}[{i}]") for i, v in enumerate(obj)]
-    if not isinstance(obj, Mapping):
-        raise TypeError(f"{where} is a {type(obj).__name__}, not JSON: use .tolist() or str()")
-    if odd := [key for key in obj if not isinstance(key, str)]:
-        raise TypeError(f"{where} has the key {odd[0]!r}: use strings as keys")
-    return {k: plain(v, exact=exact, where=f"{where}.{k}") for k, v in obj.items()}
-
-
-def digest(obj: Any, n: int = 12) -> str:
-    """Hash a value so that equal settings get equal names, in any process and on any machine.
-
-    The order of keys does not count, nor whether a sequence is a list or a tuple, a path a
-    string, or a mapping a dataclass: a configuration read back from JSON keeps its digest.
-    The types of numbers do count: 1, 1.0 and True differ. NaN, infinities and types that `plain`
-    does not know are refused. Of the SHA-256, `n` hexadecimal digits are kept: with 12, a
-    collision becomes likely after 10^7 runs.
-
-    >>> digest({"lr": 1e-4, "seed": 0}) == digest({"seed": 0, "lr": 0.0001})
-    True
-    >>> digest([1, 2]), digest([2, 1])
-    ('49a64717d5d4', 'af1a1fc110b6')
-    """
-    text = json.dumps(plain(obj, exact=True), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:n]
 
 
 def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = None) -> str:
@@ -189,7 +102,7 @@ def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = N
         raise TypeError(f"folders is a string: pass a tuple, ({folders!r},)")
     found = {}
     for folder in folders:
-        there = Path(package or Path(__file__).parent, folder)
+        there = Path(package or Path(__file__).parents[1], folder)
         files = {
             path: hashlib.sha256(path.read_bytes()).hexdigest() for path in there.rglob("*.py")
         }
@@ -197,29 +110,6 @@ def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = N
             raise RecordError(f"{there} has no Python file: correct the name of the folder")
         found |= files
     return hashlib.sha256("".join(sorted(found.values())).encode()).hexdigest()[:12]
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to explain a different number: versions, platform, device."""
-    import torch  # here, so that importing records stays quick
-
-    installed = {name: _version(name) for name in PACKAGES}
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "packages": installed,
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": ", ".join(gpus) or "CPU",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:
@@ -360,7 +250,7 @@ class Run:
             yield
         except Exception as error:
             if not self.done:
-                self._end({"state": "failed", "error": f"{type(error).__name__}: {error}"[:2000]})
+                self._end("failed", {"error": f"{type(error).__name__}: {error}"[:2000]})
             raise
         finally:
             guard.release()
@@ -368,18 +258,14 @@ class Run:
     def _acquire(self) -> filelock.BaseFileLock:
         # A singleton, so that nested use in one thread does not wait for itself forever.
         guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
-        # A short wait, said in a page of the book, would only tell when the page was made.
-        for patience in (0, PATIENCE) if os.environ.get("TQDM_DISABLE") else (0,):
-            try:
-                guard.acquire(timeout=patience)
-                return guard
-            except filelock.Timeout:
-                continue
-            except OSError as error:
-                error.filename = error.filename or str(self.path)
-                raise
-        log.warning("%s: another process is working on this run, waiting for it", self.path)
-        guard.acquire()
+        try:  # that it waited a little, a page of the book need not say
+            guard.acquire(timeout=PATIENCE if os.environ.get("TQDM_DISABLE") else 0)
+        except filelock.Timeout:
+            log.warning("%s: another process is working on this run, waiting for it", self.path)
+            guard.acquire()
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
         return guard
 
     def finish(self, summary: Mapping[str, Any]) -> None:
@@ -387,13 +273,14 @@ class Run:
 
         The run is sealed: its status holds the SHA-256 of each file in its folder.
         """
-        self._end({"state": "done", "summary": plain(summary)})
+        kept = (p.name for p in self.path.iterdir() if p.is_file() and p.name[0] != ".")
+        self._end("done", {"summary": plain(summary)}, {*kept} - {"status.json"})
 
-    def _end(self, status: dict[str, Any]) -> None:
-        status = {**status, "ended": datetime.now(UTC).isoformat()}
-        if status["state"] == "done":
-            kept = (p for p in self.path.iterdir() if p.is_file() and p.name[0] != ".")
-            status["files"] = {p.name: sha256(p) for p in kept if p.name != "status.json"}
+    def _end(self, state: str, status: dict[str, Any], files: Iterable[str] = ()) -> None:
+        status = {"state": state, "ended": datetime.now(UTC).isoformat(), **status}
+        if files:
+            sums = {name: sha256(self.path / name) for name in files}
+            status["files"] = status.get("files", {}) | sums
             status["seal"] = _seal(status)
         write_json(self.path / "status.json", status)
 
@@ -437,9 +324,8 @@ class Run:
         write_json(self.path / f"predictions_{split}.types.json", kinds)
         atomic_write(self.path / f"predictions_{split}.csv", df.astype(kinds).to_csv(**style))
         if (status := self.status)["state"] == "done":
-            names = {f"predictions_{split}.types.json", f"predictions_{split}.csv"}
-            status["files"] |= {name: sha256(self.path / name) for name in names}
-            write_json(self.path / "status.json", status | {"seal": _seal(status)})
+            names = (f"predictions_{split}.types.json", f"predictions_{split}.csv")
+            self._end("done", status, names)
 
     def predictions(self, split: str) -> pd.DataFrame:
         """Read what `save_predictions` wrote."""
