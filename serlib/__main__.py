@@ -198,6 +198,9 @@ def _train(arguments: argparse.Namespace) -> None:
             scores = run.summary[role].items()
             told = ", ".join(f"{k} {v:.3f}" for k, v in scores if isinstance(v, float))
             print(f"  {role:4s} {told}")
+        if lacking := run.summary.get("train_without"):
+            known = run.summary["train_transcripts"]
+            print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -131,12 +131,21 @@ def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
             f"protocol {name!r} needs three speakers, for train, dev and test, and {n} are known: "
             f"{_other_protocol(df)}"
         )
+    folds = splits.fold_numbers(df, name) if name == "official" else []
+    if folds and recipe.fold not in folds:
+        raise RecipeError(f"fold={recipe.fold}: protocol {name!r} has the folds {folds}")
+    emotions = df["emotion"].dropna().unique()
     df = df.assign(
         role=splits.protocol(
             df, recipe.protocol, fold=recipe.fold, seed=recipe.seed, allow_leaks=recipe.allow_leaks
         ),
         label=manifest.label_ids(df, recipe.classes, dict(recipe.merge)),
     )
+    if (df["label"] < 0).all():
+        raise RecipeError(
+            f"no utterance has one of the classes {', '.join(recipe.classes)}: choose --set classes "
+            f"among {', '.join(sorted(emotions))}"
+        )
     df = df[df["role"].notna() & (df["label"] >= 0)]
     if recipe.profile == "smoke":
         roles = [(df[df["role"] == role], n) for role, n in SMOKE.items()]

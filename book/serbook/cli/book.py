@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from serlib import PROFILES
-from serlib.settings import Count, Positive, argument
+from serlib.settings import Positive, argument
 
 
 def parsers(commands, add) -> None:
@@ -25,8 +25,7 @@ def parsers(commands, add) -> None:
 
     book = add("book", _book, "Execute every chapter, then render the site.")
     book.add_argument("--force", action="store_true", help="run finished chapters again")
-    book.add_argument("--jobs", type=argument(Count), metavar="N",
-                      help="chapters at a time; default: as fit")  # fmt: skip
+    book.add_argument("--jobs", type=int, metavar="N", help="chapters at a time; default: as fit")
     book.add_argument("--no-site", action="store_true", help="do not render the site")
 
     site = add("site", _site, "Render the site from finished chapters.")
