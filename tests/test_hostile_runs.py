@@ -82,7 +82,7 @@ def read(run: records.Run) -> dict:
 def test_a_run_is_read_as_it_was_finished(home):
     run = records.Run(home / "runs" / "fine-tune-0")
     assert read(run)["summary"]["test"] == {"wa": 0.5} and run.done
-    run.check()
+    run.checked()
     assert evidence.look()[1] == []
     before = (run.path / "status.json").read_bytes()
     with run.lock():

@@ -143,8 +143,8 @@ def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
     )
     if (df["label"] < 0).all():
         raise RecipeError(
-            f"no utterance has one of the classes {', '.join(recipe.classes)}: choose --set classes "
-            f"among {', '.join(sorted(emotions))}"
+            f"no utterance has one of the classes {', '.join(recipe.classes)}: choose some of "
+            f"{', '.join(sorted(emotions))}"
         )
     df = df[df["role"].notna() & (df["label"] >= 0)]
     if recipe.profile == "smoke":
@@ -193,9 +193,12 @@ def load(recipe: Recipe) -> Data:
 # Of tasks that a corpus may not teach: the target in words, and the rows that have it.
 TARGETS = {
     "gender": ("a gender", lambda df: df["gender"].isin(GENDERS)),
-    "speaker": ("a speaker", lambda df: df["speaker"].notna() & (df["speaker"].nunique() > 1)),
+    "speaker": (
+        "a speaker, of two or more",
+        lambda df: df["speaker"].notna() & (df["speaker"].nunique() > 1),
+    ),
     "asr": (
-        "a transcript with letters of the alphabet",
+        "a transcript with letters",
         lambda df: df["text"].map(encode).astype(bool),
     ),
     "attributes": ("attributes", lambda df: df[list(ATTRIBUTES)].notna().any(axis=1)),
@@ -212,12 +215,16 @@ def teachable(recipe: Recipe, table: pd.DataFrame) -> None:
     weights = recipe.loss.task_weights(recipe.model.tasks)
     score = recipe.train.select.removeprefix("-")
     judge = next((t for t in recipe.model.tasks if score in SCORES[t]), "attributes")
-    for task in (t for t in recipe.model.tasks if t in TARGETS):
+    named = recipe.speaker_labels == "prefix"  # the speakers, by the utterances
+    for task in (t for t in recipe.model.tasks if t in TARGETS and (t, named) != ("speaker", True)):
         name, has = TARGETS[task]
         asked = ["train"] if weights[task] or task == "speaker" else []
         asked += ["dev"] if task == judge and score != "last" else []
         for role in asked:
-            if not has(part[role]).any():
+            rows = part[role]
+            if task == "speaker":  # who is not trained on has no number
+                rows = rows[rows["speaker"].isin(part["train"]["speaker"])]
+            if not has(rows).any():
                 told = f"no clip of {role} has {name}, which the task {task!r} needs"
                 raise RecipeError(f"{told}: {_without(recipe, task)}")
 

@@ -74,7 +74,7 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
         with processes.one_first():
             found = record(recipe)
         if processes.say(found.done):  # the first process writes, and its word on that counts
-            found.check()
+            found.checked()
             # Of no more use; one that is killed before it can delete it leaves it to the next.
             shutil.rmtree(found.path / "checkpoint", ignore_errors=True)
             return found

@@ -197,27 +197,20 @@ class Run:
         return status
 
     def checked(self, *names: str) -> Path:
-        """The path of the last of these files; of a finished run all are as it was sealed with.
+        """The path of the last of these files, which are, of a finished run, as it was sealed with.
+
+        No names are all files but the weights, which are checked where they are used.
 
         Raises:
             DamagedError: A file is missing, another one, or came later; the message says which.
         """
-        if (status := self.status)["state"] == "done":
-            for name in names:
-                path = self.path / name
-                found = sha256(path) if path.is_file() else None
-                if found != status["files"].get(name):
-                    raise DamagedError(f"{self.path}: {name} {CHANGED}")
+        files = (status := self.status).get("files", {"config.json": ""})
+        names = names or tuple(name for name in files if not name.endswith(".safetensors"))
+        for name in names if status["state"] == "done" else ():
+            path = self.path / name
+            if (sha256(path) if path.is_file() else None) != files.get(name):
+                raise DamagedError(f"{self.path}: {name} {CHANGED}")
         return self.path / names[-1]
-
-    def check(self) -> None:
-        """Check all files of a finished run but the weights, which are checked where they are used.
-
-        Raises:
-            DamagedError: As `checked`.
-        """
-        files = self.status.get("files", {"config.json": ""})
-        self.checked(*(name for name in files if not name.endswith(".safetensors")))
 
     @property
     def done(self) -> bool:

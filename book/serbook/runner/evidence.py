@@ -46,7 +46,7 @@ def look() -> tuple[Found, list[str]]:
                 raise records.RecordError(f"{path} is no folder: move it away")
             status = run.status
             if status["state"] == "done":
-                run.check()
+                run.checked()
                 asked = run.config["recipe"]
                 found.setdefault(system_key(asked), []).append((status["ended"], run, asked))
             elif status["state"] == "unfinished":
