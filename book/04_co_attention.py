@@ -58,6 +58,7 @@ planted = proposed.corpus == "demo"  # the demo corpus, whose answers are known
 import functools
 import inspect
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -164,7 +165,7 @@ print(inspect.getsource(CoAttention))
 
 # %%
 for alpha in (0.1, 0.3, 1 / 3):
-    loss = proposed.change(alpha=alpha).loss
+    loss = replace(proposed.loss, alpha=alpha)
     try:
         weights = {task: round(w, 3) for task, w in loss.task_weights(proposed.model.tasks).items()}
         print(f"α = {alpha:.3f}: {weights}")
@@ -1164,7 +1165,7 @@ for tasks, alpha in (
     (("emotion", "asr"), alpha_one),
     (("emotion", *every), 0.3),
 ):
-    share = proposed.change(alpha=alpha).loss.task_weights(tasks)["emotion"]
+    share = replace(proposed.loss, alpha=alpha).task_weights(tasks)["emotion"]
     print(f"{len(tasks) - 1} task(s), α = {alpha:.3f}: emotion gets {share:.3f}")
 
 # %% tags=["check", "hide-input"]

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import argparse
 import ast
+import errno
+import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import serlib
+from serlib import settings
 from serlib.corpora import commands as manifest_commands
 
 RECIPES = ("cai2021", "mtlser2025", "wang2025_baseline", "wang2025", "challenge_baseline",
            "zgorzynski2025", "floor")  # fmt: skip
+FULL, NO_LOCKS = (errno.ENOSPC, errno.EDQUOT), (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class TrainError(ValueError):
@@ -32,8 +36,19 @@ class TrainError(ValueError):
     exit_code = 2
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that tells what is wrong with a command in one line."""
+
+    def error(self, message: str) -> None:
+        """End with exit code 2."""
+        self.exit(2, f"serlib: {' '.join(message.split())} (see: {self.prog} --help)\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter must not end the work
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments) or 0
@@ -48,10 +63,29 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         ours = any(c.__module__.split(".")[0] in _packages() for c in type(error).__mro__)
-        if not ours and not isinstance(error, OSError):
+        if isinstance(error, OSError) and not ours:
+            error = explained(error)
+        elif not ours:
             raise
         print(f"serlib: {error}", file=sys.stderr)
         return getattr(error, "exit_code", 1)
+
+
+def explained(error: OSError) -> str:
+    """What the system refused and the way out, in one line."""
+    from serlib import records
+
+    if error.errno is None or error.filename is None:
+        return str(error)
+    told = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if error.errno in FULL:
+        return f"{told}: make room there, or set SERLIB_HOME to a folder on a larger disk"
+    if error.errno in NO_LOCKS:
+        return f"{told}: files cannot be locked there; set SERLIB_HOME to a folder on a local disk"
+    path, home = Path(os.fsdecode(error.filename)).absolute(), records.home()
+    if path.is_relative_to(home) or home.is_relative_to(path):
+        return f"{told}: results go to {home}; set SERLIB_HOME to a folder that can be written"
+    return told
 
 
 def _packages() -> set[str]:
@@ -64,7 +98,7 @@ def _others():
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="serlib", description=serlib.__doc__.splitlines()[0])
+    parser = Parser(prog="serlib", description=serlib.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"serlib {serlib.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -107,7 +141,7 @@ def value(text: str) -> Any:
     """
     try:
         found = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return text
     return tuple(found) if isinstance(found, list) else found
 
@@ -122,10 +156,14 @@ def asked(arguments: argparse.Namespace) -> list:
     for pair in arguments.changes:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise TrainError(f"--set {pair}: expected NAME=VALUE, such as alpha=0.1")
+            raise TrainError(f"--set {pair!r}: expected NAME=VALUE, such as alpha=0.1")
         changes[name] = value(text)
-    if not all(seed.strip().isdigit() for seed in arguments.seeds.split(",")):
-        raise TrainError(f"--seeds {arguments.seeds}: expected numbers, such as 0,1,2")
+    if "seed" in changes:
+        raise TrainError(f"--set seed: write --seeds, such as --seeds {changes['seed']!r}")
+    try:
+        seeds = [settings.argument(settings.Seed)(seed) for seed in arguments.seeds.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise TrainError(f"--seeds: expected numbers, such as 0,1,2; {error}") from error
     make = getattr(papers, arguments.recipe)
     root = str(Path(arguments.data_root).expanduser().resolve()) if arguments.data_root else ""
     of_function = inspect.signature(make).parameters
@@ -135,17 +173,19 @@ def asked(arguments: argparse.Namespace) -> list:
         raise TrainError(f"{arguments.recipe} needs --set {missing[0]}=...")
     where = {"profile": arguments.profile, "corpus": arguments.corpus, "data_root": root}
     recipe = make(**(where | own)).change(**changes)
-    return recipe.vary(seed=[int(seed) for seed in arguments.seeds.split(",")])
+    return recipe.vary(seed=list(dict.fromkeys(seeds)))
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    wanted = asked(arguments)
+    wanted, address = asked(arguments), arguments.scheduler
+    if address is not None and ":" not in address:
+        raise TrainError(f"--scheduler {address!r}: expected an address such as tcp://head:8786")
 
     from serlib.experiments import experiment, sweep
     from serlib.training import processes
 
-    if arguments.scheduler:
-        runs = sweep.sweep(wanted, arguments.scheduler).runs
+    if address:
+        runs = sweep.sweep(wanted, address).runs
     elif processes.count() > 1:  # they share each run
         runs = [experiment.run(recipe) for recipe in wanted]
     else:
@@ -158,6 +198,9 @@ def _train(arguments: argparse.Namespace) -> None:
             scores = run.summary[role].items()
             told = ", ".join(f"{k} {v:.3f}" for k, v in scores if isinstance(v, float))
             print(f"  {role:4s} {told}")
+        if lacking := run.summary.get("train_without"):
+            known = run.summary["train_transcripts"]
+            print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

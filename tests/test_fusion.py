@@ -220,7 +220,7 @@ def test_names_with_dots_and_slashes_are_fine():
         (dict(tasks=("gender",)), "tasks="),
         (dict(tasks=("attributes", "emotion")), "the emotion comes first"),
         (dict(fusion="sum"), "one of"),
-        (dict(freeze="all"), "cnn or none"),
+        (dict(freeze="all"), "one of cnn, none"),
         (dict(fusion="concat", bidirectional=True), "needs fusion='lstm'"),
         (dict(width=0), "1 or more"),
         (dict(dropout=1.0), "dropout"),

@@ -21,7 +21,7 @@ from serlib.records import RecordError, Run
 def python(code: str, *arguments: object, **options) -> subprocess.Popen:
     """Start a real second process that runs `code`."""
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    path = str(Path(records.__file__).parents[1])
+    path = str(Path(records.__file__).parents[2])
     return subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, **options
     )

@@ -79,7 +79,7 @@ def test_digest_refuses_keys_that_json_would_change():
 @pytest.fixture
 def package(tmp_path):
     """A copy of the package's Python files."""
-    source = Path(records.__file__).parent
+    source = Path(records.__file__).parents[1]
     shutil.copytree(source, tmp_path / "serlib", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "serlib"
 

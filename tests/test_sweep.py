@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
 import joblib
 import pytest
 import torch
@@ -139,3 +146,41 @@ def test_large_models_keep_their_threads(trained, monkeypatch, tmp_path):
     with sweeps._one_thread(recipe):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 3
+
+
+SWEEP = """
+    import os, sys, time
+    import joblib
+    from serlib.experiments import sweep
+
+    def work(i):
+        open(f"{sys.argv[1]}/{os.getpid()}", "w").close()
+        time.sleep(600)
+
+    with joblib.parallel_config("loky", n_jobs=2):
+        joblib.Parallel()(joblib.delayed(sweep._in_worker)(os.getpid(), work, i) for i in range(2))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_sweep_however_it_ends(tmp_path, how):
+    """A worker that lives on would train to the end, and hold its run's lock, for nobody."""
+    code = textwrap.dedent(SWEEP).replace("sys.argv[1]", repr(str(tmp_path)))
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    waited = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2:
+        assert time.monotonic() < waited and parent.poll() is None
+        time.sleep(0.1)
+    parent.send_signal(how)
+    parent.wait(60)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    waited = time.monotonic() + 60
+    while any(map(alive, workers)):
+        assert time.monotonic() < waited, workers
+        time.sleep(0.1)
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs: not gone, and no zombie that nobody waits for."""
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().split(")")[-1].split()[0] != "Z"

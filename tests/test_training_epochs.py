@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +226,34 @@ def test_a_checkpoint_of_other_settings_is_refused_and_a_stale_log_is_cut(tmp_pa
     (run.path / "checkpoint" / "state.pt").unlink()
     fit(Toy(), *arguments, settings(epochs=1), run, progress=False)
     assert run.history()["epoch"].tolist() == [1]
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "emptied", "gone"])
+@pytest.mark.parametrize("name", ["state.pt", "weights-0002.safetensors"])
+def test_a_damaged_checkpoint_is_named_and_the_way_out_helps(tmp_path, name, how):
+    """Wherever it was damaged: nothing goes on from it, and without it the result is the same."""
+    run, arguments = open_run(tmp_path), (cross_entropy, toy_batches, dev_scores)
+    kept = fit(Toy(), *arguments, settings(epochs=3), run, progress=False)
+    file = run.path / "checkpoint" / name
+    whole = file.read_bytes() if file.exists() else pytest.skip("another epoch was best")
+    places = [len(whole) // 2] if how != "flipped" else range(0, len(whole), len(whole) // 97)
+    for place in places:
+        bit = bytes([whole[place] ^ 16])
+        flipped = whole[:place] + bit + whole[place + 1 :]
+        file.write_bytes({"cut": whole[:place], "emptied": b""}.get(how, flipped))
+        if how == "gone":
+            file.unlink()
+        model = Toy(seed=0 if how == "gone" else 5)
+        try:
+            again = fit(model, *arguments, settings(epochs=3), run, progress=False)
+        except records.DamagedError as error:
+            assert str(file) in str(error) and f"delete the folder {file.parent}," in str(error)
+        else:  # a byte that says nothing, or a state that is gone: then the run begins anew
+            assert name == "state.pt" and how in ("flipped", "gone")
+            pd.testing.assert_frame_equal(lasting(kept), lasting(again), check_dtype=False)
+    shutil.rmtree(file.parent)
+    again = fit(Toy(), *arguments, settings(epochs=3), run, progress=False)
+    pd.testing.assert_frame_equal(lasting(kept), lasting(again), check_exact=True)
 
 
 def test_random_states_come_back():

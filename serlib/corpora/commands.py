@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from serlib.settings import Count, Seed, argument
+
 
 def parsers(commands, add) -> None:
     """Add the commands; `add` makes one (name, function, text, group)."""
@@ -30,8 +32,10 @@ def parsers(commands, add) -> None:
     check.add_argument("file", type=Path)
     check.add_argument("--root", type=Path, help="folder of the audio; then each file is compared")
     check.add_argument("--protocol", metavar="NAME", help="prove that its folds share nothing")
-    check.add_argument("--fold", type=int, metavar="K", help="one fold only; default: all")
-    check.add_argument("--seed", type=int, default=0, help="of protocols that deal at random")
+    check.add_argument("--fold", type=argument(Count), metavar="K",
+                       help="one fold only; default: all")  # fmt: skip
+    check.add_argument("--seed", type=argument(Seed), default=0,
+                       help="of protocols that deal at random")  # fmt: skip
 
     listing = add("list", _list, "Show the cards of the corpora.", actions)
     listing.add_argument("names", nargs="*", metavar="CORPUS", help="show these cards in full")
@@ -54,7 +58,8 @@ def parsers(commands, add) -> None:
     get.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
 
     for command in (build, extract):
-        command.add_argument("--workers", type=int, metavar="N", help="default: all cores")
+        command.add_argument("--workers", type=argument(Count), metavar="N",
+                             help="default: all cores")  # fmt: skip
     for command in (build, extract, get):
         command.add_argument("--quiet", action="store_true", help="no progress bar")
 

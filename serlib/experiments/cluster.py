@@ -58,7 +58,10 @@ def run(jobs: Mapping[str, tuple], scheduler: Any) -> None:
     from distributed import Client, as_completed
 
     mine = not isinstance(scheduler, Client)
-    client = Client(scheduler, set_as_default=False) if mine else scheduler
+    try:
+        client = Client(scheduler, set_as_default=False) if mine else scheduler
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no scheduler at {scheduler}: {error}") from error
     marker = records.home() / "cluster" / secrets.token_hex(8)
     records.atomic_write(marker, "workers that see this file share the folder\n")
     try:

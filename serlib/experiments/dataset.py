@@ -6,6 +6,7 @@ recipe -> manifest (`locate`) -> roles and labels (`assign`) -> waves in memory 
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,13 @@ from serlib import records
 from serlib.corpora.demo import corpus as demo_corpus
 from serlib.data import manifest, splits, tables
 from serlib.data.audio import AudioError
+from serlib.data.manifest import ATTRIBUTES
 from serlib.data.stores import READ, WaveStore, stamp
-from serlib.experiments.screen import bars
-from serlib.recipes.recipe import Recipe, RecipeError
+from serlib.data.text import encode
+from serlib.experiments.screen import bars, lines
+from serlib.recipes.recipe import TRAINED, Recipe, RecipeError
+from serlib.tasks.answers import SCORES
+from serlib.tasks.targets import GENDERS
 
 SMOKE = {"train": 150, "dev": 60, "test": 80}  # labeled utterances of the slice
 
@@ -95,7 +100,7 @@ def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tu
 
 def _place(recipe: Recipe) -> tuple[Path, Path | None]:
     """Where a recipe's manifest is, and its root (None: the demo corpus's, in the cache)."""
-    corpus, data_root = recipe.corpus, recipe.data_root
+    corpus, data_root = (os.path.expanduser(x) for x in (recipe.corpus, recipe.data_root))
     if corpus == "demo":
         return demo_corpus.MANIFEST, None
     if not data_root:
@@ -121,13 +126,32 @@ def _read(path: Path, stamp: tuple[int, ...]) -> tuple[pd.DataFrame, str]:
 
 
 def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
-    """Rows that take part, with `role` (train, dev, test) and `label`; leaks are refused."""
+    """Rows that take part, with `role` (train, dev, test) and `label`; leaks are refused.
+
+    Raises:
+        RecipeError: Nothing can be trained on, chosen by or tested on; the message names a way out.
+    """
+    name = splits.usual(df) if recipe.protocol == "usual" else recipe.protocol
+    if name in ("talker", "speaker") and (n := df["speaker"].nunique()) < 3:
+        raise RecipeError(
+            f"protocol {name!r} needs three speakers, for train, dev and test, and {n} are known: "
+            f"{_other_protocol(df)}"
+        )
+    folds = splits.fold_numbers(df, name) if name == "official" else []
+    if folds and recipe.fold not in folds:
+        raise RecipeError(f"fold={recipe.fold}: protocol {name!r} has the folds {folds}")
+    emotions = df["emotion"].dropna().unique()
     df = df.assign(
         role=splits.protocol(
             df, recipe.protocol, fold=recipe.fold, seed=recipe.seed, allow_leaks=recipe.allow_leaks
         ),
         label=manifest.label_ids(df, recipe.classes, dict(recipe.merge)),
     )
+    if (df["label"] < 0).all():
+        raise RecipeError(
+            f"no utterance has one of the classes {', '.join(recipe.classes)}: choose some of "
+            f"{', '.join(sorted(emotions))}"
+        )
     df = df[df["role"].notna() & (df["label"] >= 0)]
     if recipe.profile == "smoke":
         roles = [(df[df["role"] == role], n) for role, n in SMOKE.items()]
@@ -136,20 +160,92 @@ def assign(recipe: Recipe, df: pd.DataFrame) -> pd.DataFrame:
     part = {role: df[df["role"] == role] for role in ("train", "dev", "test")}
     for role, rows in part.items():
         if rows.empty:
-            raise RecipeError(f"protocol {recipe.protocol!r} leaves no labeled {role} utterances")
+            told = f"protocol {recipe.protocol!r} leaves no labeled {role} utterances"
+            raise RecipeError(f"{told}: {_other_protocol(df)}")
     if not recipe.allow_leaks:
         splits.assert_disjoint(part["train"], part["dev"], part["test"])
     return df
 
 
+def _other_protocol(df: pd.DataFrame) -> str:
+    """How else a corpus can be divided."""
+    talker = "take --set protocol=talker, or " if df["speaker"].nunique() >= 3 else ""
+    return (f"{talker}mark rows as train, dev and test in the manifest's column split; to try it "
+            "with leaks, --set protocol=random --set allow_leaks=True")  # fmt: skip
+
+
 def load(recipe: Recipe) -> Data:
-    """Read, divide and decode the data of a recipe."""
+    """Read, divide and decode the data of a recipe.
+
+    Raises:
+        RecipeError: It cannot be trained on this corpus; the message names a way out.
+    """
     recipe = taught(recipe)
     df, root = locate(recipe)
     table = assign(recipe, df)
     learned = table.loc[table["role"] == "train", "label"]
     counts = np.bincount(learned, minlength=len(recipe.classes))
+    if missing := [name for name, n in zip(recipe.classes, counts, strict=True) if not n]:
+        told = f"fold {recipe.fold} has no {', '.join(missing)} to train on"
+        if len(missing) > len(counts) - 2:
+            raise RecipeError(f"{told}: two classes are needed, {_other_protocol(df)}")
+        if lines():
+            print(told)
+    if recipe.system in TRAINED:
+        teachable(recipe, table)
     return Data(table, _store(recipe, table, root), counts)
+
+
+# Of tasks that a corpus may not teach: the target in words, and the rows that have it.
+TARGETS = {
+    "gender": ("a gender", lambda df: df["gender"].isin(GENDERS)),
+    "speaker": (
+        "a speaker, of two or more",
+        lambda df: df["speaker"].notna() & (df["speaker"].nunique() > 1),
+    ),
+    "asr": (
+        "a transcript with letters",
+        lambda df: df["text"].map(encode).astype(bool),
+    ),
+    "attributes": ("attributes", lambda df: df[list(ATTRIBUTES)].notna().any(axis=1)),
+}
+
+
+def teachable(recipe: Recipe, table: pd.DataFrame) -> None:
+    """Refuse a task that no clip of train teaches, and a score of dev that none decides.
+
+    Raises:
+        RecipeError: With the settings that leave the task out.
+    """
+    part = {role: table[table["role"] == role] for role in ("train", "dev")}
+    weights = recipe.loss.task_weights(recipe.model.tasks)
+    score = recipe.train.select.removeprefix("-")
+    judge = next((t for t in recipe.model.tasks if score in SCORES[t]), "attributes")
+    named = recipe.speaker_labels == "prefix"  # the speakers, by the utterances
+    for task in (t for t in recipe.model.tasks if t in TARGETS and (t, named) != ("speaker", True)):
+        name, has = TARGETS[task]
+        asked = ["train"] if weights[task] or task == "speaker" else []
+        asked += ["dev"] if task == judge and score != "last" else []
+        for role in asked:
+            rows = part[role]
+            if task == "speaker":  # who is not trained on has no number
+                rows = rows[rows["speaker"].isin(part["train"]["speaker"])]
+            if not has(rows).any():
+                told = f"no clip of {role} has {name}, which the task {task!r} needs"
+                raise RecipeError(f"{told}: {_without(recipe, task)}")
+
+
+def _without(recipe: Recipe, task: str) -> str:
+    """How to train without a task."""
+    left = tuple(t for t in recipe.model.tasks if t != task)
+    if not left:
+        return "it is the only task; add them to the manifest"
+    changes = [f'--set "tasks={left}"']
+    if getattr(recipe.model, "co_attention", "none") != "none" and len(left) < 2:
+        changes += ["--set co_attention=none"]
+    if recipe.train.select.removeprefix("-") not in sum((SCORES[t] for t in left), ("last",)):
+        changes += [f"--set select={SCORES[left[0]][-2 if left[0] == 'emotion' else 0]}"]
+    return f"leave it out, {' '.join(changes)}"
 
 
 _STORES: dict[tuple, WaveStore] = {}  # the last corpus decoded, shared by a sweep's runs

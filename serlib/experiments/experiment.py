@@ -25,12 +25,11 @@ from serlib.experiments.screen import lines, quiet
 from serlib.models import fusion
 from serlib.models.encoders.load import load_encoder
 from serlib.models.recognizer import SER, ModelConfig
-from serlib.recipes.recipe import GUESSERS, Recipe, RecipeError
+from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe, RecipeError
 from serlib.tasks.loss import gradient_cosine, task_losses, total_loss
-from serlib.tasks.targets import task_targets
+from serlib.tasks.targets import speakers, task_targets
 from serlib.training import evaluation, loop, processes, selection, speed
 
-TRAINED = ("fine-tune", "fusion")
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
 DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
 
@@ -75,9 +74,17 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
         with processes.one_first():
             found = record(recipe)
         if processes.say(found.done):  # the first process writes, and its word on that counts
+            found.checked()
+            # Of no more use; one that is killed before it can delete it leaves it to the next.
+            shutil.rmtree(found.path / "checkpoint", ignore_errors=True)
             return found
         for before in needs(recipe):
-            run(before)
+            try:
+                run(before)
+            except RecipeError as error:
+                told = f"{before.name}, which {recipe.name} builds on: {error}"
+                fresh = "; or begin without it, --set start=None" if recipe.start else ""
+                raise RecipeError(told + fresh) from None
         with found.lock() if processes.main() else nullcontext():
             if not processes.say(found.done):
                 _work(recipe, found)
@@ -98,10 +105,9 @@ def _work(recipe: Recipe, found: records.Run) -> None:
         predictions, facts = system(recipe, data, found)
     if not processes.main():
         return
-    speaker = data.table.set_index("key")["speaker"]
     scores = {}
     for role, table in predictions.items():
-        table["speaker"] = speaker.reindex(table.index)
+        table["speaker"] = speakers(data.table).reindex(table.index)
         found.save_predictions(role, table)
         scores[role] = evaluation.score(table, len(recipe.classes))
     found.finish({**scores, **facts})
@@ -115,7 +121,7 @@ def trained(recipe: Recipe) -> SER | fusion.Fusion:
 
 def restore(run: records.Run) -> SER | fusion.Fusion:
     """A finished run's model in eval mode, not compiled, from its folder; no frozen experts."""
-    about = records.read_json(run.path / "model.json")
+    about = records.read_json(run.checked("config.json", "model.json"))
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in about["model"].items()}
     if "widths" in about:
         config = fusion.FusionConfig(**settings)
@@ -123,7 +129,7 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
         model = fusion.Fusion(config, about["widths"], tuned=tuned)
     else:
         model = SER(ModelConfig(**settings | {"compile": False}), n_speakers=len(about["speakers"]))
-    model.load_state_dict(safetensors.torch.load_file(run.path / "model.safetensors"))
+    model.load_state_dict(safetensors.torch.load_file(run.checked("model.safetensors")))
     return model.eval()
 
 
@@ -145,9 +151,9 @@ def _weights(name: str, random_init: bool) -> str:
 def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
     """Train a model on train, keep its best epoch on dev, and predict dev and test."""
     wanted = recipe.model.tasks
-    targets, speakers = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
-    model, about, given = _build(recipe, data, targets, len(speakers))
-    about |= {"classes": recipe.classes, "speakers": speakers, "recipe": recipe.name}
+    targets, taught = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
+    model, about, given = _build(recipe, data, targets, len(taught))
+    about |= {"classes": recipe.classes, "speakers": taught, "recipe": recipe.name}
     if processes.main():
         records.write_json(record.path / "model.json", about)
     _start(model, recipe)
@@ -225,7 +231,7 @@ def _start(model: torch.nn.Module, recipe: Recipe) -> None:
     """Give a model the weights that its recipe starts from, all of them."""
     if recipe.start is None:
         return
-    path = run(recipe.start).path / "model.safetensors"
+    path = run(recipe.start).checked("model.safetensors")
     weights, own = safetensors.torch.load_file(path), model.state_dict()
     # An expert that was frozen before is in the same state as when it was loaded.
     weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}

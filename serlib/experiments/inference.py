@@ -20,7 +20,7 @@ from serlib.data.batching import Batch, Item, collate
 from serlib.experiments import experiment
 from serlib.experiments.inputs import of_one
 from serlib.models import fusion
-from serlib.models.recognizer import SER
+from serlib.models.recognizer import SER, TASKS
 from serlib.tasks.answers import task_answers
 from serlib.tasks.targets import GENDERS
 from serlib.training.precision import evaluating, to_float32
@@ -58,7 +58,7 @@ def find(name: str | Path, root: str | Path | None = None) -> records.Run:
         InferenceError: There is none, more than one, or it is not a finished fine-tuning.
     """
     folder = Path(name)
-    if not (folder / "config.json").is_file():
+    if not folder.is_dir():
         root = Path(root or records.home() / "runs")
         found = sorted(p for p in root.glob("*") if p.is_dir() and p.name.startswith(str(name)))
         found = [p for p in found if p.name == str(name)] or found  # a whole name is meant so
@@ -67,7 +67,7 @@ def find(name: str | Path, root: str | Path | None = None) -> records.Run:
             raise InferenceError(f"{name}: {len(found)} runs in {root} begin so ({some}); name one")
         folder = found[0]
     run = records.Run(folder)
-    if not run.done or not (folder / "model.json").is_file():
+    if not run.done or "model.json" not in run.status["files"]:
         state = run.status["state"] if not run.done else "no fine-tuned model"
         raise InferenceError(f"{folder}: {state}; choose a finished run of a recognizer")
     return run
@@ -79,7 +79,7 @@ class Recognizer:
     def __init__(self, run: records.Run) -> None:
         """Load it from its folder; the corpus is not needed."""
         self.name = run.path.name
-        self.about = records.read_json(run.path / "model.json")
+        self.about = records.read_json(run.checked("model.json"))
         self.model, self.experts = experiment.restore(run), {}
         if isinstance(self.model, fusion.Fusion):
             config = self.model.config
@@ -133,10 +133,16 @@ def _batch(model: SER, waves: Sequence[np.ndarray]) -> Batch:
 
 
 def _outputs(model: SER, batch: Batch) -> dict[str, torch.Tensor]:
-    """Outputs of a batch, on the CPU in float32."""
+    """Outputs of a batch, on the CPU in float32; an answer that is no number is an error."""
     with evaluating(model):
         outputs = model(batch.to(next(model.parameters()).device))
-    return {name: x.cpu() for name, x in to_float32(outputs).items()}
+    found = {name: x.cpu() for name, x in to_float32(outputs).items()}
+    if odd := [task for task in TASKS if task in found and not found[task].isfinite().all()]:
+        raise InferenceError(
+            f"the answers for {', '.join(odd)} are not finite: the recording has samples that are "
+            "too large, or the weights are damaged; try another recording, or train again"
+        )
+    return found
 
 
 def respond(

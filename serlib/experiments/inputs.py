@@ -79,7 +79,7 @@ def _of_encoder(recipe: Recipe, data: Data, encoder: nn.Module) -> Stored:
     unless it is frozen as a whole: what its convolutions make of 30 s is large, and cheap to make.
     """
     if encoder.modality != "speech":
-        raise ValueError(f"{recipe.model.encoder} reads texts: use it in system='fusion'.")
+        raise RecipeError(f"{recipe.model.encoder} reads texts: use it in system='fusion'")
     frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
     lower = encoder.freeze_layers
     states = (lower or encoder.n_layers) + 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
@@ -22,6 +26,7 @@ from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import task_ratio
 
+WATCH = "watch"  # the thread of a worker that ends it
 METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
 
 
@@ -101,7 +106,7 @@ class Runs:
         return tables[0]["truth"].to_numpy(), predictions, tables[0]["speaker"].to_numpy()
 
     def interval(self, name: str, metric: str, role: str = "test") -> intervals.Interval:
-        """Mean over seeds with its 95 % interval over talkers and seeds.
+        """Mean over seeds with its 95 % interval over speakers and seeds.
 
         Metrics are those of `METRICS`, and of other tasks those of `task_ratio` and
         `attributes.MEASURES`.
@@ -122,14 +127,16 @@ class Runs:
             parts = parts * seeds if len(parts) == 1 else parts
             systems.append(tuple(np.stack(x) for x in zip(*parts, strict=True)))
         truth, speakers = found[0][0]["truth"].to_numpy(), found[0][0]["speaker"].to_numpy()
+        bare = [x for x, *_ in systems]
         if metric in attributes.MEASURES:
-            sums = [x for (x,) in systems]
-            return intervals.bootstrap_sums(attributes.MEASURES[metric], sums, speakers)
-        if metric not in METRICS:
-            return intervals.bootstrap_ratio(systems, speakers)
-        bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
-        predictions, c = [x for (x,) in systems], len(self.named(names[0]).recipes[0].classes)
-        return bootstrap(METRICS[metric], truth, *predictions, speakers, n_classes=c)
+            interval = intervals.bootstrap_sums(attributes.MEASURES[metric], bare, speakers)
+        elif metric not in METRICS:
+            interval = intervals.bootstrap_ratio(systems, speakers)
+        else:
+            bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
+            c = len(self.named(names[0]).recipes[0].classes)
+            interval = bootstrap(METRICS[metric], truth, *bare, speakers, n_classes=c)
+        return replace(interval, note=_unknown(speakers, found[0][0].index.to_numpy()))
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -158,6 +165,14 @@ class Runs:
     def histories(self, name: str) -> list[pd.DataFrame]:
         """Learning curves, one table per seed."""
         return [run.history() for run in self.named(name).runs]
+
+
+def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:
+    """What an interval over speakers must say of those that are unknown, see `targets.speakers`."""
+    n = int((speakers == keys).sum())
+    if n == len(speakers):
+        return "over utterances, speakers are unknown"
+    return f"{n} of {len(speakers)} utterances without a speaker" if n else ""
 
 
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:
@@ -211,7 +226,8 @@ def _train(missing: list[Recipe], scheduler: Any, workers: int) -> None:
         encode(missing, workers=workers)
         with joblib.parallel_config("loky", n_jobs=workers, inner_max_num_threads=1):
             parallel = joblib.Parallel(return_as="generator_unordered")
-            done = parallel(joblib.delayed(experiment.run)(r, progress=False) for r in missing)
+            run = functools.partial(_in_worker, os.getpid(), experiment.run)
+            done = parallel(joblib.delayed(run)(r, progress=False) for r in missing)
             for _ in tqdm(done, "train", len(missing), unit="run", disable=not bars()):
                 pass
     else:
@@ -233,7 +249,21 @@ def encode(asked: Iterable[Recipe], *, workers: int | None = None) -> None:
         dataset.locate(pairs[0][0])
         n = min(_workers(workers), len(pairs))
         with joblib.parallel_config("loky", n_jobs=n, inner_max_num_threads=1):
-            joblib.Parallel()(joblib.delayed(store_frames)(*pair) for pair in pairs)
+            store = functools.partial(_in_worker, os.getpid(), store_frames)
+            joblib.Parallel()(joblib.delayed(store)(*pair) for pair in pairs)
+
+
+def _in_worker(parent: int, function: Callable, *arguments, **options) -> None:
+    """Do a job in a process that ends with its parent, however that ends; its run goes on later."""
+    if os.getpid() != parent and not any(t.name == WATCH for t in threading.enumerate()):
+        threading.Thread(target=_watch, args=(parent,), name=WATCH, daemon=True).start()
+    function(*arguments, **options)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _frozen(asked: Iterable[Recipe]) -> list[tuple[Recipe, str]]:

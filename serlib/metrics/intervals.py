@@ -45,10 +45,12 @@ class Interval:
     low: float
     high: float
     level: float
+    note: str = ""  # what its reader must know of the groups
 
     def __str__(self) -> str:
         """Three decimals, as the tables print it."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        told = f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{told} ({self.note})" if self.note else told
 
     def __contains__(self, value: float) -> bool:
         """Whether low <= value <= high; False if the bounds are NaN."""

@@ -19,15 +19,18 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from serlib import settings
 from serlib.data.batching import Batch
 from serlib.data.manifest import ATTRIBUTES
 from serlib.models import heads
 from serlib.models.encoders.load import load_encoder
 from serlib.models.pooling import AttentiveStatistics
+from serlib.settings import Count, Range, SettingError, Share, Whole
 
 TASKS = ("emotion", "attributes")
 FUSIONS = ("lstm", "concat", "attention")
@@ -61,37 +64,33 @@ class FusionConfig:
     """
 
     experts: tuple[str, ...]
-    n_classes: int = 8
-    tasks: tuple[str, ...] = TASKS
-    fusion: str = "lstm"
-    width: int = 256
-    hidden: int = 256
+    n_classes: Annotated[int, Range(2)] = 8
+    tasks: tuple[Literal[TASKS], ...] = TASKS
+    fusion: Literal[FUSIONS] = "lstm"
+    width: Count = 256
+    hidden: Count = 256
     bidirectional: bool = False
-    dense: int = 1
-    bottleneck: int = 128
-    dropout: float = 0.1
+    dense: Whole = 1
+    bottleneck: Count = 128
+    dropout: Share = 0.1
     tuned: tuple[str, ...] = ()
-    freeze: str = "cnn"
-    n_layers: int | None = None
+    freeze: Literal["cnn", "none"] = "cnn"
+    n_layers: Count | None = None
     random_init: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist and sizes that cannot be."""
+        """Refuse what cannot be meant, see `settings`, and parts that do not go together."""
+        settings.settle(self)
         names = [key(name) for name in self.experts]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"experts={self.experts}: at least one, each once.")
+            raise SettingError(f"experts={self.experts}: at least one, each once")
         if strangers := set(self.tuned) - set(self.experts):
-            raise ValueError(f"tuned={sorted(strangers)}: not among experts={self.experts}.")
-        heads.check_tasks(self.tasks, TASKS)
-        if self.fusion not in FUSIONS or self.freeze not in ("cnn", "none"):
-            raise ValueError(f"{self.fusion=}: one of {FUSIONS}; {self.freeze=}: cnn or none.")
+            raise SettingError(f"tuned={sorted(strangers)}: not among experts={self.experts}")
+        heads.check_tasks(self.tasks)
         if self.bidirectional and self.fusion != "lstm":
-            raise ValueError(
-                "bidirectional=True needs fusion='lstm': nothing else has a direction."
+            raise SettingError(
+                "bidirectional=True needs fusion='lstm': nothing else has a direction"
             )
-        sizes = (self.width, self.hidden, self.bottleneck, self.n_classes - 1)
-        if min(sizes) < 1 or self.dense < 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"{sizes=} of 1 or more, {self.dense=} of 0 or more, {self.dropout=}.")
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -11,13 +11,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name every torch user expects)
 from torch import Tensor, nn
 
+from serlib.settings import SettingError
 
-def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse tasks that a model does not have; the emotion comes first, if at all."""
-    if not tasks or len(set(tasks)) < len(tasks) or set(tasks) - {*known}:
-        raise ValueError(f"tasks={tasks}, expected some of {known}, each once.")
+
+def check_tasks(tasks: Sequence[str]) -> None:
+    """Refuse no task and one that is there twice; the emotion comes first, if at all."""
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise SettingError(f"tasks={tasks}, expected one or more, each once")
     if "emotion" in tasks[1:]:
-        raise ValueError(f"tasks={tasks}: the emotion comes first.")
+        raise SettingError(f"tasks={tasks}: the emotion comes first")
 
 
 class LayerSum(nn.Module):

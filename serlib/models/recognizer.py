@@ -12,12 +12,15 @@ characters.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
+from serlib import settings
 from serlib.data import text
 from serlib.data.batching import Batch
 from serlib.models import adapters, heads
@@ -25,12 +28,10 @@ from serlib.models.coattention import CoAttention
 from serlib.models.encoders import wav2vec2
 from serlib.models.encoders.load import load_encoder
 from serlib.models.pooling import AttentiveStatistics, MeanPool, SumPool
+from serlib.settings import Count, Range, SettingError, Share, Weight, Whole
 
 TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
 SIZES = {"gender": 2, "asr": len(text.ALPHABET), "attributes": 3}  # that no corpus decides
-POOLING = ("mean", "sum", "attentive")
-LAYERS = ("last", "weighted")
-HEADS = ("linear", "mlp")
 
 
 @dataclass(frozen=True)
@@ -74,52 +75,47 @@ class ModelConfig:
     """
 
     encoder: str
-    n_classes: int = 4
-    tasks: tuple[str, ...] = ("emotion",)
-    pooling: str = "mean"
+    n_classes: Annotated[int, Range(2)] = 4
+    tasks: tuple[Literal[TASKS], ...] = ("emotion",)
+    pooling: Literal["mean", "sum", "attentive"] = "mean"
     layers: str = "last"
     layer_softmax: bool = True
     layer_norm: bool = False
-    layer_start: str = "equal"
-    layer_speed: float = 1.0
-    head: str = "linear"
-    hidden: int = 256
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    co_attention: str = "none"
-    freeze: str = "cnn"
-    freeze_layers: int = 0
-    encoder_dropout: float | None = None
-    spec_augment: float = 0.0
-    n_layers: int | None = None
+    layer_start: Literal[heads.LayerSum.STARTS] = "equal"
+    layer_speed: Weight = 1.0
+    head: Literal["linear", "mlp"] = "linear"
+    hidden: Count = 256
+    dropout: Share = 0.0
+    input_dropout: Share = 0.0
+    co_attention: Literal["none", *CoAttention.COMBINE] = "none"
+    freeze: Literal["cnn", "all", "none"] = "cnn"
+    freeze_layers: Whole = 0
+    encoder_dropout: Share | None = None
+    spec_augment: Share = 0.0
+    n_layers: Count | None = None
     random_init: bool = False
-    lora: int = 0
+    lora: Whole = 0
     checkpoint_layers: bool = False
     compile: bool = False
     masked_encoder: bool = True
     masked_pooling: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist."""
-        for name, known in (
-            ("pooling", POOLING), ("layers", LAYERS), ("head", HEADS),
-            ("layer_start", heads.LayerSum.STARTS),
-            ("co_attention", ("none", *CoAttention.COMBINE)),
-        ):  # fmt: skip
-            one_layer = name == "layers" and self.layers.isdigit()
-            if getattr(self, name) not in known and not one_layer:
-                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
-        if self.n_classes < 2:
-            raise ValueError(f"n_classes={self.n_classes}: a choice needs at least 2.")
-        heads.check_tasks(self.tasks, TASKS)
+        """Refuse what cannot be meant, see `settings`, and parts that do not go together."""
+        settings.settle(self)
+        if self.layers not in ("last", "weighted") and not re.fullmatch("[0-9]+", self.layers):
+            raise SettingError(
+                f"layers={self.layers!r}, expected one of last, weighted or a number"
+            )
+        heads.check_tasks(self.tasks)
         if self.co_attention != "none" and (self.head != "mlp" or self.tasks[0] != "emotion"):
-            raise ValueError("co_attention needs head='mlp', and the emotion as the first task.")
+            raise SettingError("co_attention needs head='mlp', and the emotion as the first task")
         if self.co_attention != "none" and len(self.tasks) < 2:
-            raise ValueError("co_attention needs another task beside the emotion.")
-        if self.lora < 0 or (self.lora and self.freeze != "cnn"):
-            raise ValueError(f"lora={self.lora}, freeze={self.freeze!r}: a rank needs 'cnn'.")
+            raise SettingError("co_attention needs another task beside the emotion")
+        if self.lora and self.freeze != "cnn":
+            raise SettingError(f"lora={self.lora}, freeze={self.freeze!r}: a rank needs 'cnn'")
         if self.input_dropout and self.head == "linear":
-            raise ValueError("input_dropout is for head='mlp'; with 'linear' set dropout instead.")
+            raise SettingError("input_dropout is for head='mlp'; with 'linear' set dropout instead")
 
 
 class SER(nn.Module):
@@ -148,7 +144,7 @@ class SER(nn.Module):
         """
         super().__init__()
         if "speaker" in config.tasks and n_speakers < 2:
-            raise ValueError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
+            raise SettingError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
         self.config, self.n_speakers = config, n_speakers
         same = "freeze freeze_layers spec_augment n_layers random_init".split()
         self.encoder = encoder or load_encoder(
@@ -159,7 +155,7 @@ class SER(nn.Module):
         )
         adapters.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
-            raise ValueError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
+            raise SettingError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
         width = self.encoder.width
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from serlib.data import manifest
 from serlib.models.fusion import FusionConfig
 from serlib.models.recognizer import ModelConfig
-from serlib.recipes.recipe import Recipe, RecipeError
+from serlib.recipes.recipe import SYSTEMS, Recipe, RecipeError
 from serlib.tasks.loss import LossConfig
 from serlib.training.loop import TrainConfig
 
@@ -33,7 +33,8 @@ def _data(
     profile: str, corpus: str, data_root: str, papers: str, classes: tuple[str, ...], merge=()
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
-    corpus = corpus or (papers if profile == "full" else "demo")
+    if corpus == "":
+        corpus = papers if profile == "full" else "demo"
     protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session
     return dict(profile=profile, corpus=corpus, data_root=data_root, protocol=protocol,
                 classes=classes, merge=merge)  # fmt: skip
@@ -77,7 +78,8 @@ def cai2021(
     is kept out of the mean.
     """
     full = profile == "full"
-    rate = 1e-5 if alpha == 0 else 5e-5
+    loss = LossConfig(alpha=alpha, ctc="sum" if full else "clips")
+    rate = 1e-5 if loss.alpha == 0 else 5e-5
     if full or corpus not in ("", "demo"):  # the paper's four; the demo corpus has eight to show
         about = _data(profile, corpus, data_root, "iemocap", manifest.CLASSES_4, IEMOCAP_MERGE)
     else:
@@ -87,10 +89,10 @@ def cai2021(
         weight_decay=0.0, clip=1.0, select="wa",
     )  # fmt: skip
     recipe = Recipe(
-        name=f"Cai 2021, α = {alpha:g}",
+        name=f"Cai 2021, α = {loss.alpha:g}",
         **about,
         max_clips=2 if full else None,  # code: 2 clips x 4 steps; paper: 8 in all
-        loss=LossConfig(alpha=alpha, ctc="sum" if full else "clips"),
+        loss=loss,
         model=ModelConfig(
             **_encoder(profile, "facebook/wav2vec2-base", "demo-wav2vec2", "none"),
             n_classes=len(about["classes"]),
@@ -123,11 +125,10 @@ def mtlser2025(
     recipe = cai2021(profile, corpus, data_root, alpha=alpha)
     if profile == "full":
         recipe = recipe.change(warmup=0.0, lr_encoder=5e-5, lr_head=5e-5)  # at α = 0 too
-    recipe = recipe.change(
-        name=f"MTLSER 2025, α = {alpha:g}, β = {alpha_speaker:g}",
-        tasks=("emotion", "asr", "speaker"), alpha_speaker=alpha_speaker,
-    )  # fmt: skip
-    return recipe.change(**changes)
+    recipe = recipe.change(tasks=("emotion", "asr", "speaker"), alpha_speaker=alpha_speaker)
+    weights = recipe.loss.task_weights(recipe.model.tasks)
+    name = f"MTLSER 2025, α = {weights['asr']:g}, β = {weights['speaker']:g}"
+    return recipe.change(name=name).change(**changes)
 
 
 def wang2025_baseline(
@@ -217,6 +218,8 @@ def floor(
     system: str, profile: str = "demo", corpus: str = "", data_root: str = "", **changes
 ) -> Recipe:
     """A floor of `experiments.floors` on the data of the recipes above (our choice throughout)."""
+    if not isinstance(system, str) or system not in SYSTEMS[2:]:
+        raise RecipeError(f"system={system!r}, expected one of {', '.join(SYSTEMS[2:])}")
     names = {"svm": "functionals + SVM", "probe": "linear probe", "majority": "majority guesser",
              "prior": "guesser by class shares", "uniform": "uniform guesser"}  # fmt: skip
     recipe = wang2025_baseline(profile, corpus, data_root)

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Literal
 
-from serlib import PROFILES
+from serlib import PROFILES, settings
+from serlib.data.splits import PROTOCOLS
+from serlib.data.tables import EMOTIONS
 from serlib.models.fusion import FusionConfig
 from serlib.models.recognizer import ModelConfig
+from serlib.settings import Count, Positive, Seed, SettingError
+from serlib.tasks.answers import SCORES
 from serlib.tasks.loss import LossConfig
 from serlib.tasks.targets import SPEAKER_LABELS
 from serlib.training.loop import TrainConfig
 
 GUESSERS = ("majority", "prior", "uniform")
-SYSTEMS = ("fine-tune", "fusion", "probe", "svm", *GUESSERS)
-TRANSCRIPTS = ("manifest", "recognized", "none")
+TRAINED = ("fine-tune", "fusion")
+SYSTEMS = (*TRAINED, "probe", "svm", *GUESSERS)
 # What a run shares with the one that it starts from, beside the model's settings.
 SHARED = frozenset(
     "profile corpus data_root protocol fold allow_leaks classes merge max_seconds seed".split()
 )
 
 
-class RecipeError(ValueError):
+class RecipeError(SettingError):
     """An experiment that cannot be run as asked; the message names the fix."""
 
 
@@ -64,35 +69,34 @@ class Recipe:
     """
 
     name: str
-    profile: str
+    profile: Literal[PROFILES]
     corpus: str
     data_root: str
-    protocol: str
-    classes: tuple[str, ...]
+    protocol: Literal[tuple(PROTOCOLS)]
+    classes: tuple[Literal[EMOTIONS], ...]
     model: ModelConfig | FusionConfig
     train: TrainConfig
-    system: str = "fine-tune"
+    system: Literal[SYSTEMS] = "fine-tune"
     loss: LossConfig = field(default_factory=LossConfig)
-    fold: int = 1
+    fold: Count = 1
     allow_leaks: bool = False
-    merge: tuple[tuple[str, str], ...] = ()
-    max_seconds: float | None = None
-    speaker_labels: str = "true"
+    merge: tuple[tuple[Literal[EMOTIONS], Literal[EMOTIONS]], ...] = ()
+    max_seconds: Positive | None = None
+    speaker_labels: Literal[SPEAKER_LABELS] = "true"
     diagnose: bool = False
-    max_clips: int | None = None
-    seed: int = 0
+    max_clips: Count | None = None
+    seed: Seed = 0
     start: Recipe | None = None
-    transcript: str = "manifest"
+    transcript: Literal["manifest", "recognized", "none"] = "manifest"
     recognizer: Recipe | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist, and parts that do not go together."""
-        for value, known in (
-            (self.profile, PROFILES), (self.system, SYSTEMS), (self.transcript, TRANSCRIPTS),
-            (self.speaker_labels, SPEAKER_LABELS),
-        ):  # fmt: skip
-            if value not in known:
-                raise RecipeError(f"{value!r} is not one of {', '.join(known)}")
+        """Refuse what cannot be meant, see `settings`, and parts that do not go together."""
+        settings.settle(self)
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise RecipeError(f"classes={self.classes!r}: two or more, each once")
+        if len(self.classes) != self.model.n_classes:
+            raise RecipeError(f"{len(self.classes)} classes, but n_classes={self.model.n_classes}")
         if isinstance(self.model, FusionConfig) != (self.system == "fusion"):
             raise RecipeError(f"system={self.system!r} with a {type(self.model).__name__}")
         if self.transcript != "manifest" and self.system != "fusion":
@@ -101,13 +105,27 @@ class Recipe:
             raise RecipeError("transcript='recognized' and a recognizer come together")
         if self.start is not None and self.start.system != self.system:
             raise RecipeError(f"a {self.system} cannot start from a {self.start.system}")
+        if self.system in TRAINED:
+            self.loss.task_weights(self.model.tasks)
+        self._check_select()
+
+    def _check_select(self) -> None:
+        """Refuse a dev score that the tasks do not give."""
+        tasks, name = self.model.tasks, self.train.select
+        known = [score for task in tasks for score in SCORES[task]] + ["last"]
+        known += ["both"] if {"emotion", "attributes"} <= set(tasks) else []
+        if self.system not in TRAINED:
+            known = list(SCORES["emotion"][:3])
+        if name not in known and (name[:1] != "-" or name[1:] not in known[:-1]):
+            who = f"the tasks {', '.join(tasks)}" if self.system in TRAINED else self.system
+            raise RecipeError(f"select={name!r} is no score of {who}: choose {', '.join(known)}")
 
     def change(self, **changes) -> Recipe:
         """A copy with other values; names of `model`, `loss` and `train` reach inside them.
 
-        The model has as many classes as the labels, unless `n_classes` is given. What a recipe
-        shares with its `start` is changed there as well: the data, the seed, and the model's
-        settings but for its tasks and for what is fine-tuned.
+        The model has as many classes as the labels. What a recipe shares with
+        its `start` is changed there as well: the data, the seed, and the model's settings but for
+        its tasks and for what is fine-tuned.
 
         >>> from serlib.recipes.papers import cai2021
         >>> cai2021("demo").change(pooling="sum", epochs=2).model.pooling
@@ -115,15 +133,16 @@ class Recipe:
         """
         parts = {k: {f.name for f in fields(getattr(self, k))} for k in ("model", "loss", "train")}
         new: dict = {}
-        if "classes" in changes:
-            changes = {"n_classes": len(changes["classes"])} | changes
+        if isinstance(named := changes.get("classes"), (list, tuple)) and len(named) > 1:
+            changes = {"n_classes": len(named)} | changes
         for name, value in changes.items():
             inside = [p for p, names in parts.items() if name in names]
             if name in {f.name for f in fields(self)}:
                 new[name] = value
             elif inside:
                 part = new.get(inside[0], getattr(self, inside[0]))
-                new[inside[0]] = replace(part, **{name: value})
+                if is_dataclass(part):  # else it is refused below
+                    new[inside[0]] = replace(part, **{name: value})
             else:
                 raise RecipeError(f"a recipe has no {name!r}")
         if self.start is not None and "start" not in changes:
@@ -135,7 +154,7 @@ class Recipe:
     def nameless(self) -> Recipe:
         """Without names, its own and those of what it builds on: recipes equal then are one run."""
         parts = {k: r.nameless() for k in ("start", "recognizer") if (r := getattr(self, k))}
-        return replace(self, name=None, **parts)
+        return replace(self, name="", **parts)
 
     def vary(self, **grid: Sequence) -> list[Recipe]:
         """One recipe per combination, the last name varying fastest.
@@ -144,5 +163,9 @@ class Recipe:
         >>> [r.seed for r in cai2021("demo").vary(seed=[0, 1])]
         [0, 1]
         """
+        if odd := [name for name, values in grid.items() if isinstance(values, str)]:
+            raise RecipeError(
+                f"{odd[0]}={grid[odd[0]]!r} is a text, expected a list such as [0, 1]"
+            )
         combinations = itertools.product(*grid.values())
         return [self.change(**dict(zip(grid, values, strict=True))) for values in combinations]

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from serlib.data import text
 from serlib.data.batching import Batch
+from serlib.data.manifest import ATTRIBUTES
 from serlib.losses.classification import IGNORE
 from serlib.metrics import recognition
 from serlib.tasks import attributes
+
+# The scores that a task's answers may have, by name; `evaluation.score` gives them.
+SCORES = {
+    "emotion": ("wa", "ua", "macro_f1", "ece"), "gender": ("gender",), "speaker": ("speaker",),
+    "asr": ("wer", "cer"), "attributes": ("ccc", *(f"ccc_{a}" for a in ATTRIBUTES), "rmse"),
+}  # fmt: skip
 
 
 def task_answers(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, list]:

@@ -20,17 +20,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from serlib import settings
 from serlib.data.batching import Batch
 from serlib.losses import classification, contrastive, regression
 from serlib.losses.ctc import ctc_loss
+from serlib.settings import Positive, SettingError, Share, Weight
 
 Loss = Callable[[Mapping[str, Tensor], Batch], Tensor]  # of a model's outputs and the batch
-WEIGHTS = ("none", "inverse_frequency", "effective_number")
 
 
 @dataclass(frozen=True)
@@ -62,45 +64,33 @@ class LossConfig:
         swfc_power: The power a of its class weights.
     """
 
-    gamma: float = 0.0
-    weights: str = "none"
-    beta: float = 0.999
-    alpha: float = 0.0
-    alpha_speaker: float | None = None
-    total: str = "added"
-    ctc: str = "clips"
-    attributes: str = "mse"
-    sigma: float = 1.0
+    gamma: Weight = 0.0
+    weights: Literal["none", "inverse_frequency", "effective_number"] = "none"
+    beta: Share = 0.999
+    alpha: Weight = 0.0
+    alpha_speaker: Weight | None = None
+    total: Literal["added", "shared"] = "added"
+    ctc: Literal["sum", "clips", "characters"] = "clips"
+    attributes: Literal["mse", "gaussian", "ccc"] = "mse"
+    sigma: Positive = 1.0
     detach: bool = False
-    alpha_attributes: float | None = None
-    swfc: float = 0.0
-    swfc_on: str = "features"
-    swfc_form: str = "original"
-    swfc_gamma: float = 2.4
-    tau: float = 0.8
-    swfc_power: float = 1.1
+    alpha_attributes: Weight | None = None
+    swfc: Weight = 0.0
+    swfc_on: Literal["features", "embedding"] = "features"
+    swfc_form: Literal["original", "printed"] = "original"
+    swfc_gamma: Weight = 2.4
+    tau: Positive = 0.8
+    swfc_power: Weight = 1.1
 
     def __post_init__(self) -> None:
-        """Refuse names that do not exist and negative weights."""
-        for name, known in (
-            ("weights", WEIGHTS), ("total", ("added", "shared")),
-            ("ctc", ("sum", "clips", "characters")), ("attributes", ("mse", "gaussian", "ccc")),
-            ("swfc_form", ("original", "printed")), ("swfc_on", ("features", "embedding")),
-        ):  # fmt: skip
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}, expected one of {known}.")
-        for name in "alpha alpha_speaker alpha_attributes swfc swfc_gamma swfc_power".split():
-            if not (getattr(self, name) or 0) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: weights are not negative.")
-        for name in ("sigma", "tau"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive.")
+        """Refuse what cannot be meant, see `settings`."""
+        settings.settle(self)
 
     def task_weights(self, tasks: tuple[str, ...]) -> dict[str, float]:
         """The weight of each task's loss, and of "swfc" if it has one.
 
         Raises:
-            ValueError: There is no emotion for "swfc", or the shares leave nothing to the emotion
+            SettingError: There is no emotion for "swfc", or the shares leave nothing to the emotion
                 (Wang's three tasks bound α by 1/3).
 
         >>> LossConfig(alpha=0.1, total="shared").task_weights(("emotion", "gender", "asr"))
@@ -113,12 +103,12 @@ class LossConfig:
             if task != "emotion"
         }
         if self.swfc and "emotion" not in tasks:
-            raise ValueError(f"{self.swfc=} needs the emotion among the tasks {tasks}.")
+            raise SettingError(f"swfc={self.swfc} needs the emotion among the tasks {tasks}")
         if "emotion" not in tasks:  # an auxiliary task on its own, for comparison
             return dict.fromkeys(tasks, 1.0)
         rest = 1 - sum(weights.values()) if self.total == "shared" else 1.0
         if rest <= 0:
-            raise ValueError(
+            raise SettingError(
                 f"shares {weights} leave {rest:.3g} to the emotion: with {len(weights)} tasks of "
                 f"one alpha, alpha must be below 1/{len(weights)}"
             )

@@ -37,6 +37,16 @@ def speaker_names(table: pd.DataFrame, labels: str, seed: int = 0) -> pd.Series:
     return names
 
 
+def speakers(table: pd.DataFrame) -> pd.Series:
+    """Who speaks in each row of a manifest, by its key, for predictions and their intervals.
+
+    Whom nobody knows is a speaker of their own, named as the row: where no speaker is known, what
+    is over speakers is over utterances.
+    """
+    named = table.set_index("key")["speaker"].astype(object)
+    return named.where(named.notna(), named.index.to_series()).astype(str)
+
+
 def task_targets(
     table: pd.DataFrame, tasks: tuple[str, ...], speaker_labels: str = "true", seed: int = 0
 ) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -6,8 +6,10 @@ whole.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ class Checkpoint:
 
     Replacing ``state.pt`` is what completes an epoch. A process killed at any moment leaves a state
     file that names weights which are there: an epoch's weights are written before it, those that
-    nobody needs any more are deleted after it.
+    nobody needs any more are deleted after it. It holds their SHA-256, and its own parts have
+    checksums, so that nothing goes on from a file that was cut or changed.
     """
 
     def __init__(self, run: records.Run | None, setup: dict, writes: bool = True) -> None:
@@ -42,12 +45,40 @@ class Checkpoint:
         """
         self.run, self.setup, self.writes = run, setup, writes
         self.memory: dict[str, Tensor] = {}
+        self.sums: dict[int, str] = {}  # of the weights that are kept, by epoch
 
     def rows(self) -> list[dict]:
-        """What is known of each complete epoch."""
+        """What is known of each complete epoch; a DamagedError if the state cannot be read."""
         if self.run is None or not self._state.exists():
             return []
-        return torch.load(self._state, map_location="cpu", weights_only=True, mmap=True)["rows"]
+        return self._read()["rows"]
+
+    def _read(self) -> dict:
+        try:
+            with zipfile.ZipFile(self._state) as parts:
+                if odd := parts.testzip():
+                    raise zipfile.BadZipFile(f"its part {odd} was changed")
+            state = torch.load(self._state, map_location="cpu", weights_only=True, mmap=True)
+            self.sums = state["weights"]
+        except OSError:
+            raise
+        except Exception as error:  # torch and zipfile have many
+            raise self._damaged(self._state) from error
+        return state
+
+    def _weights_of(self, epoch: int) -> dict[str, Tensor]:
+        """The weights after an epoch, if they are those that were stored."""
+        path = self._weights(epoch)
+        if epoch not in self.sums:  # another process wrote them
+            self._read()
+        if not path.is_file() or records.sha256(path) != self.sums.get(epoch):
+            raise self._damaged(path)
+        return safetensors.torch.load_file(path)
+
+    def _damaged(self, path: Path) -> records.DamagedError:
+        return records.DamagedError(
+            f"{path} is damaged: delete the folder {path.parent}, and the run begins anew"
+        )
 
     def save(
         self, model: nn.Module, optimizer: Optimizer, rows: list[dict], best: int, draws: list[dict]
@@ -67,8 +98,11 @@ class Checkpoint:
         # Every process takes part in gathering what is sharded.
         weights, optimizer_state = copy_weights(model), on_host(whole(optimizer.state_dict()))
         if self.writes:
-            records.atomic_write(self._weights(len(rows)), safetensors.torch.save(weights))
-            state = {"setup": self.setup, "rows": rows, "random": draws}
+            data = safetensors.torch.save(weights)
+            records.atomic_write(self._weights(len(rows)), data)
+            self.sums[len(rows)] = hashlib.sha256(data).hexdigest()
+            self.sums = {e: s for e, s in self.sums.items() if e in (best, len(rows))}
+            state = {"setup": self.setup, "rows": rows, "random": draws, "weights": self.sums}
             buffer = io.BytesIO()
             torch.save(state | {"optimizer": optimizer_state}, buffer)
             records.atomic_write(self._state, buffer.getvalue())
@@ -86,7 +120,7 @@ class Checkpoint:
             The rows up to there, none at the beginning.
 
         Raises:
-            ValueError: The checkpoint was made with another ``setup``.
+            RecordError: The checkpoint was made with another ``setup``, or is damaged.
         """
         if self.run is None:
             return []
@@ -95,14 +129,14 @@ class Checkpoint:
             self.run.relog(rows)
         if not rows:
             return []
-        state = torch.load(self._state, map_location="cpu", weights_only=True)
+        state = self._read()
         if state["setup"] != self.setup:
             differ = [k for k, v in self.setup.items() if state["setup"].get(k) != v]
-            raise ValueError(
+            raise records.RecordError(
                 f"{self.run.path} was begun with other values of {', '.join(differ)}: go back to "
-                "those, or delete that folder to start anew."
+                "those, or delete that folder to start anew"
             )
-        load_weights(model, safetensors.torch.load_file(self._weights(len(rows))))
+        load_weights(model, self._weights_of(len(rows)))
         load_optimizer(optimizer, state["optimizer"])
         set_random_state(state["random"][process], device)
         return rows
@@ -110,7 +144,7 @@ class Checkpoint:
     def finish(self, model: nn.Module, best: int) -> None:
         """Load the weights of the best epoch, and store them as the run's ``model.safetensors``."""
         if self.run is not None:
-            self.memory = safetensors.torch.load_file(self._weights(best))
+            self.memory = self._weights_of(best)
         load_weights(model, self.memory)
         model.eval()
         if self.run is not None and self.writes:

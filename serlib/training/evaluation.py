@@ -23,6 +23,10 @@ from serlib.training import processes
 from serlib.training.precision import autocast, evaluating, to_float32
 
 
+class DivergedError(ValueError):
+    """A model whose answers are no numbers; the message names the utterances."""
+
+
 def predict(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -142,7 +146,7 @@ def _table(keys: list[str], index: Tensor, truth: Tensor, logits: Tensor | None)
     broken = ~logits.isfinite().all(dim=1)
     if broken.any():
         examples = [key for key, bad in zip(keys, broken.tolist(), strict=True) if bad]
-        raise ValueError(
+        raise DivergedError(
             f"{len(examples)} utterances have logits that are not finite, such as {examples[:5]}: "
             "the weights have diverged or the input is not finite."
         )

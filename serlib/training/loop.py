@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -31,16 +32,15 @@ from accelerate.utils import (
 )
 from torch import Tensor, nn
 
-from serlib import records
+from serlib import records, settings
 from serlib.data.batching import Batch
+from serlib.settings import Count, Positive, Seed, Share, Weight
 from serlib.training import processes, trackers
 from serlib.training.checkpoint import Checkpoint, random_state, whole
 from serlib.training.meter import Meter, Report
 from serlib.training.precision import PRECISIONS, autocast, to_float32
 from serlib.training.selection import best_epoch, improves, may_improve, selected_epoch
 from serlib.training.speed import Gauge
-
-SCHEDULES = ("linear", "cosine", "constant")
 
 # A model's outputs, in float32, and their batch to a scalar: the mean over the batch's clips.
 Loss = Callable[[dict[str, Tensor], Batch], Tensor]
@@ -75,39 +75,25 @@ class TrainConfig:
         seed: Of dropout and of all else that is drawn during training.
     """
 
-    epochs: int = 10
-    lr_encoder: float = 1e-5
-    lr_head: float = 1e-3
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    schedule: str = "linear"
-    clip: float | None = 1.0
-    accumulate: int = 1
-    precision: str = "auto"
-    patience: int | None = None
+    epochs: Count = 10
+    lr_encoder: Weight = 1e-5
+    lr_head: Weight = 1e-3
+    weight_decay: Weight = 0.01
+    warmup: Share = 0.1
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip: Positive | None = 1.0
+    accumulate: Count = 1
+    precision: Literal[PRECISIONS] = "auto"
+    patience: Count | None = None
     select: str = "ua"
-    budget_seconds: float = 60.0
-    seed: int = 0
+    budget_seconds: Positive = 60.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        sensible = {
-            "epochs": self.epochs >= 1,
-            "lr_encoder": self.lr_encoder >= 0,
-            "lr_head": self.lr_head >= 0,
-            "weight_decay": self.weight_decay >= 0,
-            "warmup": 0 <= self.warmup < 1,
-            "schedule": self.schedule in SCHEDULES,
-            "clip": self.clip is None or self.clip > 0,
-            "accumulate": self.accumulate >= 1,
-            "precision": self.precision in PRECISIONS,
-            "patience": self.patience is None or (self.patience >= 1 and self.select != "last"),
-            "budget_seconds": self.budget_seconds > 0,
-            "seed": 0 <= self.seed < 2**32,
-        }
-        for name, fine in sensible.items():
-            if not fine:
-                raise ValueError(f"TrainConfig: {name}={getattr(self, name)!r} cannot be used.")
+        """Refuse what cannot be meant, see `settings`."""
+        settings.settle(self)
+        if self.patience is not None and self.select == "last":
+            raise settings.SettingError("patience needs a dev score in select, not 'last'")
 
 
 def train_epoch(

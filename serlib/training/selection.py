@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from serlib.settings import SettingError
+
 
 def best_epoch(rows: Sequence[dict]) -> int:
     """The best epoch so far (from 1), 0 before the first.
@@ -20,7 +22,7 @@ def improves(rows: Sequence[dict], row: dict, select: str) -> bool:
     """Whether an epoch is better than all before it; NaN is worse than any number."""
     name = f"dev_{select.removeprefix('-')}"
     if select != "last" and name not in row:
-        raise ValueError(f"select={select!r}, but the dev scores are {sorted(row)}.")
+        raise SettingError(f"select={select!r}, but the dev scores are {sorted(row)}.")
     if select == "last" or not rows:
         return True
     sign = -1 if select.startswith("-") else 1
@@ -35,10 +37,12 @@ def may_improve(rows: Sequence[dict], epochs: int, patience: int | None) -> bool
 
 
 def selected_epoch(rows: Sequence[dict], select: str) -> int:
-    """The epoch whose weights are the result; a ValueError if all dev scores were NaN."""
+    """The epoch whose weights are the result; a SettingError if all dev scores were NaN."""
     best = rows[best_epoch(rows) - 1]
     if math.isnan(best.get(f"dev_{select.removeprefix('-')}", 0.0)):
-        raise ValueError(f"select={select!r}: the dev score was never a number; check the dev set.")
+        raise SettingError(
+            f"select={select!r}: the dev score was never a number; check the dev set."
+        )
     return best["epoch"]
 
 

@@ -7,8 +7,10 @@ import dataclasses
 import sys
 
 from serbook.plan import machine
+from serlib.settings import Count, Positive, argument
 from tests.bench import turns
 
+COUNT = argument(Count)
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
 
@@ -26,24 +28,26 @@ def main(argv: list[str] | None = None) -> None:
                 "off in turn.")  # fmt: skip
     train.add_argument("--model", default=MODELS[0], choices=MODELS)
     train.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    train.add_argument("--layers", type=int, metavar="L", help="transformer layers; default: all")
-    train.add_argument("--seconds", type=float, metavar="S", help="audio in a repeat")
-    train.add_argument("--budget", type=float, metavar="S", help="padded audio in a batch")
-    train.add_argument("--repeats", type=int, default=3, metavar="N", help="default: 3")
+    train.add_argument("--layers", type=COUNT, metavar="L", help="transformer layers; default: all")
+    train.add_argument("--seconds", type=argument(Positive), metavar="S", help="audio in a repeat")
+    train.add_argument(
+        "--budget", type=argument(Positive), metavar="S", help="padded audio in a batch"
+    )
+    train.add_argument("--repeats", type=COUNT, default=3, metavar="N", help="default: 3")
     train.add_argument("--only", choices=("rivals", "switches"), help="one of the two tables")
 
     cpu = add("cpu", _cpu, "The demo fine-tuning against others, and start-up times.")
-    cpu.add_argument("--repeats", type=int, default=3, metavar="N", help="seeds; default: 3")
-    cpu.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+    cpu.add_argument("--repeats", type=COUNT, default=3, metavar="N", help="seeds; default: 3")
+    cpu.add_argument("--threads", type=COUNT, default=2, metavar="N", help="default: 2")
 
     lora = add("lora", _lora, "LoRA against full fine-tuning, on the demo corpus.")
-    lora.add_argument("--seeds", type=int, default=3, metavar="N", help="default: 3")
-    lora.add_argument("--workers", type=int, metavar="N", help="at a time; default: one per core")
+    lora.add_argument("--seeds", type=COUNT, default=3, metavar="N", help="default: 3")
+    lora.add_argument("--workers", type=COUNT, metavar="N", help="at a time; default: one per core")
     for command in (cpu, lora):
         command.add_argument("--profile", default="demo", choices=("smoke", "demo"))
 
     losses = add("losses", _losses, "Losses against versions that loop over samples.")
-    losses.add_argument("--repeats", type=int, default=5, metavar="N", help="default: 5")
+    losses.add_argument("--repeats", type=COUNT, default=5, metavar="N", help="default: 5")
 
     gpu = add("gpu", _gpu, "All that only a GPU can tell, in some minutes.")
 
@@ -54,10 +58,18 @@ def main(argv: list[str] | None = None) -> None:
                    "steps, kill it and go on; for the hours of serlib plan.")  # fmt: skip
     rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    rehearse.add_argument("--steps", type=int, default=200, metavar="N", help="default: 200")
-    rehearse.add_argument("--utterances", type=int, default=600, metavar="N", help="default: 600")
-    rehearse.add_argument("--layers", type=int, metavar="L", help="default: all; else not kept")
-    rehearse.add_argument("--width", type=int, metavar="D", help="narrow encoders; not kept either")
+    rehearse.add_argument(
+        "--steps", type=argument(Count), default=200, metavar="N", help="default: 200"
+    )
+    rehearse.add_argument(
+        "--utterances", type=argument(Count), default=600, metavar="N", help="default: 600"
+    )
+    rehearse.add_argument(
+        "--layers", type=argument(Count), metavar="L", help="default: all; else not kept"
+    )
+    rehearse.add_argument(
+        "--width", type=argument(Count), metavar="D", help="narrow encoders; not kept either"
+    )
     arguments = parser.parse_args(argv)
     arguments.command(arguments)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from serlib.settings import Count, argument
 from tests.trees import treekit, trees
 
 
@@ -13,7 +14,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.trees", description=__doc__)
     parser.add_argument("layout", help="name of a corpus, see: serlib manifest list")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
-    parser.add_argument("--utterances", type=int, default=48, metavar="N", help="default: 48")
+    parser.add_argument(
+        "--utterances", type=argument(Count), default=48, metavar="N", help="default: 48"
+    )
     parser.add_argument("--version", default="", help="the release, of msp-podcast")
     given = parser.parse_args(argv)
     how = dict(utterances=given.utterances, version=given.version)

@@ -3,7 +3,6 @@
     archive.json      what this is: profile, package and its source, the ledger, chapters
     claims.json       verdicts with what was measured, and the runs that they rest on
     runs/<run>.json   config, environment, learning curve, scores, and sums over each speaker
-    SHA256SUMS        of all of these
 
 **No table of predictions is in it.** It would hold one label per utterance, which IEMOCAP and
 MSP-Podcast do not let anybody pass on; under other names, too, who has the corpus could tell the

@@ -1,18 +1,17 @@
 """The file of an archive: packed, and proved clean, whole, and to follow from what it holds.
 
-The file is read in memory and never unpacked. Faults are listed, up to `MOST` of each look; what
-was found broken is not looked into further.
+The file is read in memory and never unpacked; it must be, byte for byte, what packing its files
+gives, so that nothing is between them. Faults are listed, up to `MOST` of each look; what was found
+broken is not looked into further.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -33,36 +32,45 @@ from serlib import records
 from serlib.metrics import intervals
 from serlib.recipes.recipe import Recipe
 
-LIST = "SHA256SUMS"  # the file that all others are listed in
-NAME = re.compile(r"archive\.json|claims\.json|SHA256SUMS|runs/[a-z][a-z-]*-[0-9a-f]{12}\.json")
-NEEDED = ("archive.json", "claims.json", LIST)
-PLAIN = {  # what every file inside says beside name and sizes; when it was made is nobody's business
-    "date_time": (1980, 1, 1, 0, 0, 0), "compress_type": zipfile.ZIP_DEFLATED, "comment": b"",
-    "extra": b"", "flag_bits": 0, "create_system": 3, "create_version": 20, "extract_version": 20,
-    "reserved": 0, "volume": 0, "internal_attr": 0, "external_attr": 0o600 << 16,
-}  # fmt: skip
-FILES, ONE, ALL = 5000, 64 * 2**20, 2**30  # entries, bytes of one and of all, unpacked
+NAME = re.compile(r"archive\.json|claims\.json|runs/[a-z][a-z-]*-[0-9a-f]{12}\.json")
 MOST = 20
 CLOSE = 1e-9  # two sums in another order
-LOCAL, CENTRAL, END = 30, 46, 22  # bytes of a zip's headers without names, and of its end
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """A zip file of some files and their sums; the same bytes each time."""
+    """A zip file of some files, the same bytes each time and on any machine: not compressed."""
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in {**files, LIST: _listing(files)}.items():
-            entry = zipfile.ZipInfo(name)
-            for field, value in PLAIN.items():
-                setattr(entry, field, value)
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(files.items()):
+            entry = zipfile.ZipInfo(name)  # when it was made is nobody's business
+            entry.create_system = 3
             archive.writestr(entry, data)
     return out.getvalue()
 
 
-def _listing(files: Mapping[str, bytes]) -> bytes:
-    """The content of `LIST`: a line for each file, as the command sha256sum writes it, sorted."""
-    lines = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
-    return "".join(sorted(lines)).encode()
+def unpack(data: bytes) -> dict[str, bytes]:
+    """The files of which `pack` gives these bytes.
+
+    Raises:
+        ValueError: There are none.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            if odd := [e.filename for e in entries if not NAME.fullmatch(e.filename)]:
+                raise ValueError(f"{shown(odd[0])} does not belong there")
+            if any(e.compress_type or e.flag_bits for e in entries):
+                raise ValueError("its files are compressed or hidden")
+            if sum(e.file_size for e in entries) > len(data):  # so it unpacks to no more than it is
+                raise ValueError("its files are larger than itself")
+            files = {e.filename: archive.read(e) for e in entries}
+    except (EOFError, OSError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ValueError(f"is no whole zip file: {error}") from error
+    if missing := {"archive.json", "claims.json"} - set(files):
+        raise ValueError(f"{min(missing)} is missing")
+    if pack(files) != data:
+        raise ValueError("is not packed as `serlib archive make` packs: bytes belong to no file")
+    return files
 
 
 @dataclass(frozen=True)
@@ -125,56 +133,14 @@ def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[s
 
 def faults(path: str | Path) -> list[str]:
     """What is wrong with an archive, none if nothing."""
-    path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            if found := list(islice(_wrapping(archive, path.stat().st_size), MOST)):
-                return found
-            # One that says a smaller size than it has is cut, and its checksum fails.
-            files = {e.filename: archive.open(e).read(ONE + 1) for e in archive.infolist()}
-    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error,
-            zipfile.BadZipFile) as error:  # fmt: skip
-        return [f"{path.name} is no whole zip file: {error}"]
-    listed, wanted = files.pop(LIST), _listing(files)
-    if listed != wanted:
-        changed = {*wanted.splitlines()} - {*listed.splitlines()}
-        names = sorted(line.decode().split("  ")[-1] for line in changed)[:5]
-        return [f"{LIST} does not agree: {', '.join(names) or 'of a file that is not there'}"]
+        files = unpack(Path(path).read_bytes())
+    except ValueError as error:
+        return [f"{Path(path).name}: {error}"]
     found = [
         fault for name, data in files.items() for fault in islice(forms.faults(name, data), MOST)
     ]
-    if found:
-        return found
-    contents = {name: json.loads(data) for name, data in files.items()}
-    return list(islice(_content(contents), MOST))
-
-
-def _wrapping(archive: zipfile.ZipFile, size: int) -> Iterator[str]:
-    """Names, sizes, and bytes that belong to no file."""
-    entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
-    names = [entry.filename for entry in entries]
-    yield from (f"{name} is missing" for name in NEEDED if name not in names)
-    if len(names) > FILES:
-        yield f"{len(names)} files: at most {FILES}"
-        return
-    place = 0
-    for entry in entries:
-        odd = ", ".join(k for k, v in PLAIN.items() if getattr(entry, k) != v)
-        for wrong, what in (
-            (names.count(entry.filename) > 1, "is there twice"),
-            (not NAME.fullmatch(entry.filename), "does not belong there"),
-            (odd, f"is no plain file as `serlib archive make` packs it, see {odd}"),
-            (entry.file_size > ONE, f"unpacks to {entry.file_size:,} bytes: at most {ONE:,}"),
-            (entry.header_offset != place, "has bytes before it that belong to no file"),
-        ):
-            if wrong:
-                yield f"{shown(entry.filename)} {what}"
-        place = entry.header_offset + LOCAL + len(entry.filename.encode()) + entry.compress_size
-    if (total := sum(entry.file_size for entry in entries)) > ALL:
-        yield f"all files unpack to {total:,} bytes: at most {ALL:,}"
-    directory = sum(CENTRAL + len(name.encode()) for name in names)
-    if archive.comment or archive.start_dir != place or size != place + directory + END:
-        yield "bytes that belong to no file are at the end"
+    return found or list(islice(_content({n: json.loads(d) for n, d in files.items()}), MOST))
 
 
 def _content(contents: dict[str, Any]) -> Iterator[str]:
@@ -184,7 +150,17 @@ def _content(contents: dict[str, Any]) -> Iterator[str]:
     for run in kept:
         if run.record["config"]["recipe"]["profile"] != about["profile"]:
             yield f"{run.path}.json is not of profile {about['profile']}"
-        yield from _scores(run)
+        for role, found in run.record["sums"].items():
+            try:
+                anew, told = sums.scores(found, run.n_classes), run.record["scores"].get(role)
+            except (ValueError, TypeError, OverflowError) as error:
+                yield f"{run.path}.json, {role}: {error}"
+            else:
+                yield from _unequal(
+                    f"{run.path}.json, {role}", anew if told is None else told, anew
+                )
+        if lacking := set(run.record["scores"]) - set(run.record["sums"]):
+            yield f"{run.path}.json: scores without sums: {', '.join(sorted(lacking))}"
     named, there = {name for row in rows for name in row["runs"]}, {run.path.name for run in kept}
     yield from (
         f"claims.json: no run {name}, or no claim rests on it" for name in sorted(named ^ there)
@@ -201,19 +177,6 @@ def _content(contents: dict[str, Any]) -> Iterator[str]:
             yield f"claims.json, {row['id']}: {error}"
             continue
         yield from _unequal(f"claims.json, {row['id']}", row, anew)
-
-
-def _scores(run: Kept) -> Iterator[str]:
-    """Each score must be that of the sums, and each sum such a thing as it says."""
-    anew = {}
-    for role, found in run.record["sums"].items():
-        try:
-            anew[role] = sums.scores(found, run.n_classes)
-        except (ValueError, TypeError, OverflowError) as error:
-            yield f"{run.path}.json, {role}: {error}"
-    for role in ("dev", "test"):
-        told = run.record["scores"].get(role, {})
-        yield from _unequal(f"{run.path}.json, {role}", told, anew.get(role, {}))
 
 
 def _unequal(where: str, told: Any, anew: Any) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What may stand in an archive: a list of what is allowed, for `make` to take and `check` to hold.
 
-A recipe is allowed if it can be built again: its fields then have the types and the values that
-recipes know. Its texts, and all others, have patterns here.
+A recipe is allowed if it can be built again: its fields then have the types and the words that
+recipes know. Its other texts, and all texts beside it, have patterns here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, TypeAdapter
 
+from serbook.archive.sums import PARTS
 from serbook.claims.judge import VERDICTS
 from serbook.claims.rules import NAME
-from serlib import records
 from serlib.data.manifest import ATTRIBUTES
-from serlib.data.splits import PROTOCOLS
-from serlib.data.tables import EMOTIONS
 from serlib.recipes.recipe import PROFILES, Recipe
+from serlib.records.digests import PACKAGES
 
-FORMAT = 1  # of archives; a new number for each change of what is below
+FORMAT = 2  # of archives; a new number for each change of what is below
 METRIC = f"wa|ua|macro_f1|wer|cer|gender|speaker|rmse|ccc(?:_(?:{'|'.join(ATTRIBUTES)}))?"
 CURVE = (  # names in a learning curve
     "epoch|loss|gradient_norm|steps|clips|audio_seconds|padding|train_seconds|seconds|best|tflops|"
@@ -38,15 +37,10 @@ VERSION = "[0-9][0-9a-z.+]{0,29}"
 MACHINE = "x86_64|amd64|AMD64|aarch64|arm64"
 CHIP = "(?:NVIDIA|AMD|Tesla)(?: [A-Z0-9][A-Za-z0-9-]{0,20}){1,6}"
 DEVICE = f"CPU|other|{CHIP}(?:, {CHIP}){{0,15}}"
-TEXTS = {  # of recipes, by the name of the field
+TEXTS = {  # of recipes, where a field does not list its words itself
     **dict.fromkeys(("encoder", "experts", "tuned"), ENCODER),
-    **dict.fromkeys(("classes", "merge"), "|".join(EMOTIONS)),
-    "corpus": CORPUS,
-    "protocol": "|".join(PROTOCOLS),
-    "freeze": "none|cnn|all",
-    "select": f"-?(?:{METRIC}|both)|last",
-}
-OTHERS = "[a-z0-9_-]{1,24}"  # texts of fields that a recipe compares with a list itself
+    "corpus": CORPUS, "layers": "last|weighted|[0-9]{1,2}", "select": "[a-z0-9_-]{1,24}",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +62,13 @@ def bare(value: Any, field: str = "") -> Any:
         return {k: bare(v, k) for k, v in value.items() if k not in ("name", "data_root")}
     if isinstance(value, list):
         return [bare(part, field) for part in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or field not in TEXTS:
         return value
     if field == "corpus":
         value = PurePath(value).stem.lower()
-    if field in ("encoder", "experts", "tuned") and not re.fullmatch(ENCODER, value):
+    elif field in ("encoder", "experts", "tuned") and not re.fullmatch(ENCODER, value):
         value = PurePath(value).name  # of a folder the last part; a hub's name stays
-    return value if re.fullmatch(TEXTS.get(field, OTHERS), value, re.ASCII) else None
+    return value if re.fullmatch(TEXTS[field], value, re.ASCII) else None
 
 
 def like(pattern: str) -> Any:
@@ -96,14 +90,13 @@ def rows(item: Any) -> Any:
 
 HASH, COUNT = like("[0-9a-f]{12}"), Annotated[int, Field(ge=0, lt=10**12)]
 ENVIRONMENT = form(
-    python=like(VERSION), packages=dict[Literal[records.PACKAGES], like(VERSION)],
+    python=like(VERSION), packages=dict[Literal[PACKAGES], like(VERSION)],
     platform=like(f"other|[A-Z][a-z]{{2,9}}-(?:{MACHINE})"), cpu_count=COUNT, threads=COUNT,
     device=like(DEVICE),
 )  # fmt: skip
-SUMS = form(  # see `sums`; those with a default may be absent
-    utterances=HASH, speakers=rows(HASH), confusion=(rows(list[COUNT]), []),
-    ratios=(dict[Literal["wer", "cer", "gender", "speaker"], rows(list[COUNT])], {}),
-    moments=(rows(list[list[float]]), []),
+SUMS = form(  # see `sums`
+    utterances=HASH, speakers=rows(HASH),
+    parts=dict[Literal[PARTS], rows(list[float] | list[list[float]])],
 )  # fmt: skip
 RECORD = form(
     config=form(recipe=Bare, manifest=HASH), environment=ENVIRONMENT,

@@ -39,9 +39,12 @@ def make(out: str | Path, profile: str = "full", chosen: Iterable[str] = ()) -> 
     `chosen` are chapters ("03"), or how ids of claims begin; none is all.
 
     Raises:
-        ArchiveError: No claim was decided by runs, or what was made does not pass `check`.
+        ArchiveError: A run is damaged, no claim was decided by runs, or what was made does not pass
+            `check`.
     """
     ledger, finished = read(), Finished()
+    if finished.left_out:
+        raise ArchiveError("some runs cannot be believed:\n" + "\n".join(finished.left_out))
     wanted = {c.id: c for part in (list(chosen) or [""]) for c in ledger.select(part)}
     found = [judge(ledger, claim, profile, finished) for claim in wanted.values()]
     found = [f for f in found if f.runs and f.verdict != UNTESTED]

@@ -6,6 +6,7 @@ What a rule asks on another corpus than that of the training is scored here, whi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from serlib.experiments.dataset import Data
 from serlib.experiments.inputs import inputs
 from serlib.experiments.sweep import sweep
 from serlib.recipes.recipe import Recipe, RecipeError
-from serlib.tasks.targets import task_targets
+from serlib.tasks.targets import speakers, task_targets
 from serlib.training import evaluation
 
 
@@ -72,12 +73,13 @@ def elsewhere(
     """Score a trained run on all labeled clips of another corpus, as its predictions of that name.
 
     Classes that the other corpus does not have are not answered: their probabilities are dropped,
-    the mapping (a) of chapter 04. A clip whose talker is unknown counts as a talker of its own.
+    the mapping (a) of chapter 04. A clip whose speaker is unknown has a speaker of its own.
 
     The run, finished by `recipe`, gets `predictions_<corpus>.csv`, unless it has it. The other
     corpus has its manifest at `root`/<corpus>.csv, whose paths start from `root`.
     """
-    if (run.path / f"predictions_{corpus}.csv").exists():
+    with suppress(records.RecordError):  # none, or one that a killed process left
+        run.predictions(corpus)
         return
     there = recipe.change(corpus=corpus, data_root=str(root))
     df, folder = dataset.locate(there)
@@ -95,9 +97,9 @@ def elsewhere(
     )
     answers = evaluation.predict(model, clips.batches(plan.epoch(0), quantum))
     answers["prediction"] = known_classes(answers, data.counts > 0)
-    by_key = table.set_index("key")["speaker"].reindex(answers.index)
-    answers["speaker"] = by_key.fillna(by_key.index.to_series()).astype(str)
-    run.save_predictions(corpus, answers)
+    answers["speaker"] = speakers(table).reindex(answers.index)
+    with run.lock():
+        run.save_predictions(corpus, answers)
 
 
 def known_classes(answers, present: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ only those count that today's code would give again. Nothing here writes.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 from serbook.claims.dynamics import dynamics
 from serbook.claims.rules import Step
-from serbook.runner.evidence import finished, note, system_key
+from serbook.runner.evidence import look, note, system_key
 from serlib import records
 from serlib.experiments import experiment
 from serlib.experiments.sweep import Runs
@@ -72,8 +71,8 @@ class Finished:
     """All finished runs of this machine, by what they were asked to do; read once. `Evidence`."""
 
     def __init__(self) -> None:
-        """Look through $SERLIB_HOME/runs."""
-        self.found = finished()
+        """Look through $SERLIB_HOME/runs; `left_out` says which are not believed, and why."""
+        self.found, self.left_out = look()
         self._current: dict[str, bool] = {}
 
     def seeds(self, recipe: Recipe) -> dict[int, tuple[Recipe, records.Run]]:
@@ -134,4 +133,4 @@ def measure(step: Step, recipes: Mapping[str, Recipe], evidence: Evidence) -> Me
 
 def undefined(interval: Interval | None) -> bool:
     """Whether an interval has no bounds, as with fewer than two talkers."""
-    return interval is None or any(map(math.isnan, dataclasses.astuple(interval)))
+    return interval is None or any(map(math.isnan, (interval.value, interval.low, interval.high)))

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from serlib import PROFILES
+from serlib.settings import Positive, argument
 
 
 def parsers(commands, add) -> None:
@@ -14,9 +15,8 @@ def parsers(commands, add) -> None:
     run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
                      help="set a parameter of the chapter; may be repeated")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again even if finished")
-    run.add_argument(
-        "--timeout", type=float, metavar="S", help="give up a cell that does nothing for so long"
-    )
+    run.add_argument("--timeout", type=argument(Positive), metavar="S",
+                     help="give up a cell that does nothing for so long")  # fmt: skip
 
     exercises = add("exercises", _exercises, "Write chapters as notebooks without their solutions.")
     exercises.add_argument("--out", type=Path, required=True, metavar="FOLDER",

@@ -3,6 +3,9 @@
 import argparse
 
 from serlib import PROFILES
+from serlib.settings import Count, argument
+
+COUNT = argument(Count)
 
 
 def parsers(commands, add) -> None:
@@ -11,8 +14,8 @@ def parsers(commands, add) -> None:
     plan.add_argument("--profile", default="full", choices=PROFILES)
     plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     plan.add_argument("--data-root", default="", metavar="DIR", help="of corpora: their true sizes")
-    plan.add_argument("--seeds", type=int, metavar="N", help="instead of the chapters' own")
-    plan.add_argument("--folds", type=int, default=1, metavar="K", help="of IEMOCAP; default: 1")
+    plan.add_argument("--seeds", type=COUNT, metavar="N", help="instead of the chapters' own")
+    plan.add_argument("--folds", type=COUNT, default=1, metavar="K", help="of IEMOCAP; default: 1")
     plan.add_argument("--card", default="", choices=("h200", "a100", "rtx4090"),
                       help="compute what was not measured for this GPU; takes minutes")  # fmt: skip
     plan.add_argument("--machine", default="", metavar="NAME", help="a measured one; default: this")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from serlib import PROFILES
+from serlib.settings import Seed, argument
 
 
 def parsers(commands, add) -> None:
@@ -23,7 +24,7 @@ def parsers(commands, add) -> None:
     run = add("run", _run, "Run the least that decides one claim, and write a page on it.", actions)
     run.add_argument("id", help="see: serlib claims")
     run.add_argument("--profile", dest="tier", default="demo", choices=PROFILES)
-    run.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N")
+    run.add_argument("--seeds", type=argument(Seed), nargs="+", default=[0, 1], metavar="N")
     run.add_argument("--root", action="append", default=[], metavar="CORPUS=DIR",
                      help="where a corpus is; may be repeated")  # fmt: skip
     run.add_argument("--out", type=Path, help="the page; default: claims/ID.md in the cache")
@@ -50,6 +51,14 @@ def _list(arguments: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
     else:
         print(pages.lines(found))
+    _tell_left_out()
+
+
+def _tell_left_out() -> None:
+    from serbook.runner import evidence
+
+    for reason in evidence.look()[1]:
+        print(f"serlib: left out: {reason}", file=sys.stderr)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -71,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     records.atomic_write(out, page)
     print(page)
     print(f"page: {out}", file=sys.stderr)
+    _tell_left_out()
     return 0
 
 

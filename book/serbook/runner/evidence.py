@@ -31,19 +31,38 @@ def system_key(asked: dict) -> str:
     return json.dumps(bare(asked), sort_keys=True)
 
 
-def finished() -> Found:
-    """All finished runs by system: when each ended, the run, its recipe; others are passed over."""
+def look() -> tuple[Found, list[str]]:
+    """All finished runs by system: when each ended, the run, its recipe; and why some are left out.
+
+    Left out is what cannot be believed (see `records`) or has no recipe; runs that are at work, or
+    failed, are passed over.
+    """
     found: Found = {}
-    for path in sorted((records.home() / "runs").glob("*/status.json")):
-        run = records.Run(path.parent)
+    odd = []
+    for path in sorted((records.home() / "runs").glob("*")):
+        run = records.Run(path)
         try:
-            status, asked = run.status, run.config["recipe"]
-            key = system_key(asked)
-        except (OSError, records.RecordError, KeyError, TypeError):
-            continue
-        if status["state"] == "done":
-            found.setdefault(key, []).append((status.get("ended", ""), run, asked))
-    return found
+            if not path.is_dir():
+                raise records.RecordError(f"{path} is no folder: move it away")
+            status = run.status
+            if status["state"] == "done":
+                run.checked()
+                asked = run.config["recipe"]
+                found.setdefault(system_key(asked), []).append((status["ended"], run, asked))
+            elif status["state"] == "unfinished":
+                results = (path / "predictions_test.csv").exists()
+                if why := status.get("error") or ("its status.json is gone" if results else ""):
+                    odd.append(f"{path}: {why}: run its recipe again")
+        except (OSError, records.RecordError) as error:
+            odd.append(str(error))
+        except (KeyError, TypeError, AttributeError):
+            odd.append(f"{path}: its config.json is no recipe's: delete the folder")
+    return found, odd
+
+
+def finished() -> Found:
+    """What `look` finds."""
+    return look()[0]
 
 
 def _state(entries: Iterable[tuple[str, records.Run, dict]]) -> str:

@@ -6,6 +6,10 @@ for a finished run, and asking for the same run again either reads it or complet
 
     <key>/config.json  environment.json  metrics.jsonl  predictions_<split>.csv
           checkpoint/  model.safetensors  status.json
+
+A finished run's ``status.json`` is its seal: the SHA-256 of each other file, and of what it says
+itself. Whoever reads a result checks it, so that no file that was changed, or put there, is taken
+for a result.
 """
 
 from __future__ import annotations
@@ -17,34 +21,31 @@ import json
 import logging
 import math
 import os
-import platform
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 import pandas as pd
 import platformdirs
+
+from serlib.records.digests import RecordError, digest, environment, plain, sha256
 
 # The folders that decide a result: their source is in the name of every run, comments too. That is
 # the price of never reading a result that today's code would not give. What makes manifests and
 # weights (`corpora`) is not among them: those have digests of their own.
 DECIDING = tuple("losses metrics data models tasks training recipes experiments".split())
-PACKAGES = tuple(
-    "serlib numpy scipy pandas scikit-learn soundfile torch torchaudio transformers accelerate "
-    "peft safetensors".split()
-)
+CHANGED = "is not as when the run finished: delete the folder, run its recipe again"
+PATIENCE = 60  # seconds that a page of the book waits for another process without a word
 log = logging.getLogger(__name__)
 
 
-class RecordError(ValueError):
-    """A run folder, or what was to be written into it, is not as it must be."""
+class DamagedError(RecordError):
+    """A finished run's files are not those that it was finished with."""
 
 
 def home() -> Path:
@@ -58,66 +59,30 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Write a file so that a reader, at any time, sees the old content or the new, never a part.
 
     The bytes reach the disk under another name in the same folder, which is created, before the
-    rename. A process killed in between leaves that hidden file, which `Run.lock` sweeps.
+    rename. A process killed in between leaves that hidden file, which `Run.lock` sweeps. An OSError
+    names the path, whatever refused the write.
     """
     path = Path(path)
+    if isinstance(data, str):
+        try:
+            data = data.encode()
+        except UnicodeEncodeError as error:
+            odd = ascii(data[error.start])
+            raise RecordError(f"{path} cannot hold {odd}: rename what has it") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private to the user, and a result folder is often shared.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            error.filename = str(path)
         raise
-
-
-def plain(obj: Any, *, exact: bool = False, where: str = "value") -> Any:
-    """Turn dataclasses, mappings, sequences, paths and NumPy scalars into what JSON can hold.
-
-    NaN and infinities, which JSON has not, become None, or a `RecordError` if `exact`. Any other
-    type is a TypeError; messages call the place `where`.
-    """
-    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        obj = {f.name: getattr(obj, f.name) for f in dataclasses.fields(obj)}
-    if isinstance(obj, np.generic):
-        obj = obj.item()
-    if isinstance(obj, float) and not math.isfinite(obj):
-        if exact:
-            raise RecordError(f"{where} is {obj}: only finite numbers can name a run")
-        return None
-    if obj is None or isinstance(obj, (bool, int, float, str)):
-        return obj
-    if isinstance(obj, PurePath):
-        return obj.as_posix()
-    if isinstance(obj, (list, tuple)):
-        return [plain(v, exact=exact, where=f"{where}[{i}]") for i, v in enumerate(obj)]
-    if not isinstance(obj, Mapping):
-        raise TypeError(f"{where} is a {type(obj).__name__}, not JSON: use .tolist() or str()")
-    if odd := [key for key in obj if not isinstance(key, str)]:
-        raise TypeError(f"{where} has the key {odd[0]!r}: use strings as keys")
-    return {k: plain(v, exact=exact, where=f"{where}.{k}") for k, v in obj.items()}
-
-
-def digest(obj: Any, n: int = 12) -> str:
-    """Hash a value so that equal settings get equal names, in any process and on any machine.
-
-    The order of keys does not count, nor whether a sequence is a list or a tuple, a path a
-    string, or a mapping a dataclass: a configuration read back from JSON keeps its digest.
-    The types of numbers do count: 1, 1.0 and True differ. NaN, infinities and types that `plain`
-    does not know are refused. Of the SHA-256, `n` hexadecimal digits are kept: with 12, a
-    collision becomes likely after 10^7 runs.
-
-    >>> digest({"lr": 1e-4, "seed": 0}) == digest({"seed": 0, "lr": 0.0001})
-    True
-    >>> digest([1, 2]), digest([2, 1])
-    ('49a64717d5d4', 'af1a1fc110b6')
-    """
-    text = json.dumps(plain(obj, exact=True), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:n]
 
 
 def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = None) -> str:
@@ -137,7 +102,7 @@ def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = N
         raise TypeError(f"folders is a string: pass a tuple, ({folders!r},)")
     found = {}
     for folder in folders:
-        there = Path(package or Path(__file__).parent, folder)
+        there = Path(package or Path(__file__).parents[1], folder)
         files = {
             path: hashlib.sha256(path.read_bytes()).hexdigest() for path in there.rglob("*.py")
         }
@@ -145,29 +110,6 @@ def source_digest(folders: Iterable[str] = DECIDING, *, package: Path | None = N
             raise RecordError(f"{there} has no Python file: correct the name of the folder")
         found |= files
     return hashlib.sha256("".join(sorted(found.values())).encode()).hexdigest()[:12]
-
-
-def environment() -> dict[str, Any]:
-    """What a reader needs to explain a different number: versions, platform, device."""
-    import torch  # here, so that importing records stays quick
-
-    installed = {name: _version(name) for name in PACKAGES}
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "packages": installed,
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": ", ".join(gpus) or "CPU",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:
@@ -179,7 +121,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; a `RecordError` names it if it holds something else."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} does not hold JSON ({error}): delete it") from error
 
 
@@ -213,24 +155,62 @@ class Run:
         if not re.fullmatch(r"\w[\w.=+-]{0,199}", key, re.ASCII):
             raise RecordError(f"the key {key!r} is no file name: letters, digits and _.=+- only")
         run, config = cls(Path(root) / key), plain(config)
-        if not (run.path / "config.json").exists():
-            write_json(run.path / "config.json", config)
-        elif run.config != config:
-            raise RecordError(f"{run.path} has another config: let the key depend on all of it")
+        if os.path.lexists(run.path) and not run.path.is_dir():
+            raise RecordError(f"{run.path} is no folder: move it away, run the recipe again")
+        if not (run.path / "config.json").exists() and not run.done:
+            with suppress(FileNotFoundError):  # who holds the lock took it for a killed writer's
+                write_json(run.path / "config.json", config)
+        if run.config != config:
+            raise RecordError(
+                f"{run.path} has another config.json: delete the folder, run its recipe again"
+            )
         return run
 
     @property
     def config(self) -> Any:
         """What the run was asked to do."""
-        return read_json(self.path / "config.json")
+        return read_json(self.checked("config.json"))
 
     @property
     def status(self) -> dict[str, Any]:
-        """Under "state": "done", "failed", or "unfinished" (not started, at work, or killed)."""
-        try:
-            return read_json(self.path / "status.json")
-        except (FileNotFoundError, RecordError):  # a disk that lost power may leave an empty file
+        """Under "state": "done", "failed", or "unfinished" (not started, at work, or killed).
+
+        What is no such status, as a disk that lost power may leave it, counts as unfinished, with
+        the reason under "error".
+
+        Raises:
+            DamagedError: A finished run's status was changed, so that it does not fit its seal.
+        """
+        path = self.path / "status.json"
+        if not os.path.lexists(path):
             return {"state": "unfinished"}
+        try:
+            status = read_json(path)
+        except (RecordError, FileNotFoundError, IsADirectoryError):
+            status = None
+        state = status.get("state") if isinstance(status, dict) else None
+        if state == "done" and "seal" in status:
+            if status["seal"] != _seal(status):
+                raise DamagedError(f"{self.path}: status.json {CHANGED}")
+        elif state != "failed":
+            return {"state": "unfinished", "error": "its status.json is no finished run's"}
+        return status
+
+    def checked(self, *names: str) -> Path:
+        """The path of the last of these files, which are, of a finished run, as it was sealed with.
+
+        No names are all files but the weights, which are checked where they are used.
+
+        Raises:
+            DamagedError: A file is missing, another one, or came later; the message says which.
+        """
+        files = (status := self.status).get("files", {"config.json": ""})
+        names = names or tuple(name for name in files if not name.endswith(".safetensors"))
+        for name in names if status["state"] == "done" else ():
+            path = self.path / name
+            if (sha256(path) if path.is_file() else None) != files.get(name):
+                raise DamagedError(f"{self.path}: {name} {CHANGED}")
+        return self.path / names[-1]
 
     @property
     def done(self) -> bool:
@@ -253,36 +233,49 @@ class Run:
         On entry, what killed writers left is swept and a failed run becomes unfinished. An error
         inside is recorded as the reason of the failure, and raised; Ctrl-C is no failure.
         """
-        # A singleton, so that nested use in one thread does not wait for itself forever.
-        guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
+        guard = self._acquire()
         try:
-            guard.acquire(timeout=0)
-        except filelock.Timeout:
-            # Where bars are off, in a page of the book, it would only say when the page was made.
-            level = logging.DEBUG if os.environ.get("TQDM_DISABLE") else logging.WARNING
-            log.log(level, "%s: another process is working on this run, waiting for it", self.path)
-            guard.acquire()
-        try:
+            for leftover in self.path.rglob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
             if not self.done:
-                for leftover in self.path.rglob(".*.tmp"):
-                    if not leftover.name.startswith(".config.json"):  # `open` may be writing it
-                        leftover.unlink(missing_ok=True)
                 (self.path / "status.json").unlink(missing_ok=True)
                 write_json(self.path / "environment.json", environment())
             yield
         except Exception as error:
             if not self.done:
-                self._end({"state": "failed", "error": f"{type(error).__name__}: {error}"[:2000]})
+                self._end("failed", {"error": f"{type(error).__name__}: {error}"[:2000]})
             raise
         finally:
             guard.release()
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the run as done, the last thing that is written; `summary` is read back as is."""
-        self._end({"state": "done", "summary": summary})
+    def _acquire(self) -> filelock.BaseFileLock:
+        # A singleton, so that nested use in one thread does not wait for itself forever.
+        guard = filelock.FileLock(self.path / ".lock", is_singleton=True)
+        try:  # that it waited a little, a page of the book need not say
+            guard.acquire(timeout=PATIENCE if os.environ.get("TQDM_DISABLE") else 0)
+        except filelock.Timeout:
+            log.warning("%s: another process is working on this run, waiting for it", self.path)
+            guard.acquire()
+        except OSError as error:
+            error.filename = error.filename or str(self.path)
+            raise
+        return guard
 
-    def _end(self, status: dict[str, Any]) -> None:
-        write_json(self.path / "status.json", {**status, "ended": datetime.now(UTC).isoformat()})
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Mark the run as done, the last thing that is written; `summary` is read back as is.
+
+        The run is sealed: its status holds the SHA-256 of each file in its folder.
+        """
+        kept = (p.name for p in self.path.iterdir() if p.is_file() and p.name[0] != ".")
+        self._end("done", {"summary": plain(summary)}, {*kept} - {"status.json"})
+
+    def _end(self, state: str, status: dict[str, Any], files: Iterable[str] = ()) -> None:
+        status = {"state": state, "ended": datetime.now(UTC).isoformat(), **status}
+        if files:
+            sums = {name: sha256(self.path / name) for name in files}
+            status["files"] = status.get("files", {}) | sums
+            status["seal"] = _seal(status)
+        write_json(self.path / "status.json", status)
 
     def _lines(self) -> list[bytes]:
         """The complete lines of metrics.jsonl; a killed writer's last line has no newline."""
@@ -303,14 +296,18 @@ class Run:
 
     def history(self) -> pd.DataFrame:
         """The rows that were logged, in order; numbers that were not finite are NaN."""
-        rows = [json.loads(line) for line in self._lines()]
+        self.checked("metrics.jsonl")
+        try:
+            rows = [dict(json.loads(line)) for line in self._lines()]
+        except (ValueError, TypeError) as error:
+            raise RecordError(f"{self.path}: metrics.jsonl is damaged ({error})") from error
         return pd.DataFrame([{k: math.nan if v is None else v for k, v in r.items()} for r in rows])
 
     def save_predictions(self, split: str, df: pd.DataFrame) -> None:
         """Write predictions_<split>.csv, which `predictions` reads back exactly.
 
         The index `key` holds unique strings, the columns numbers, booleans or strings. Floats come
-        back as float64, which holds every narrower one exactly.
+        back as float64, which holds every narrower one exactly. A finished run is sealed anew.
         """
         kinds = {name: _kind(f"column {name!r}", df[name]) for name in df.columns}
         if df.index.name != "key" or not df.index.is_unique or _kind("key", df.index) != "str":
@@ -319,10 +316,14 @@ class Run:
         style = {"quoting": csv.QUOTE_NONNUMERIC, "lineterminator": "\n", "na_rep": "nan"}
         write_json(self.path / f"predictions_{split}.types.json", kinds)
         atomic_write(self.path / f"predictions_{split}.csv", df.astype(kinds).to_csv(**style))
+        if (status := self.status)["state"] == "done":
+            names = (f"predictions_{split}.types.json", f"predictions_{split}.csv")
+            self._end("done", status, names)
 
     def predictions(self, split: str) -> pd.DataFrame:
         """Read what `save_predictions` wrote."""
         path = self.path / f"predictions_{split}.csv"
+        self.checked(path.name, path.with_suffix(".types.json").name)
         if not path.exists():
             raise RecordError(f"{path} is not there: the run has no predictions for {split!r}")
         kinds = read_json(path.with_suffix(".types.json"))
@@ -330,6 +331,12 @@ class Run:
         as_read = {name: "str" if kind == "float64" else kind for name, kind in kinds.items()}
         df = pd.read_csv(path, dtype={"key": "str", **as_read}, keep_default_na=False)
         return df.set_index("key").astype(kinds)
+
+
+def _seal(status: Mapping[str, Any]) -> str:
+    """The SHA-256 of what else a status says."""
+    said = {name: value for name, value in status.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
