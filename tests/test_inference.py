@@ -135,7 +135,7 @@ def test_an_answer_that_is_no_number_is_none(run, waves, value):
     recognizer = inference.Recognizer(run)
     with torch.no_grad():
         [*recognizer.model.heads["emotion"].parameters()][-1].fill_(value)
-    with pytest.raises(inference.InferenceError, match=rf"{run.path.name}: .*emotion.*train it"):
+    with pytest.raises(InferenceError, match="answers for emotion are not finite.*train again"):
         recognizer(next(iter(waves.values())))
 
 

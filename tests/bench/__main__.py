@@ -11,6 +11,7 @@ from serlib.settings import Count, Positive, argument
 from tests.bench import turns
 
 COUNT = argument(Count)
+COUNT = argument(Count)
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
 
@@ -59,16 +60,16 @@ def main(argv: list[str] | None = None) -> None:
     rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     rehearse.add_argument(
-        "--steps", type=argument(Count), default=200, metavar="N", help="default: 200"
+        "--steps", type=COUNT, default=200, metavar="N", help="default: 200"
     )
     rehearse.add_argument(
-        "--utterances", type=argument(Count), default=600, metavar="N", help="default: 600"
+        "--utterances", type=COUNT, default=600, metavar="N", help="default: 600"
     )
     rehearse.add_argument(
-        "--layers", type=argument(Count), metavar="L", help="default: all; else not kept"
+        "--layers", type=COUNT, metavar="L", help="default: all; else not kept"
     )
     rehearse.add_argument(
-        "--width", type=argument(Count), metavar="D", help="narrow encoders; not kept either"
+        "--width", type=COUNT, metavar="D", help="narrow encoders; not kept either"
     )
     arguments = parser.parse_args(argv)
     arguments.command(arguments)
