@@ -7,6 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import filelock
@@ -94,8 +95,13 @@ def test_what_killed_processes_left_is_swept(own_home):
     litter = [run.path / f".{name}.1-ab.tmp" for name in ("config.json", "status.json", "x.csv")]
     for file in litter:
         file.write_text("half")
+    half = [own_home / "features" / f"cnn-{i}.partial" for i in (0, 1)]
+    for file, age in zip(half, (0, 7200), strict=True):
+        records.atomic_write(file, "half")
+        os.utime(file, times=(time.time() - age,) * 2)
     experiment.run(recipe, progress=False)
     assert not any(file.exists() for file in litter)
+    assert [file.exists() for file in half] == [True, False]  # one may be written at this time
     (run.path / "checkpoint").mkdir()  # of one that was killed just after it had finished
     (run.path / "checkpoint" / "state.pt").write_bytes(b"x" * 1000)
     before = (run.path / "status.json").read_bytes()

@@ -162,6 +162,7 @@ SWEEP = """
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_sweep_however_it_ends(tmp_path, how):
     """A worker that lives on would train to the end, and hold its run's lock, for nobody."""

@@ -148,8 +148,12 @@ def test_what_cannot_be_adapted_is_refused(folder):
     adapters.add_lora(encoder, 2)
     with pytest.raises(checkpoints.EncoderError, match="there already"):
         adapters.add_lora(encoder, 2)
-    for wrong in ({"lora": -1}, {"lora": 2, "freeze": "all"}, {"lora": 2, "freeze": "none"}):
-        with pytest.raises(ValueError, match="a rank needs 'cnn'"):
+    for wrong, words in (
+        ({"lora": -1}, "lora=-1, expected a whole number, 0 or more"),
+        ({"lora": 2, "freeze": "all"}, "a rank needs 'cnn'"),
+        ({"lora": 2, "freeze": "none"}, "a rank needs 'cnn'"),
+    ):
+        with pytest.raises(ValueError, match=words):
             ModelConfig("demo-wavlm", **wrong)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import shutil
-from contextlib import nullcontext
+import time
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -31,6 +32,7 @@ from serlib.tasks.targets import speakers, task_targets
 from serlib.training import evaluation, loop, processes, selection, speed
 
 TRANSCRIBED = 20  # dev utterances whose transcripts are kept after every epoch
+STALE = 3600  # seconds after its last write that a half-written file is nobody's
 DIAGNOSED = 4  # batches of dev, or a few more, that the tasks' gradients are compared on
 
 
@@ -96,6 +98,8 @@ def _work(recipe: Recipe, found: records.Run) -> None:
     """Do what a recipe asks; one of several processes writes."""
     if not (trains := recipe.system in TRAINED) and not processes.main():
         return
+    if processes.main():
+        _sweep_features()
     with processes.one_first() if trains else nullcontext():
         data = load(recipe)
     if not trains:
@@ -112,6 +116,14 @@ def _work(recipe: Recipe, found: records.Run) -> None:
         scores[role] = evaluation.score(table, len(recipe.classes))
     found.finish({**scores, **facts})
     shutil.rmtree(found.path / "checkpoint", ignore_errors=True)  # of no more use
+
+
+def _sweep_features() -> None:
+    """Delete features that nobody has gone on writing for an hour, as killed processes leave."""
+    for half in (records.home() / "features").glob("*.partial"):
+        with suppress(OSError):  # somebody else was first
+            if time.time() - half.stat().st_mtime > STALE:
+                half.unlink()
 
 
 def trained(recipe: Recipe) -> SER | fusion.Fusion:

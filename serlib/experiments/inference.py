@@ -58,7 +58,7 @@ def find(name: str | Path, root: str | Path | None = None) -> records.Run:
         InferenceError: There is none, more than one, or it is not a finished fine-tuning.
     """
     folder = Path(name)
-    if not folder.is_dir():
+    if not any((folder / kept).is_file() for kept in ("config.json", "status.json")):
         root = Path(root or records.home() / "runs")
         found = sorted(p for p in root.glob("*") if p.is_dir() and p.name.startswith(str(name)))
         found = [p for p in found if p.name == str(name)] or found  # a whole name is meant so
