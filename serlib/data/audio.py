@@ -6,16 +6,17 @@ cannot.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shlex
-import uuid
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from scipy import fft
 
+from serlib import records
 from serlib.data import decoding
 from serlib.data.decoding import HIGHEST, LOWEST, MAX_OVERSHOOT, AudioError, ForeignError
 
@@ -115,16 +116,12 @@ def save(path: str | os.PathLike, wave: np.ndarray) -> None:
 
     AudioError if the wave is empty, not one-dimensional, not finite, or would clip (over 1.0).
     """
-    path = Path(path)
     peak = float(np.abs(checked(wave)).max())
     if peak > 1.0:
         raise AudioError(f"{path}: peak {peak:.4f} would clip. Divide the wave by its peak first.")
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        soundfile.write(temporary, to_int16(wave), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    soundfile.write(content, to_int16(wave), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    records.atomic_write(path, content.getvalue())
 
 
 def checked(wave: np.ndarray) -> np.ndarray:
