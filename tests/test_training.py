@@ -19,6 +19,7 @@ from serlib.training import evaluation, loop
 from serlib.training.checkpoint import copy_weights
 from serlib.training.loop import fit
 from serlib.training.meter import Meter
+from serlib.training.precision import autocast
 from training_toys import (
     Toy,
     assert_same_weights,
@@ -249,6 +250,13 @@ def test_fits_of_different_precision_in_one_process_do_not_meet():
     after = Toy()
     fit(after, cross_entropy, toy_batches, lambda m: {}, settings(select="last"), progress=False)
     assert_same_weights(alone.state_dict(), after.state_dict())
+
+
+def test_bf16_needs_a_processor_that_has_it(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match="this CPU does not compute in bfloat16; take fp32"):
+        autocast("cpu", "bf16")
+    assert not autocast("cpu", "auto")._enabled and autocast("cuda", "bf16")._enabled
 
 
 def test_an_accelerator_of_the_caller_survives_even_a_failure():

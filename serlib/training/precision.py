@@ -20,7 +20,7 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
             computes in it, fp32 elsewhere (on a CPU bf16 pays only with matrix instructions).
 
     Raises:
-        ValueError: Another ``precision``.
+        ValueError: Another ``precision``, or bf16 on a CPU that does not compute in it.
 
     >>> autocast("cpu", "auto")._enabled
     False
@@ -30,6 +30,8 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     device = torch.device(device)
     helps = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     bf16 = precision == "bf16" or (precision == "auto" and helps)
+    if bf16 and device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError("precision='bf16': this CPU does not compute in bfloat16; take fp32.")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
