@@ -78,28 +78,39 @@ def walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(every) if not name.startswith("."))
 
 
-def recordings(
-    root: Path, folders: Sequence[Path], name: re.Pattern, example: str
-) -> tuple[list[tuple[re.Match, str]], list[str]]:
-    """The waves in some folders, not below them, whose stems are of the grammar `name`.
+def acted(
+    root: Path, folders: Sequence[Path], name: re.Pattern, example: str, texts: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The acted recordings in some folders, not below them, whose stems are of a grammar.
 
-    `example` is the path of such a recording, for messages.
+    Groups of the grammar `name` are columns; the one called text is a key of `texts`. `example` is
+    the path of such a recording, for messages.
 
     Returns:
-        What the grammar finds and the path from `root`, for each; and a remark on other waves.
+        A row for each recording, in order, and a remark on other waves.
 
     Raises:
         ManifestError: If there is no recording.
     """
     every = [(folder, wav) for folder in folders for wav in names(folder, ".wav")]
     parsed = [(name.fullmatch(wav[:-4]), folder / wav) for folder, wav in every]
-    found = [(match, path.relative_to(root).as_posix()) for match, path in parsed if match]
+    found = [
+        match.groupdict() | dict(utt_id=match[0], wav=path.relative_to(root).as_posix())
+        for match, path in parsed
+        if match
+    ]
     if not found:
         raise ManifestError(f"no recording like {example} in {root}: give the corpus's folder")
+    df = pd.DataFrame(found).assign(emotion_source="acted", text_source="prompt")
+    df["text"] = df["text"].map(texts)
     odd = sorted(path.name for match, path in parsed if not match)
-    some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
     like = example.rpartition("/")[2]
-    return found, [f"{len(odd)} files are not named like {like}: skipped ({some})"] * bool(odd)
+    return df, [f"{len(odd)} files are not named like {like}: skipped ({few(odd)})"] * bool(odd)
+
+
+def few(every: Sequence[str]) -> str:
+    """The first three of many, for a remark."""
+    return ", ".join(every[:3]) + ", ..." * (len(every) > 3)
 
 
 def clips(folder: Path | None) -> dict[str, str]:
