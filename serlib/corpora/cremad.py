@@ -1,13 +1,7 @@
 """CREMA-D: 91 actors, twelve sentences, six emotions; what was acted, and what was heard.
 
-    AudioWAV/1001_IEO_ANG_HI.wav        actor, sentence, acted emotion, level
-    VideoDemographics.csv               age and sex of the actors
-    processedResults/summaryTable.csv   what listeners chose, by voice, face, or both
-
-Acted and heard differ much: by the voice alone, more than half of the recordings sound neutral to
-most listeners. So each result must say which labels it used.
-
-Source: Cao et al., IEEE Transactions on Affective Computing 5(4), 2014.
+The card has the layout and the source. Acted and heard differ much: by the voice alone, more than
+half of the recordings sound neutral to most listeners. So each result must say which it used.
 """
 
 from __future__ import annotations

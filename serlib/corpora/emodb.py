@@ -1,10 +1,8 @@
 """EmoDB, the Berlin Database of Emotional Speech: ten actors, ten sentences, seven emotions.
 
-    wav/03a01Fa.wav     speaker 03, sentence a01, happiness (Freude), version a
-    erkennung.txt       how many of 20 listeners named the emotion, and found it natural
-
-Source: Burkhardt et al., Interspeech 2005. The genders are those of audEERING's table since its
-release 1.1.1; the one before had four of them wrong.
+The card has the layout and the source. ``erkennung.txt`` tells how many of 20 listeners named the
+emotion, and found it natural. The genders are those of audEERING's table since its release 1.1.1;
+the one before had four of them wrong.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
 """EmotiW 2018's audio-video challenge (AFEW): clips of films in folders of seven emotions.
 
-    Train_AFEW/Angry/000046280.avi   Val_AFEW/...   Test_AFEW/*.avi, or Test/Test_vid_Distribute
-    Train_6.xml   Val_6.xml          actors and films of the clips
-
-The clips are videos: `serlib.corpora.clips` pulls the sound out. Labels of the test set are closed,
-and papers report on Val. Source: Dhall et al., ICMI 2018; the layout as Emotion-FAN quotes it. How
-the XML files are built is not documented in public; they are read leniently, and without them
-nobody can prove that a talker is on one side only.
+The card has the layout, which is Emotion-FAN's, and the source. The clips are videos:
+`serlib.corpora.clips` pulls the sound out. Labels of the test set are closed, and papers report on
+Val. How the XML files are built is not documented in public; they are read leniently, and without
+them nobody can prove that a speaker is on one side only.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
 """MEIJU 2025, track 1, English: clips of television series with an emotion and an intent.
 
-    Annotation/Training/<clip>          Annotation/Validation/<clip>
-    Annotation/Training_files.txt       "<clip> <emotion> <intent>" in each line; also
-                                        Validation_files.txt, and Testing_files.txt with names only
-    Annotation/Training_transcription.csv    columns name and sentence, and perhaps others
-    NoAnnotation/<clip>                 unlabeled
-
-The clips are videos: `serlib.corpora.clips` pulls the sound out. Nobody says who talks, so nothing
-proves that a talker is on one side only. Layout as the challenge's baseline code reads it; no count
-is public. Source: MEIJU 2025 (ICASSP grand challenge); base corpus MC-EIU.
+The card has the layout, as the challenge's baseline code reads it, and the source. Lines of the
+lists are "<clip> <emotion> <intent>", names only for the test set; tables of transcripts have the
+columns name and sentence. The clips are videos: `serlib.corpora.clips` pulls the sound out.
 """
 
 from __future__ import annotations

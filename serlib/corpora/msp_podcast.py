@@ -1,13 +1,6 @@
 """MSP-Podcast: the challenge release (Odyssey 2024, Interspeech 2025), 1.6 to 1.12 and 2.0.
 
-    Audios/MSP-PODCAST_0001_0008.wav, ..._1655_0140_0028.wav, ..._test3_0001.wav
-    Labels/labels_consensus.csv   (labels_concensus.csv up to 1.9), or .json
-    Labels/labels_detailed.csv    one row per rater, in one of three layouts; or labels.txt
-    Transcripts/MSP-PODCAST_0001_0008.txt
-
-The columns of attributes are in the order Act, Val, Dom. Test3 is audio only. Speakers of some
-training rows are not known in 1.11 and before. Source: the readme of the releases; Lotfian and
-Busso 2019, IEEE Trans. Affective Computing 10.
+The card has the layout and the source. The columns of attributes are in the order Act, Val, Dom.
 """
 
 from __future__ import annotations

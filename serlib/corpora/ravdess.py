@@ -1,10 +1,8 @@
 """RAVDESS, its speech part: 24 actors, two statements, eight emotions, two intensities.
 
-    Actor_07/03-01-05-02-01-02-07.wav
-             audio only (03), speech (01), angry (05), strong (02), statement 01, its second
-             repetition (02), actor 07; actors of odd number are men
-
-Source: Livingstone and Russo, PLoS ONE 13(5), 2018.
+The card has the source. The fields of a name such as ``03-01-05-02-01-02-07`` are: audio only (03),
+speech (01), angry (05), strong (02), statement 01, its second repetition (02), actor 07; actors of
+odd number are men.
 """
 
 from __future__ import annotations
