@@ -35,8 +35,8 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     for word, split in SPLITS.items():
         people = _people(files.child(root, f"{word}_6.xml"), notes, word)
         for folder, code in _folders(root, word):
-            clips = files.clips(folder).items()
-            rows += [_row(root, folder / name, stem, code, split, people) for stem, name in clips]
+            clips = files.clips(root, folder).items()
+            rows += [_row(stem, wav, code, split, people) for stem, wav in clips]
     if not rows:
         raise ManifestError(f"no clip like Train_AFEW/Angry/000046280.avi in {root}")
     if without := sum(row["speaker"] is None for row in rows):
@@ -53,17 +53,17 @@ def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
     if word == "Test":
         return [(files.child(top, "Test_vid_Distribute") or top, None)]
     inner = [(top / name, name) for name in files.names(top) if (top / name).is_dir()]
-    unknown = [n for path, n in inner if n not in EMOTIONS and files.clips(path)]
+    unknown = [n for path, n in inner if n not in EMOTIONS and files.clips(root, path)]
     if unknown:
         raise ManifestError(f"{top / unknown[0]}: no emotion; use {', '.join(EMOTIONS)}")
     return [(path, name) for path, name in inner if name in EMOTIONS]
 
 
-def _row(root: Path, path: Path, stem: str, code: str | None, split: str, people: dict) -> dict:
+def _row(stem: str, wav: str, code: str | None, split: str, people: dict) -> dict:
     actor, gender, film = people.get(stem, (None, None, None))
     return dict(
-        utt_id=f"{split}_{stem}", wav=path.relative_to(root).as_posix(), emo=code, speaker=actor,
-        gender=gender, split=split, film=film,
+        utt_id=f"{split}_{stem}", wav=wav, emo=code, speaker=actor, gender=gender, split=split,
+        film=film,
     )  # fmt: skip
 
 

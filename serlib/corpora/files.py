@@ -113,14 +113,14 @@ def few(every: Sequence[str]) -> str:
     return ", ".join(every[:3]) + ", ..." * (len(every) > 3)
 
 
-def clips(folder: Path | None) -> dict[str, str]:
-    """Stem -> name of each clip in a folder: the sound that was pulled out, else the video."""
+def clips(root: Path, folder: Path | None) -> dict[str, str]:
+    """Stem -> path from `root` of each clip in a folder: the sound pulled out, else the video."""
     found: dict[str, str] = {}
     for name in names(folder):
         stem, suffix = os.path.splitext(name)
         sound = suffix.lower() == ".wav"
         if sound or (suffix.lower() in VIDEO and stem not in found):
-            found[stem] = name
+            found[stem] = (folder / name).relative_to(root).as_posix()
     return found
 
 

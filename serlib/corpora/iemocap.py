@@ -19,11 +19,7 @@ from serlib.data.tables import ManifestError
 
 DATASET = "iemocap"
 EMOTIONS = cards.read(DATASET).labels
-RATED = dict(
-    anger="anger", happiness="happiness", excited="excitement", sadness="sadness",
-    neutral="neutral", frustration="frustration", surprise="surprise", fear="fear",
-    disgust="disgust", other="other",
-)  # fmt: skip
+RATED = {name: name for name in EMOTIONS.values()} | {"excited": "excitement"}
 DIALOGUE = re.compile(r"Ses0([1-5])([FM])_(?:impro\d\d[a-z]?|script\d\d_\d[a-z]?)")
 NAME = re.compile(rf"({DIALOGUE.pattern})_([FM])(\d{{3}})")
 ATTRIBUTES = ("valence", "arousal", "dominance")  # in the order of the label lines

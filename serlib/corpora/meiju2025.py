@@ -42,9 +42,8 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         parts += _listed(root, path, folder, split, said)
     if not parts:
         raise ManifestError(f"no Training_files.txt in {labels}: give the folder Track1/English")
-    folder = files.child(top, "NoAnnotation")
-    names = sorted(files.clips(folder).values())
-    parts += [_row(root, folder, name, "unlabelled") for name in names]
+    unlabeled = sorted(files.clips(root, files.child(top, "NoAnnotation")).items())
+    parts += [_row(stem, wav, "unlabelled") for stem, wav in unlabeled]
     return files.rows(DATASET, parts, notes, EMOTIONS)
 
 
@@ -60,7 +59,7 @@ def _said(path: Path | None) -> dict[str, str]:
 
 
 def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, str]) -> list[dict]:
-    there, rows = files.clips(folder), []
+    there, rows = files.clips(root, folder), []
     for number, line in enumerate(files.text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -71,14 +70,12 @@ def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, st
                 f"{', '.join(EMOTIONS)} and one of the intents {', '.join(INTENTS)}"
             )
         stem = name.rsplit(".", 1)[0]
-        emo, intent = labels or (None, None)
-        rows.append(_row(root, folder, there.get(stem, name), split, emo, intent, said.get(stem)))
+        wav = there.get(stem) or (folder / name).relative_to(root).as_posix()
+        rows.append(_row(stem, wav, split, *(labels or (None, None)), said.get(stem)))
     return rows
 
 
-def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None, text=None) -> dict:
-    wav = (folder / name).relative_to(root).as_posix()
+def _row(stem: str, wav: str, split: str, emo=None, intent=None, text=None) -> dict:
     return dict(
-        utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav, emo=emo, intent=intent, text=text,
-        split=split,
+        utt_id=f"{split}_{stem}", wav=wav, emo=emo, intent=intent, text=text, split=split
     )  # fmt: skip

@@ -85,6 +85,6 @@ def speaker(name: str | None) -> str | None:
 def _paths(root: Path, split: str, clips: pd.Series) -> list[str]:
     """Where the clips lie; one that is nowhere is named as it should lie, and so reported."""
     folder = _find(root, split, FOLDERS[split])
-    there = files.clips(folder)
+    there = files.clips(root, folder)
     before = (folder.relative_to(root) if folder else Path(FOLDERS[split])).as_posix()
-    return [f"{before}/{there.get(clip, f'{clip}.mp4')}" for clip in clips]
+    return [there.get(clip, f"{before}/{clip}.mp4") for clip in clips]

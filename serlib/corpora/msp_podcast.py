@@ -19,11 +19,8 @@ from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
 EMOTIONS = cards.read(DATASET).labels
-RATED = dict(
-    angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
-    disgust="disgust", contempt="contempt", neutral="neutral", other="other",
-)  # fmt: skip
-RATED |= {code.lower(): name for code, name in EMOTIONS.items() if code != "X"}
+RATED = {k.lower(): name for code, name in EMOTIONS.items() if code != "X" for k in (code, name)}
+RATED |= dict(angry="anger", sad="sadness", happy="happiness")
 SPLITS = dict(
     train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
 )
