@@ -306,7 +306,7 @@ def test_emotiw_reads_actors_where_there_is_an_xml(tmp_path):
     assert pd.isna(df.loc["test_000000001", "emotion"])
     assert df.attrs["notes"] == [
         "no Val_6.xml: actors of Val are missing",
-        "3 clips name no actor: nothing proves that talkers are kept apart",
+        "3 rows name no speaker: nothing proves them apart",
     ]
     (tmp_path / "Train_6.xml").write_text("<D><C></D>")
     with pytest.raises(ManifestError, match=r"Train_6\.xml is no XML"):

@@ -65,7 +65,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     ]
     _folds(df, folder)
     df["dataset_version"] = "emobox"
-    return files.rows(version, df.drop(columns="group"), files.lost(df))
+    return files.rows(version, df.drop(columns="group"), [])
 
 
 def _label_map(folder: Path) -> dict[str, str | None]:

@@ -255,17 +255,6 @@ def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
     return values
 
 
-def lost(df: pd.DataFrame) -> list[str]:
-    """Remarks on rows without a speaker, where others have one, and on labels of no emotion."""
-    without = int(df["speaker"].isna().sum()) if "speaker" in df else len(df)
-    counts = df["emo"][df["emotion"].isna()].value_counts()
-    some = ", ".join(f"{emo} ({n:,})" for emo, n in sorted(counts.items()))
-    return [
-        *[f"{without:,} rows name no speaker: nothing proves them apart"] * (0 < without < len(df)),
-        *[f"{counts.sum():,} rows have labels without an emotion: {some}"] * bool(some),
-    ]
-
-
 def rows(
     dataset: str,
     table: Sequence[dict] | pd.DataFrame,
@@ -275,9 +264,9 @@ def rows(
 ) -> pd.DataFrame:
     """The rows of a corpus, with what follows from what its files say.
 
-    Speakers get the dataset's name before their own, so that corpora can be put together. If there
-    are none, a note says so. Texts are by people, if the corpus does not say otherwise. The notes
-    are remarks for the report of a build, kept as ``attrs["notes"]``.
+    Speakers get the dataset's name before their own, so that corpora can be put together. Texts are
+    by people, if the corpus does not say otherwise. The notes are remarks for the report of a
+    build, kept as ``attrs["notes"]``, with what lacks a speaker or an emotion.
 
     Labels map the corpus's own label, `emo`, to the emotion, which most raters agreed on if `table`
     has no `emotion_source`. `group` names the column that tells which rows must not cross a split,
@@ -289,15 +278,15 @@ def rows(
         notes.append(f"column {name!r} is left out: it looks like {meant!r}, but is not called so")
     for name in [name for name in ("speaker", "group") if name in df]:
         df[name] = _known(df, name, notes)
-    if "speaker" not in df or df["speaker"].isna().all():
+    if "speaker" not in df:
         df["speaker"] = None
-        notes.append("no speakers are named: nothing proves that they are kept apart")
     speakers = [f"{dataset}-{name}" if isinstance(name, str) else None for name in df["speaker"]]
     df["speaker"] = pd.Series(speakers, dtype=object, index=df.index)
     if labels:
         df["emotion"] = emotions = [labels.get(label) for label in df["emo"]]
         if "emotion_source" not in df:
             df["emotion_source"] = ["majority" if emotion else "none" for emotion in emotions]
+    notes += _lost(df)
     if "text" in df and "text_source" not in df:
         df["text_source"] = ["human" if isinstance(said, str) else None for said in df["text"]]
     unit = df["group" if "group" in df else group]
@@ -320,6 +309,19 @@ def _known(df: pd.DataFrame, name: str, notes: list[str]) -> pd.Series:
             f"{name} is the name of the utterance in {own.sum():,} rows: taken for unknown"
         )
     return names.where(names.notna() & ~none & ~own, None)
+
+
+def _lost(df: pd.DataFrame) -> list[str]:
+    """Remarks on rows without a speaker, and on labels of no emotion."""
+    without, found = int(df["speaker"].isna().sum()), []
+    if without == len(df):
+        found.append("no speakers are named: nothing proves that they are kept apart")
+    elif without:
+        found.append(f"{without:,} rows name no speaker: nothing proves them apart")
+    counts = df["emo"][df["emotion"].isna()].value_counts()
+    if some := ", ".join(f"{emo} ({n:,})" for emo, n in sorted(counts.items())):
+        found.append(f"{counts.sum():,} rows have labels without an emotion: {some}")
+    return found
 
 
 def scale(ends: Any) -> tuple[float, float] | None:

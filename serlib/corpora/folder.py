@@ -78,7 +78,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     _label(df, source, content.get("labels", {}))
     _attributes(df, source, content.get("attr_scale"))
     notes = [f"{source}: " + ", ".join(f"{k} = {v}" for k, v in used.items()), *notes]
-    df = files.rows(dataset, df, [*notes, *files.lost(df)])
+    df = files.rows(dataset, df, notes)
     return df.assign(dataset=dataset, dataset_version=version or None)
 
 
