@@ -368,8 +368,7 @@ def test_texts_of_any_machine(tmp_path):
     given = {"a": "é\r\nb\rc", "b": "ü"}
     write(tmp_path / "a", given["a"], "utf-8-sig")
     write(tmp_path / "b", given["b"], "latin-1")
-    assert files.texts([tmp_path / "a", tmp_path / "b"] * 9) == ["é\nb\nc", "ü"] * 9
-    assert files.texts([]) == []
+    assert [files.text(tmp_path / name) for name in "ab"] == ["é\nb\nc", "ü"]
     (tmp_path / "LABELS").mkdir()
     assert files.child(tmp_path, "label", "labels").name == "LABELS"
     assert files.child(tmp_path / "none", "labels") is None

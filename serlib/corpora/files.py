@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +135,6 @@ def text(path: str | os.PathLike) -> str:
         except UnicodeDecodeError:
             continue
     raise AssertionError("Latin-1 has a letter for every byte")
-
-
-def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
-    """Many small text files, in order; reading waits for the disk, so threads help."""
-    size = -(-len(paths) // workers) or 1
-    parts = [paths[i : i + size] for i in range(0, len(paths), size)]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
 def jsonl(path: str | os.PathLike) -> pd.DataFrame:

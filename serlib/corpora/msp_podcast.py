@@ -21,9 +21,6 @@ DATASET = "msp-podcast"
 EMOTIONS = cards.read(DATASET).labels
 RATED = {k.lower(): name for code, name in EMOTIONS.items() if code != "X" for k in (code, name)}
 RATED |= dict(angry="anger", sad="sadness", happy="happiness")
-SPLITS = dict(
-    train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
-)
 GENDERS = {"female": "female", "male": "male", "": None}
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 NAME = r"^[^_/\\]+_([^_/\\]+)_[^/\\]+$"  # the second field is the podcast
@@ -91,7 +88,7 @@ def _consensus(folder: Path) -> pd.DataFrame:
     for column in ATTRIBUTES.values():
         means = files.numbers(table[column].set_axis(rows), decimal=",")  # a point is one too
         table[column] = means.to_numpy()
-    for column, known in dict(EmoClass=EMOTIONS, Split_Set=SPLITS, Gender=GENDERS).items():
+    for column, known in dict(EmoClass=EMOTIONS, Split_Set=files.SPLITS, Gender=GENDERS).items():
         if odd := sorted(set(table[column]) - set(known)):
             raise ManifestError(
                 f"{path}: no {column} {odd[0]!r}: use {', '.join(filter(None, known))}"
@@ -110,7 +107,7 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
             **raw, **{f"{k}_raw": x for k, x in raw.items()},
             speaker=[None if unknown(name) else name for name in table["SpkrID"]],
             gender=table["Gender"].map(GENDERS),
-            split=table["Split_Set"].map(SPLITS),
+            split=table["Split_Set"].map(files.SPLITS),
         )
     )  # fmt: skip
 
@@ -122,9 +119,8 @@ def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
     """
     folder = files.child(root, "Transcripts", "Transcript")
     known = set(files.names(folder, ".txt"))
-    paths = {utt: f"{folder}/{utt}.txt" for utt in utterances if f"{utt}.txt" in known}
-    said = dict(zip(paths, files.texts(list(paths.values())), strict=True))
-    return [" ".join(said.get(utt, "").split()) or None for utt in utterances]
+    said = (files.text(folder / f"{u}.txt") if f"{u}.txt" in known else "" for u in utterances)
+    return [" ".join(text.split()) or None for text in said]
 
 
 def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
