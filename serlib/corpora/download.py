@@ -19,12 +19,6 @@ PATIENCE = (10, 60)  # seconds to connect, and between two pieces
 PIECE = 1 << 16  # bytes
 
 
-def terms(card: Card) -> str:
-    """What to know before fetching: the license and whom to cite."""
-    cite = f"cite:    {card.citation}\n" if card.citation else ""
-    return f"{card.title}\nlicense: {card.license}\n{cite}Whoever goes on accepts the license."
-
-
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
     """Fetch all files of a corpus into the folder `to`, which is created, and unpack its archives.
 
