@@ -168,6 +168,13 @@ def test_ravdess_reads_every_field(tmp_path):
         "Actor_07/03-01-02-01-02-01-07.wav"]  # fmt: skip
 
 
+def test_a_copy_of_songs_alone_is_refused(tmp_path):
+    (tmp_path / "Actor_01").mkdir()
+    (tmp_path / "Actor_01/03-02-01-01-01-01-01.wav").write_bytes(b"")
+    with pytest.raises(ManifestError, match="holds no labeled utterance of ravdess"):
+        builder.utterances("ravdess", tmp_path)
+
+
 def test_cremad_gives_what_was_heard_on_request(built):
     root, answers, acted, _ = built("cremad")
     heard, report = builder.build("cremad", root, version="perceived", progress=False)
