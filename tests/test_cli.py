@@ -86,7 +86,7 @@ def test_wrong_usage_is_two(arguments):
         (["run", "01", "-p", "profile=big"], 2, ["smoke, demo, full"]),
         (["pair", "01"], 1, ["01_toy", "serlib book --profile demo"]),
         (["site", "--profile", "smoke"], 1, ["01_toy", "serlib book --profile smoke"]),
-        (["manifest", "check", "/no/such.csv"], 1, ["/no/such.csv"]),
+        (["manifest", "check", "/no/such.csv"], 2, ["/no/such.csv"]),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(toy, capsys, arguments, code, words):

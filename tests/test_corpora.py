@@ -11,7 +11,6 @@ import os
 import pandas as pd
 import pytest
 import soundfile
-import yaml
 
 from corpus_trees import iemocap, iemocap_dialogue, msp, msp_rows, turn, wav, write
 from serlib import DATA, records
@@ -39,10 +38,12 @@ def fresh(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", cards.names())
 def test_cards_are_complete(name):
     card = cards.read(name)
+    assert card.name == name and set(card.labels.values()) <= {*tables.EMOTIONS, None}
     assert card.title and card.license and card.how_to_get and card.known_defects
     assert str(card).startswith(f"## {card.title}\n\n`serlib manifest list {name}`\n")
     for expected in card.expected:
         assert expected.source and expected.status in ("verified", "quoted")
+        assert isinstance(expected.version, str)  # YAML reads 1.12 as a number
         columns = {c for by in expected.counts for c in by.split()} | set(expected.where)
         assert columns <= {*tables.COLUMNS, "scenario"}
         for by, nested in expected.counts.items():
@@ -124,23 +125,9 @@ def test_every_corpus_has_a_card_that_agrees_with_its_module(name):
         assert card.citation and set(card.protocols) & set(splits.PROTOCOLS)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"license": None}, "license missing"),
-        ({"name": "other"}, "is named 'other'"),
-        ({"labels": {"x": "joy"}}, "no emotion 'joy'"),
-        ({"expected": [{"name": "all"}]}, "source"),
-    ],
-)
-def test_broken_cards_say_what_is_wrong(tmp_path, change, message):
-    whole = dict(name="toy", title="A toy", license="MIT", how_to_get="here") | change
-    whole = {k: v for k, v in whole.items() if v is not None}
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(whole))
-    with pytest.raises(ManifestError, match=message):
-        cards.read("toy", tmp_path)
-    with pytest.raises(ManifestError, match="no card .*: there are toy"):
-        cards.read("none", tmp_path)
+def test_an_unknown_card_is_refused_with_those_that_are_known():
+    with pytest.raises(ManifestError, match="no card .*none.yaml: there are audformat, cremad"):
+        cards.read("none")
 
 
 # counts
@@ -455,8 +442,7 @@ def test_texts_of_any_machine(tmp_path):
     given = {"a": "é\r\nb\rc", "b": "ü"}
     write(tmp_path / "a", given["a"], "utf-8-sig")
     write(tmp_path / "b", given["b"], "latin-1")
-    assert files.texts([tmp_path / "a", tmp_path / "b"] * 9) == ["é\nb\nc", "ü"] * 9
-    assert files.texts([]) == []
+    assert [files.text(tmp_path / name) for name in "ab"] == ["é\nb\nc", "ü"]
     (tmp_path / "LABELS").mkdir()
     assert files.child(tmp_path, "label", "labels").name == "LABELS"
     assert files.child(tmp_path / "none", "labels") is None

@@ -507,8 +507,8 @@ def test_emobox_speakers_have_blanks_and_are_no_utterances(tmp_path):
     ]  # fmt: skip
     assert df["group"][2:].tolist() == ["mine-c 2.wav", "mine-d"]
     assert df.attrs["notes"] == [
-        "1 rows name no speaker: nothing proves them apart",
         "speaker is the name of the utterance in 1 rows: taken for unknown",
+        "2 rows name no speaker: nothing proves them apart",
     ]
 
 

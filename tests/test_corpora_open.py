@@ -171,6 +171,13 @@ def test_ravdess_reads_every_field(tmp_path):
         "Actor_07/03-01-02-01-02-01-07.wav"]  # fmt: skip
 
 
+def test_a_copy_of_songs_alone_is_refused(tmp_path):
+    (tmp_path / "Actor_01").mkdir()
+    (tmp_path / "Actor_01/03-02-01-01-01-01-01.wav").write_bytes(b"")
+    with pytest.raises(ManifestError, match="holds no labeled utterance of ravdess"):
+        builder.utterances("ravdess", tmp_path)
+
+
 def test_cremad_gives_what_was_heard_on_request(built):
     root, answers, acted, _ = built("cremad")
     heard, report = builder.build("cremad", root, version="perceived", progress=False)
@@ -309,7 +316,7 @@ def test_emotiw_reads_actors_where_there_is_an_xml(tmp_path):
     assert pd.isna(df.loc["test_000000001", "emotion"])
     assert df.attrs["notes"] == [
         "no Val_6.xml: actors of Val are missing",
-        "3 clips name no actor: nothing proves that talkers are kept apart",
+        "3 rows name no speaker: nothing proves them apart",
     ]
     (tmp_path / "Train_6.xml").write_text("<D><C></D>")
     with pytest.raises(ManifestError, match=r"Train_6\.xml is no XML"):

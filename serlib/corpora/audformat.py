@@ -153,4 +153,4 @@ def _rows(df: pd.DataFrame, header: Mapping) -> pd.DataFrame:
         language=languages[0] if len(languages) == 1 else None,
         dataset_version=_part(header, "audb").get("version", header.get("version")),
     )  # fmt: skip
-    return files.rows(dataset, df.drop(columns="group", errors="ignore"), files.lost(df))
+    return files.rows(dataset, df.drop(columns="group", errors="ignore"), [])

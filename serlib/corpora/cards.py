@@ -25,12 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import yaml
 
 from serlib import DATA
-from serlib.data.tables import EMOTIONS, ManifestError
+from serlib.data.tables import ManifestError
 
 
 @dataclass(frozen=True)
@@ -115,39 +114,24 @@ def markdown(card: Card, *, escape: bool = True) -> str:
     return "\n".join([*lines, ""])
 
 
-def read(name: str, folder: Path = DATA) -> Card:
-    """Read one card.
+def read(name: str) -> Card:
+    """Read one card; keys of it that are no fields are for people.
 
     Raises:
-        ManifestError: If there is none, or it lacks what a card needs or names unknown emotions.
+        ManifestError: If there is none.
     """
-    path = folder / f"{name}.yaml"
+    path = DATA / f"{name}.yaml"
     if not path.is_file():
-        raise ManifestError(f"no card {path}: there are {', '.join(names(folder)) or 'none'}")
-    try:
-        return _card(yaml.safe_load(path.read_text(encoding="utf-8")), name)
-    except (yaml.YAMLError, TypeError, AttributeError, ManifestError) as error:
-        raise ManifestError(f"{path}: {error}") from error
-
-
-def names(folder: Path = DATA) -> list[str]:
-    """The names of all cards, sorted."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def _card(content: dict, name: str) -> Card:
-    known = {f.name for f in fields(Card)}
-    given = {key: value for key, value in content.items() if key in known}
-    if absent := {"name", "title", "license", "how_to_get"} - set(given):
-        raise ManifestError(f"{', '.join(sorted(absent))} missing: a card needs them")
-    if given["name"] != name:
-        raise ManifestError(f"is named {given['name']!r}: name the file like the corpus")
-    if unknown := set(given.get("labels", {}).values()) - {*EMOTIONS, None}:
-        raise ManifestError(f"no emotion {sorted(unknown)[0]!r}: use {', '.join(EMOTIONS)}")
+        raise ManifestError(f"no card {path}: there are {', '.join(names())}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    given = {f.name: content[f.name] for f in fields(Card) if f.name in content}
+    for several, kind in dict(expected=Expected, downloads=Download).items():
+        given[several] = tuple(kind(**one) for one in given.get(several, ()))
     for several in ("known_defects", "unusable"):
         given[several] = tuple(given.get(several, ()))
-    # YAML reads 1.12 as a number; a version is a text.
-    sets = [e | {"version": str(e.get("version", ""))} for e in given.get("expected", ())]
-    given["expected"] = tuple(Expected(**e) for e in sets)
-    given["downloads"] = tuple(Download(**d) for d in given.get("downloads", ()))
     return Card(**{"dataset": name} | given)
+
+
+def names() -> list[str]:
+    """The names of all cards, sorted."""
+    return sorted(path.stem for path in DATA.glob("*.yaml"))

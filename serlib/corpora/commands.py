@@ -161,7 +161,7 @@ def _get(arguments: argparse.Namespace) -> None:
     from serlib.corpora import cards, download
 
     card = cards.read(arguments.corpus)
-    print(download.terms(card), flush=True)
+    print(f"{card}\n\nWhoever goes on accepts the license.", flush=True)
     for path in download.get(card, arguments.to, progress=not arguments.quiet):
         print(path)
 

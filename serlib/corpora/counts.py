@@ -116,10 +116,10 @@ def compare(df: pd.DataFrame, card: Card, version: str = "") -> tuple[list[str],
         if expected.version and expected.version != version:
             continue
         checked.append(expected.name)
-        rows = df[_mask(df, expected, card.dataset)]
+        rows = _rows(df, expected, card.dataset)
         pairs = [] if expected.total is None else [("total", "", expected.total, len(rows))]
         for columns, nested in expected.counts.items():
-            counted, wanted = _counted(rows, columns.split(), card.dataset), dict(_flat(nested))
+            counted, wanted = _counted(rows, columns.split()), dict(_flat(nested))
             for value in [*wanted, *sorted(counted.keys() - wanted.keys())]:
                 of = wanted.get(value, 0), counted.get(value, 0)
                 pairs.append((columns, " ".join(value), *of))
@@ -128,25 +128,19 @@ def compare(df: pd.DataFrame, card: Card, version: str = "") -> tuple[list[str],
     return checked, found
 
 
-def _mask(df: pd.DataFrame, expected: Expected, dataset: str) -> pd.Series:
-    mask = pd.Series(True, index=df.index)
+def _rows(df: pd.DataFrame, expected: Expected, dataset: str) -> pd.DataFrame:
+    """The rows that a set counts: its columns, as texts without the dataset's prefix."""
+    columns = {*expected.where, *" ".join(expected.counts).split()} & {*df}
+    bare = {c: df[c].astype("string").str.removeprefix(f"{dataset}-") for c in columns}
+    rows = pd.DataFrame(bare, index=df.index)
     for column, values in expected.where.items():
-        if column not in df:
-            return mask & False
-        mask &= _bare(df[column], dataset).isin([str(v) for v in values])
-    return mask
+        rows = rows[rows[column].isin(list(map(str, values)))] if column in rows else rows[:0]
+    return rows
 
 
-def _bare(cells: pd.Series, dataset: str) -> pd.Series:
-    return cells.astype("string").str.removeprefix(f"{dataset}-")
-
-
-def _counted(rows: pd.DataFrame, by: list[str], dataset: str) -> dict[tuple, int]:
+def _counted(rows: pd.DataFrame, by: list[str]) -> dict[tuple, int]:
     """Rows by the values of some columns; none where there is no such column."""
-    if not {*by} <= {*rows}:
-        return {}
-    bare = pd.DataFrame({c: _bare(rows[c], dataset) for c in by}).dropna()
-    return {tuple(k): int(n) for k, n in bare.value_counts().items()}
+    return rows.value_counts(by).to_dict() if {*by} <= {*rows} else {}
 
 
 def _flat(nested: Mapping, before: tuple = ()) -> Iterator[tuple[tuple, int]]:
@@ -165,8 +159,8 @@ def recognize(df: pd.DataFrame, card: Card) -> str:
     """
     exact: Counter[str] = Counter()
     for expected in (e for e in card.expected if e.version):
-        rows = df[_mask(df, expected, card.dataset)]
-        sizes = _counted(rows, ["split"], card.dataset)
+        rows = _rows(df, expected, card.dataset)
+        sizes = _counted(rows, ["split"])
         wanted = _flat(expected.counts.get("split", {}))
         exact[expected.version] += len(rows) == expected.total
         exact[expected.version] += sum(sizes.get(split) == n for split, n in wanted)

@@ -1,13 +1,7 @@
 """CREMA-D: 91 actors, twelve sentences, six emotions; what was acted, and what was heard.
 
-    AudioWAV/1001_IEO_ANG_HI.wav        actor, sentence, acted emotion, level
-    VideoDemographics.csv               age and sex of the actors
-    processedResults/summaryTable.csv   what listeners chose, by voice, face, or both
-
-Acted and heard differ much: by the voice alone, more than half of the recordings sound neutral to
-most listeners. So each result must say which labels it used.
-
-Source: Cao et al., IEEE Transactions on Affective Computing 5(4), 2014.
+The card has the layout and the source. Acted and heard differ much: by the voice alone, more than
+half of the recordings sound neutral to most listeners. So each result must say which it used.
 """
 
 from __future__ import annotations
@@ -25,7 +19,10 @@ CARD = cards.read(DATASET)
 EMOTIONS, TEXTS = CARD.labels, CARD.texts
 HEARD = {code[0]: emotion for code, emotion in EMOTIONS.items()}
 # The level X is a slip for XX in older copies (1040_ITH_SAD_X).
-NAME = re.compile(rf"(1\d{{3}})_({'|'.join(TEXTS)})_({'|'.join(EMOTIONS)})_(XX|LO|MD|HI|X)")
+NAME = re.compile(
+    rf"(?P<speaker>1\d{{3}})_(?P<text>{'|'.join(TEXTS)})_(?P<emo>{'|'.join(EMOTIONS)})_"
+    r"(?P<intensity>XX|LO|MD|HI|X)"
+)
 VERSIONS = ("acted", "perceived")
 FOLDS = 5
 
@@ -45,38 +42,31 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     if version and version not in VERSIONS:
         raise ManifestError(f"no labels {version!r}: use version {' or '.join(VERSIONS)}")
     folder = files.child(root, "AudioWAV") or root
-    people, notes = _people(root)
-    found, odd = files.recordings(root, [folder], NAME, "AudioWAV/1001_IEO_ANG_HI.wav")
-    rows = [_row(match, wav, people) for match, wav in found]
-    df = files.rows(DATASET, rows, notes + odd, EMOTIONS)
+    df, odd = files.acted(root, [folder], NAME, "AudioWAV/1001_IEO_ANG_HI.wav", TEXTS)
+    df["fold"] = (df["speaker"].astype(int) - 1001) % FOLDS + 1
+    notes = _people(df, root)
+    df = files.rows(DATASET, df, notes + odd, EMOTIONS)
     df["acted"] = df["emotion"]
     df.attrs["notes"] += _hear(df, root, version)
     return df
 
 
-def _people(root: Path) -> tuple[dict[str, tuple], list[str]]:
-    """Actor -> (gender, age)."""
+def _people(df: pd.DataFrame, root: Path) -> list[str]:
+    """Add gender and age of the actors; remarks."""
     path = files.child(root, "VideoDemographics.csv")
     if path is None:
-        return {}, ["no VideoDemographics.csv: gender and age are missing"]
+        df[["gender", "age"]] = None
+        return ["no VideoDemographics.csv: gender and age are missing"]
     table = files.table(path, ("ActorID", "Age", "Sex"))
     odd = ~(table["Sex"].str.lower().isin(["female", "male"]) & table["Age"].str.isdigit().eq(True))
     if odd.any():
         row = int(odd.argmax())
         said = f"Sex {table['Sex'][row]}, Age {table['Age'][row]}"
         raise ManifestError(f"{path}, row {row + 1}: {said}: it needs a sex and whole years")
-    cells = zip(table["ActorID"], table["Sex"].str.lower(), table["Age"], strict=True)
-    return {actor: (sex, int(age)) for actor, sex, age in cells}, []
-
-
-def _row(match: re.Match, wav: str, people: dict[str, tuple]) -> dict:
-    actor, sentence, code, level = match.groups()
-    gender, age = people.get(actor, (None, None))
-    return dict(
-        utt_id=match[0], wav=wav, emo=code, emotion_source="acted", intensity=level, speaker=actor,
-        gender=gender, age=age, text=TEXTS[sentence], text_source="prompt",
-        fold=(int(actor) - 1001) % FOLDS + 1,
-    )  # fmt: skip
+    people = table.drop_duplicates("ActorID", keep="last").set_index("ActorID")
+    df["gender"] = df["speaker"].map(people["Sex"].str.lower())
+    df["age"] = df["speaker"].map(people["Age"].astype(int))
+    return []
 
 
 def _hear(df: pd.DataFrame, root: Path, version: str) -> list[str]:

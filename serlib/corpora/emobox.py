@@ -1,13 +1,8 @@
 """EmoBox's manifests of 32 corpora: one with its speakers and folds.
 
-    data/emodb/emodb.jsonl                          one utterance per line, no speaker
-    data/emodb/data.seg.wrd.stm                     speakers
-    data/emodb/fold_1/emodb_test_fold_1.jsonl       folds
-    downloads/emodb/wav/03a01Fa.wav                 where the audio is expected
-
-Source: Ma et al., Interspeech 2024, and emo-box/EmoBox at 08280f2. Most of its folds share speakers
-(`serlib manifest audit` counts them); IEMOCAP's speakers there are the wearers of the markers, so
-they are read from the names instead.
+The card has the layout and the source, read at commit 08280f2 of emo-box/EmoBox. Speakers stand in
+``.stm`` files; those of IEMOCAP there are the wearers of the markers, so they are read from the
+names instead. Most folds share speakers (`serlib manifest audit` counts them).
 """
 
 from __future__ import annotations
@@ -70,7 +65,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     ]
     _folds(df, folder)
     df["dataset_version"] = "emobox"
-    return files.rows(version, df.drop(columns="group"), files.lost(df))
+    return files.rows(version, df.drop(columns="group"), [])
 
 
 def _label_map(folder: Path) -> dict[str, str | None]:

@@ -1,10 +1,8 @@
 """EmoDB, the Berlin Database of Emotional Speech: ten actors, ten sentences, seven emotions.
 
-    wav/03a01Fa.wav     speaker 03, sentence a01, happiness (Freude), version a
-    erkennung.txt       how many of 20 listeners named the emotion, and found it natural
-
-Source: Burkhardt et al., Interspeech 2005. The genders are those of audEERING's table since its
-release 1.1.1; the one before had four of them wrong.
+The card has the layout and the source. ``erkennung.txt`` tells how many of 20 listeners named the
+emotion, and found it natural. The genders are those of audEERING's table since its release 1.1.1;
+the one before had four of them wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +22,9 @@ SPEAKERS = {  # gender, age in years, fold: a woman and a man each (our choice)
     "11": ("male", 26, 3), "13": ("female", 32, 3), "12": ("male", 30, 4), "14": ("female", 35, 4),
     "15": ("male", 25, 5), "16": ("female", 31, 5),
 }  # fmt: skip
-NAME = re.compile(rf"({'|'.join(SPEAKERS)})({'|'.join(TEXTS)})([{''.join(EMOTIONS)}])[a-z]")
+NAME = re.compile(
+    rf"(?P<speaker>{'|'.join(SPEAKERS)})(?P<text>{'|'.join(TEXTS)})(?P<emo>[{''.join(EMOTIONS)}])[a-z]"
+)
 # "3  \t03a01Fa.wav\t90,00     \t75,00": padded with no-break spaces, decimal commas, Latin-1.
 _RATED = re.compile(r"^\d+\s*\t(\w+)\.wav\s*\t(\d+[.,]?\d*)\s*\t(\d+[.,]?\d*)", re.MULTILINE)
 
@@ -38,8 +38,9 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         ManifestError: If there is no recording.
     """
     folder = files.child(root, "wav") or root
-    found, notes = files.recordings(root, [folder], NAME, "wav/03a01Fa.wav")
-    df = files.rows(DATASET, [_row(match, wav) for match, wav in found], notes, EMOTIONS)
+    df, notes = files.acted(root, [folder], NAME, "wav/03a01Fa.wav", TEXTS)
+    known = pd.DataFrame.from_dict(SPEAKERS, "index", columns=["gender", "age", "fold"])
+    df = files.rows(DATASET, df.join(known, on="speaker"), notes, EMOTIONS)
     table = files.child(root, "erkennung.txt")
     if table is None:
         df.attrs["notes"].append("no erkennung.txt: shares of the listening test are missing")
@@ -51,12 +52,3 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         if unrated := int(df["recognized"].isna().sum()):
             df.attrs["notes"].append(f"{unrated} recordings have no shares in erkennung.txt")
     return df
-
-
-def _row(match: re.Match, wav: str) -> dict:
-    speaker, text, code = match.groups()
-    gender, age, fold = SPEAKERS[speaker]
-    return dict(
-        utt_id=match[0], wav=wav, emo=code, emotion_source="acted", speaker=speaker, gender=gender,
-        age=age, text=TEXTS[text], text_source="prompt", fold=fold,
-    )  # fmt: skip

@@ -1,12 +1,9 @@
 """EmotiW 2018's audio-video challenge (AFEW): clips of films in folders of seven emotions.
 
-    Train_AFEW/Angry/000046280.avi   Val_AFEW/...   Test_AFEW/*.avi, or Test/Test_vid_Distribute
-    Train_6.xml   Val_6.xml          actors and films of the clips
-
-The clips are videos: `serlib.corpora.clips` pulls the sound out. Labels of the test set are closed,
-and papers report on Val. Source: Dhall et al., ICMI 2018; the layout as Emotion-FAN quotes it. How
-the XML files are built is not documented in public; they are read leniently, and without them
-nobody can prove that a talker is on one side only.
+The card has the layout, which is Emotion-FAN's, and the source. The clips are videos:
+`serlib.corpora.clips` pulls the sound out. Labels of the test set are closed, and papers report on
+Val. How the XML files are built is not documented in public; they are read leniently, and without
+them nobody can prove that a speaker is on one side only.
 """
 
 from __future__ import annotations
@@ -38,12 +35,10 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     for word, split in SPLITS.items():
         people = _people(files.child(root, f"{word}_6.xml"), notes, word)
         for folder, code in _folders(root, word):
-            clips = files.clips(folder).items()
-            rows += [_row(root, folder / name, stem, code, split, people) for stem, name in clips]
+            clips = files.clips(root, folder).items()
+            rows += [_row(stem, wav, code, split, people) for stem, wav in clips]
     if not rows:
         raise ManifestError(f"no clip like Train_AFEW/Angry/000046280.avi in {root}")
-    if without := sum(row["speaker"] is None for row in rows):
-        notes.append(f"{without} clips name no actor: nothing proves that talkers are kept apart")
     rows = sorted(rows, key=lambda row: (row["split"], row["utt_id"]))
     return files.rows(DATASET, rows, notes, EMOTIONS)
 
@@ -56,17 +51,17 @@ def _folders(root: Path, word: str) -> list[tuple[Path, str | None]]:
     if word == "Test":
         return [(files.child(top, "Test_vid_Distribute") or top, None)]
     inner = [(top / name, name) for name in files.names(top) if (top / name).is_dir()]
-    unknown = [n for path, n in inner if n not in EMOTIONS and files.clips(path)]
+    unknown = [n for path, n in inner if n not in EMOTIONS and files.clips(root, path)]
     if unknown:
         raise ManifestError(f"{top / unknown[0]}: no emotion; use {', '.join(EMOTIONS)}")
     return [(path, name) for path, name in inner if name in EMOTIONS]
 
 
-def _row(root: Path, path: Path, stem: str, code: str | None, split: str, people: dict) -> dict:
+def _row(stem: str, wav: str, code: str | None, split: str, people: dict) -> dict:
     actor, gender, film = people.get(stem, (None, None, None))
     return dict(
-        utt_id=f"{split}_{stem}", wav=path.relative_to(root).as_posix(), emo=code, speaker=actor,
-        gender=gender, split=split, film=film,
+        utt_id=f"{split}_{stem}", wav=wav, emo=code, speaker=actor, gender=gender, split=split,
+        film=film,
     )  # fmt: skip
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,38 +76,49 @@ def walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(every) if not name.startswith("."))
 
 
-def recordings(
-    root: Path, folders: Sequence[Path], name: re.Pattern, example: str
-) -> tuple[list[tuple[re.Match, str]], list[str]]:
-    """The waves in some folders, not below them, whose stems are of the grammar `name`.
+def acted(
+    root: Path, folders: Sequence[Path], name: re.Pattern, example: str, texts: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """The acted recordings in some folders, not below them, whose stems are of a grammar.
 
-    `example` is the path of such a recording, for messages.
+    Groups of the grammar `name` are columns; the one called text is a key of `texts`. `example` is
+    the path of such a recording, for messages.
 
     Returns:
-        What the grammar finds and the path from `root`, for each; and a remark on other waves.
+        A row for each recording, in order, and a remark on other waves.
 
     Raises:
         ManifestError: If there is no recording.
     """
     every = [(folder, wav) for folder in folders for wav in names(folder, ".wav")]
     parsed = [(name.fullmatch(wav[:-4]), folder / wav) for folder, wav in every]
-    found = [(match, path.relative_to(root).as_posix()) for match, path in parsed if match]
+    found = [
+        match.groupdict() | dict(utt_id=match[0], wav=path.relative_to(root).as_posix())
+        for match, path in parsed
+        if match
+    ]
     if not found:
         raise ManifestError(f"no recording like {example} in {root}: give the corpus's folder")
+    df = pd.DataFrame(found).assign(emotion_source="acted", text_source="prompt")
+    df["text"] = df["text"].map(texts)
     odd = sorted(path.name for match, path in parsed if not match)
-    some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
     like = example.rpartition("/")[2]
-    return found, [f"{len(odd)} files are not named like {like}: skipped ({some})"] * bool(odd)
+    return df, [f"{len(odd)} files are not named like {like}: skipped ({few(odd)})"] * bool(odd)
 
 
-def clips(folder: Path | None) -> dict[str, str]:
-    """Stem -> name of each clip in a folder: the sound that was pulled out, else the video."""
+def few(every: Sequence[str]) -> str:
+    """The first three of many, for a remark."""
+    return ", ".join(every[:3]) + ", ..." * (len(every) > 3)
+
+
+def clips(root: Path, folder: Path | None) -> dict[str, str]:
+    """Stem -> path from `root` of each clip in a folder: the sound pulled out, else the video."""
     found: dict[str, str] = {}
     for name in names(folder):
         stem, suffix = os.path.splitext(name)
         sound = suffix.lower() == ".wav"
         if sound or (suffix.lower() in VIDEO and stem not in found):
-            found[stem] = name
+            found[stem] = (folder / name).relative_to(root).as_posix()
     return found
 
 
@@ -126,14 +135,6 @@ def text(path: str | os.PathLike) -> str:
         except UnicodeDecodeError:
             continue
     raise AssertionError("Latin-1 has a letter for every byte")
-
-
-def texts(paths: Sequence[str | os.PathLike], workers: int = 8) -> list[str]:
-    """Many small text files, in order; reading waits for the disk, so threads help."""
-    size = -(-len(paths) // workers) or 1
-    parts = [paths[i : i + size] for i in range(0, len(paths), size)]
-    with ThreadPoolExecutor(workers) as pool:
-        return list(itertools.chain.from_iterable(pool.map(lambda p: list(map(text, p)), parts)))
 
 
 def jsonl(path: str | os.PathLike) -> pd.DataFrame:
@@ -244,17 +245,6 @@ def numbers(cells: pd.Series, decimal: str = ".") -> pd.Series:
     return values
 
 
-def lost(df: pd.DataFrame) -> list[str]:
-    """Remarks on rows without a speaker, where others have one, and on labels of no emotion."""
-    without = int(df["speaker"].isna().sum()) if "speaker" in df else len(df)
-    counts = df["emo"][df["emotion"].isna()].value_counts()
-    some = ", ".join(f"{emo} ({n:,})" for emo, n in sorted(counts.items()))
-    return [
-        *[f"{without:,} rows name no speaker: nothing proves them apart"] * (0 < without < len(df)),
-        *[f"{counts.sum():,} rows have labels without an emotion: {some}"] * bool(some),
-    ]
-
-
 def rows(
     dataset: str,
     table: Sequence[dict] | pd.DataFrame,
@@ -264,9 +254,9 @@ def rows(
 ) -> pd.DataFrame:
     """The rows of a corpus, with what follows from what its files say.
 
-    Speakers get the dataset's name before their own, so that corpora can be put together. If there
-    are none, a note says so. Texts are by people, if the corpus does not say otherwise. The notes
-    are remarks for the report of a build, kept as ``attrs["notes"]``.
+    Speakers get the dataset's name before their own, so that corpora can be put together. Texts are
+    by people, if the corpus does not say otherwise. The notes are remarks for the report of a
+    build, kept as ``attrs["notes"]``, with what lacks a speaker or an emotion.
 
     Labels map the corpus's own label, `emo`, to the emotion, which most raters agreed on if `table`
     has no `emotion_source`. `group` names the column that tells which rows must not cross a split,
@@ -278,15 +268,15 @@ def rows(
         notes.append(f"column {name!r} is left out: it looks like {meant!r}, but is not called so")
     for name in [name for name in ("speaker", "group") if name in df]:
         df[name] = _known(df, name, notes)
-    if "speaker" not in df or df["speaker"].isna().all():
+    if "speaker" not in df:
         df["speaker"] = None
-        notes.append("no speakers are named: nothing proves that they are kept apart")
     speakers = [f"{dataset}-{name}" if isinstance(name, str) else None for name in df["speaker"]]
     df["speaker"] = pd.Series(speakers, dtype=object, index=df.index)
     if labels:
         df["emotion"] = emotions = [labels.get(label) for label in df["emo"]]
         if "emotion_source" not in df:
             df["emotion_source"] = ["majority" if emotion else "none" for emotion in emotions]
+    notes += _lost(df)
     if "text" in df and "text_source" not in df:
         df["text_source"] = ["human" if isinstance(said, str) else None for said in df["text"]]
     unit = df["group" if "group" in df else group]
@@ -309,6 +299,19 @@ def _known(df: pd.DataFrame, name: str, notes: list[str]) -> pd.Series:
             f"{name} is the name of the utterance in {own.sum():,} rows: taken for unknown"
         )
     return names.where(names.notna() & ~none & ~own, None)
+
+
+def _lost(df: pd.DataFrame) -> list[str]:
+    """Remarks on rows without a speaker, and on labels of no emotion."""
+    without, found = int(df["speaker"].isna().sum()), []
+    if without == len(df):
+        found.append("no speakers are named: nothing proves that they are kept apart")
+    elif without:
+        found.append(f"{without:,} rows name no speaker: nothing proves them apart")
+    counts = df["emo"][df["emotion"].isna()].value_counts()
+    if some := ", ".join(f"{emo} ({n:,})" for emo, n in sorted(counts.items())):
+        found.append(f"{counts.sum():,} rows have labels without an emotion: {some}")
+    return found
 
 
 def scale(ends: Any) -> tuple[float, float] | None:

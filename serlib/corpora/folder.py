@@ -78,7 +78,7 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
     _label(df, source, content.get("labels", {}))
     _attributes(df, source, content.get("attr_scale"))
     notes = [f"{source}: " + ", ".join(f"{k} = {v}" for k, v in used.items()), *notes]
-    df = files.rows(dataset, df, [*notes, *files.lost(df)])
+    df = files.rows(dataset, df, notes)
     return df.assign(dataset=dataset, dataset_version=version or None)
 
 
@@ -117,10 +117,12 @@ def _table(root: Path, content: Mapping[str, Any]) -> tuple[str, pd.DataFrame, l
     odd = [path for path in table[column][~fits] if path.lower().endswith(files.AUDIO)]
     if source == "pattern":
         table = table[fits]
-    some = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
     if table.empty:
-        raise ManifestError(f"{MAP}: no path below {root} fits the pattern ({some}): mend it")
-    return source, table, [f"{len(odd):,} paths do not fit the pattern ({some})"] * bool(odd)
+        raise ManifestError(
+            f"{MAP}: no path below {root} fits the pattern ({files.few(odd)}): mend it"
+        )
+    note = f"{len(odd):,} paths do not fit the pattern ({files.few(odd)})"
+    return source, table, [note] * bool(odd)
 
 
 def _compiled(pattern: str) -> re.Pattern:

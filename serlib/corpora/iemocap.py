@@ -1,14 +1,9 @@
 """IEMOCAP, full release: five sessions, in each a woman and a man who act and improvise.
 
-    Session<s>/dialog/EmoEvaluation/<dialogue>.txt      labels of every turn, and of its raters
-    Session<s>/dialog/transcriptions/<dialogue>.txt
-    Session<s>/sentences/wav/<dialogue>/<utterance>.wav
-
-A name such as ``Ses03M_impro05a_F000`` says: session 3, the man wears the markers (M), the woman
-talks (the last field). The prefix ``Ses03M`` is therefore no talker, although much published code
-takes it for one; and since dialogues are named with and without a letter, no fixed column holds
-the talker either. Source: Busso et al. 2008, Lang. Resources and Evaluation 42; the release's
-README.
+The card has the layout and the source. A name such as ``Ses03M_impro05a_F000`` says: session 3, the
+man wears the markers (M), the woman speaks (the last field). The prefix ``Ses03M`` is therefore no
+speaker, although much published code takes it for one; and since dialogues are named with and
+without a letter, no fixed column holds the speaker either.
 """
 
 from __future__ import annotations
@@ -24,11 +19,7 @@ from serlib.data.tables import ManifestError
 
 DATASET = "iemocap"
 EMOTIONS = cards.read(DATASET).labels
-RATED = dict(
-    anger="anger", happiness="happiness", excited="excitement", sadness="sadness",
-    neutral="neutral", frustration="frustration", surprise="surprise", fear="fear",
-    disgust="disgust", other="other",
-)  # fmt: skip
+RATED = {name: name for name in EMOTIONS.values()} | {"excited": "excitement"}
 DIALOGUE = re.compile(r"Ses0([1-5])([FM])_(?:impro\d\d[a-z]?|script\d\d_\d[a-z]?)")
 NAME = re.compile(rf"({DIALOGUE.pattern})_([FM])(\d{{3}})")
 ATTRIBUTES = ("valence", "arousal", "dominance")  # in the order of the label lines

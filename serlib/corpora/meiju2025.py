@@ -1,14 +1,8 @@
 """MEIJU 2025, track 1, English: clips of television series with an emotion and an intent.
 
-    Annotation/Training/<clip>          Annotation/Validation/<clip>
-    Annotation/Training_files.txt       "<clip> <emotion> <intent>" in each line; also
-                                        Validation_files.txt, and Testing_files.txt with names only
-    Annotation/Training_transcription.csv    columns name and sentence, and perhaps others
-    NoAnnotation/<clip>                 unlabeled
-
-The clips are videos: `serlib.corpora.clips` pulls the sound out. Nobody says who talks, so nothing
-proves that a talker is on one side only. Layout as the challenge's baseline code reads it; no count
-is public. Source: MEIJU 2025 (ICASSP grand challenge); base corpus MC-EIU.
+The card has the layout, as the challenge's baseline code reads it, and the source. Lines of the
+lists are "<clip> <emotion> <intent>", names only for the test set; tables of transcripts have the
+columns name and sentence. The clips are videos: `serlib.corpora.clips` pulls the sound out.
 """
 
 from __future__ import annotations
@@ -48,9 +42,8 @@ def utterances(root: Path, *, version: str = "") -> pd.DataFrame:
         parts += _listed(root, path, folder, split, said)
     if not parts:
         raise ManifestError(f"no Training_files.txt in {labels}: give the folder Track1/English")
-    folder = files.child(top, "NoAnnotation")
-    names = sorted(files.clips(folder).values())
-    parts += [_row(root, folder, name, "unlabelled") for name in names]
+    unlabeled = sorted(files.clips(root, files.child(top, "NoAnnotation")).items())
+    parts += [_row(stem, wav, "unlabelled") for stem, wav in unlabeled]
     return files.rows(DATASET, parts, notes, EMOTIONS)
 
 
@@ -66,7 +59,7 @@ def _said(path: Path | None) -> dict[str, str]:
 
 
 def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, str]) -> list[dict]:
-    there, rows = files.clips(folder), []
+    there, rows = files.clips(root, folder), []
     for number, line in enumerate(files.text(path).split("\n"), start=1):
         if not line.strip():
             continue
@@ -77,14 +70,12 @@ def _listed(root: Path, path: Path, folder: Path, split: str, said: dict[str, st
                 f"{', '.join(EMOTIONS)} and one of the intents {', '.join(INTENTS)}"
             )
         stem = name.rsplit(".", 1)[0]
-        emo, intent = labels or (None, None)
-        rows.append(_row(root, folder, there.get(stem, name), split, emo, intent, said.get(stem)))
+        wav = there.get(stem) or (folder / name).relative_to(root).as_posix()
+        rows.append(_row(stem, wav, split, *(labels or (None, None)), said.get(stem)))
     return rows
 
 
-def _row(root: Path, folder: Path, name: str, split: str, emo=None, intent=None, text=None) -> dict:
-    wav = (folder / name).relative_to(root).as_posix()
+def _row(stem: str, wav: str, split: str, emo=None, intent=None, text=None) -> dict:
     return dict(
-        utt_id=f"{split}_{name.rsplit('.', 1)[0]}", wav=wav, emo=emo, intent=intent, text=text,
-        split=split,
+        utt_id=f"{split}_{stem}", wav=wav, emo=emo, intent=intent, text=text, split=split
     )  # fmt: skip

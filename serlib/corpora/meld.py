@@ -1,11 +1,7 @@
 """MELD: dialogues of a television series, labeled with what the whole clip shows.
 
-    train_sent_emo.csv  dev_sent_emo.csv  test_sent_emo.csv     words, talker, emotion, ids
-    train_splits/dia0_utt3.mp4   dev_splits_complete/   output_repeated_splits_test/
-
-The ids count anew in each split. The clips are videos: `serlib.corpora.clips` pulls the sound out.
-The same six actors speak most of all three splits, so results are not speaker-independent; only
-dialogues are kept apart. Source: Poria et al., ACL 2019.
+The card has the layout and the source. The ids of dialogues and utterances count anew in each
+split. The clips are videos: `serlib.corpora.clips` pulls the sound out.
 """
 
 from __future__ import annotations
@@ -89,6 +85,6 @@ def speaker(name: str | None) -> str | None:
 def _paths(root: Path, split: str, clips: pd.Series) -> list[str]:
     """Where the clips lie; one that is nowhere is named as it should lie, and so reported."""
     folder = _find(root, split, FOLDERS[split])
-    there = files.clips(folder)
+    there = files.clips(root, folder)
     before = (folder.relative_to(root) if folder else Path(FOLDERS[split])).as_posix()
-    return [f"{before}/{there.get(clip, f'{clip}.mp4')}" for clip in clips]
+    return [there.get(clip, f"{before}/{clip}.mp4") for clip in clips]

@@ -1,13 +1,6 @@
 """MSP-Podcast: the challenge release (Odyssey 2024, Interspeech 2025), 1.6 to 1.12 and 2.0.
 
-    Audios/MSP-PODCAST_0001_0008.wav, ..._1655_0140_0028.wav, ..._test3_0001.wav
-    Labels/labels_consensus.csv   (labels_concensus.csv up to 1.9), or .json
-    Labels/labels_detailed.csv    one row per rater, in one of three layouts; or labels.txt
-    Transcripts/MSP-PODCAST_0001_0008.txt
-
-The columns of attributes are in the order Act, Val, Dom. Test3 is audio only. Speakers of some
-training rows are not known in 1.11 and before. Source: the readme of the releases; Lotfian and
-Busso 2019, IEEE Trans. Affective Computing 10.
+The card has the layout and the source. The columns of attributes are in the order Act, Val, Dom.
 """
 
 from __future__ import annotations
@@ -26,14 +19,8 @@ from serlib.data.tables import ManifestError
 
 DATASET = "msp-podcast"
 EMOTIONS = cards.read(DATASET).labels
-RATED = dict(
-    angry="anger", sad="sadness", happy="happiness", surprise="surprise", fear="fear",
-    disgust="disgust", contempt="contempt", neutral="neutral", other="other",
-)  # fmt: skip
-RATED |= {code.lower(): name for code, name in EMOTIONS.items() if code != "X"}
-SPLITS = dict(
-    train="train", development="dev", validation="dev", test1="test1", test2="test2", test3="test3"
-)
+RATED = {k.lower(): name for code, name in EMOTIONS.items() if code != "X" for k in (code, name)}
+RATED |= dict(angry="anger", sad="sadness", happy="happiness")
 GENDERS = {"female": "female", "male": "male", "": None}
 ATTRIBUTES = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
 NAME = r"^[^_/\\]+_([^_/\\]+)_[^/\\]+$"  # the second field is the podcast
@@ -101,7 +88,7 @@ def _consensus(folder: Path) -> pd.DataFrame:
     for column in ATTRIBUTES.values():
         means = files.numbers(table[column].set_axis(rows), decimal=",")  # a point is one too
         table[column] = means.to_numpy()
-    for column, known in dict(EmoClass=EMOTIONS, Split_Set=SPLITS, Gender=GENDERS).items():
+    for column, known in dict(EmoClass=EMOTIONS, Split_Set=files.SPLITS, Gender=GENDERS).items():
         if odd := sorted(set(table[column]) - set(known)):
             raise ManifestError(
                 f"{path}: no {column} {odd[0]!r}: use {', '.join(filter(None, known))}"
@@ -120,7 +107,7 @@ def _rows(table: pd.DataFrame, audio: str) -> pd.DataFrame:
             **raw, **{f"{k}_raw": x for k, x in raw.items()},
             speaker=[None if unknown(name) else name for name in table["SpkrID"]],
             gender=table["Gender"].map(GENDERS),
-            split=table["Split_Set"].map(SPLITS),
+            split=table["Split_Set"].map(files.SPLITS),
         )
     )  # fmt: skip
 
@@ -132,9 +119,8 @@ def _texts(root: Path, utterances: pd.Series) -> list[str | None]:
     """
     folder = files.child(root, "Transcripts", "Transcript")
     known = set(files.names(folder, ".txt"))
-    paths = {utt: f"{folder}/{utt}.txt" for utt in utterances if f"{utt}.txt" in known}
-    said = dict(zip(paths, files.texts(list(paths.values())), strict=True))
-    return [" ".join(said.get(utt, "").split()) or None for utt in utterances]
+    said = (files.text(folder / f"{u}.txt") if f"{u}.txt" in known else "" for u in utterances)
+    return [" ".join(text.split()) or None for text in said]
 
 
 def _votes(folder: Path) -> tuple[dict[str, tuple[dict[str, float], int]], int]:
