@@ -1,22 +1,27 @@
 """Fetch corpora that anybody may fetch, as their cards say: whole, as published, and only once.
 
-pooch downloads and compares the checksum; of a transfer that breaks nothing is left.
+pooch compares the checksum. A transfer that breaks goes on where it stopped, now or with the next
+call, if the server can do that.
 """
 
 from __future__ import annotations
 
 import os
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pooch
 import requests
+from tqdm.auto import tqdm
 
 from serlib.corpora.cards import Card, Download
 from serlib.data.tables import ManifestError
 
+ATTEMPTS = 5  # in one call
 PATIENCE = (10, 60)  # seconds to connect, and between two pieces
-PIECE = 1 << 16  # bytes
+BROKEN = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
+PIECE = 1 << 16  # bytes; as much is lost when a connection breaks
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
@@ -28,8 +33,9 @@ def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Pat
         The files, and for an archive the folder that it was unpacked to, which is `to`.
 
     Raises:
-        ManifestError: If the corpus is not for everybody, the server refuses, the connection
-            breaks, or a file is not the published one.
+        ManifestError: If the corpus is not for everybody, or a file is not the published one.
+        requests.RequestException: If the server refuses, or the connection breaks `ATTEMPTS` times;
+            what came is kept for the next call.
     """
     if not card.downloads:
         raise ManifestError(f"{card.name} is not for everybody to fetch: {card.how_to_get}")
@@ -44,17 +50,58 @@ def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Pat
 def _fetch(one: Download, to: Path, progress: bool) -> Path:
     if Path(one.file).name != one.file:
         raise ManifestError(f"{one.file!r} is no plain file name: mend the card")
-    downloader = pooch.HTTPDownloader(progress, PIECE, timeout=PATIENCE)
+    part = to / f".{one.file}.part"
+
+    def downloader(url: str, output_file: str, _: object) -> None:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                _transfer(url, part, progress)
+                break
+            except BROKEN:
+                if not left:
+                    raise
+        os.replace(part, output_file)
+
     try:
-        return Path(pooch.retrieve(one.url, one.hash, one.file, to, downloader=downloader))
-    except requests.RequestException as error:
-        raise ManifestError(f"{one.url} did not come whole ({error}): try again") from error
+        path = pooch.retrieve(one.url, one.hash, one.file, to, downloader=downloader)
     except ValueError as error:  # pooch's word for a wrong checksum
         raise ManifestError(f"{one.url} is not the published file ({error})") from error
+    return Path(path)
+
+
+def _transfer(url: str, part: Path, progress: bool) -> None:
+    """Fetch a file, going on where `part` ends; a server that cannot do that starts anew."""
+    done = part.stat().st_size if part.exists() else 0
+    asked = {"Range": f"bytes={done}-"} if done else {}
+    # Not compressed on the way: a range counts the bytes of the file.
+    asked["Accept-Encoding"] = "identity"
+    with requests.get(url, headers=asked, stream=True, timeout=PATIENCE) as answer:
+        if answer.status_code == 416:  # nothing after `done`: complete, or not this file
+            if answer.headers.get("Content-Range") == f"bytes */{done}":
+                return
+            part.unlink()
+            raise requests.ConnectionError(f"{url}: what came before does not fit, starting anew")
+        answer.raise_for_status()
+        if answer.status_code != 206:
+            done = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            part.unlink()
+            raise requests.ConnectionError(f"{url}: the server sent another part than asked for")
+        length = answer.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        bar = dict(initial=done, total=total, unit="B", unit_scale=True, disable=not progress)
+        with part.open("r+b" if done else "wb") as file, tqdm(desc=part.name[1:-5], **bar) as shown:
+            file.seek(done)
+            for piece in answer.iter_content(PIECE):
+                file.write(piece)
+                shown.update(len(piece))
+                done += len(piece)
+    if total is not None and done < total:
+        raise requests.ConnectionError(f"{url}: the connection ended at {done} of {total} bytes")
 
 
 def unpack(archive: Path, to: Path) -> Path:
-    """Unpack a ZIP archive into a folder, once.
+    """Unpack a ZIP or tar archive into a folder, once; members that would leave it are refused.
 
     Raises:
         ManifestError: If it is no such archive, or holds paths that lead out of `to`.
@@ -63,12 +110,16 @@ def unpack(archive: Path, to: Path) -> Path:
     if done.exists() and done.stat().st_mtime >= archive.stat().st_mtime:
         return to
     try:
-        with zipfile.ZipFile(archive) as content:
-            for name in content.namelist():
-                if not (to / name).resolve().is_relative_to(to.resolve()):
-                    raise ManifestError(f"{archive} holds {name!r}, which leads out of {to}")
-            content.extractall(to)
-    except zipfile.BadZipFile as error:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as content:
+                for name in content.namelist():
+                    if not (to / name).resolve().is_relative_to(to.resolve()):
+                        raise ManifestError(f"{archive} holds {name!r}, which leads out of {to}")
+                content.extractall(to)
+        else:
+            with tarfile.open(archive) as content:
+                content.extractall(to, filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
         why = f"{archive} cannot be unpacked ({error}): delete it, get it again"
         raise ManifestError(why) from error
     done.touch()
