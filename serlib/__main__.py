@@ -63,12 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         ours = any(c.__module__.split(".")[0] in _packages() for c in type(error).__mro__)
-        if isinstance(error, OSError) and not ours:
-            error = explained(error)
-        elif not ours:
+        if not (ours or isinstance(error, OSError)):
             raise
-        print(f"serlib: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        print(f"serlib: {error if ours else explained(error)}", file=sys.stderr)
+        return 2 if isinstance(error, FileNotFoundError) else getattr(error, "exit_code", 1)
 
 
 def explained(error: OSError) -> str:

@@ -193,7 +193,7 @@ def test_the_peak_is_measured_once(tmp_path, monkeypatch):
 
 def test_a_peak_is_a_plausible_number_and_leaves_random_states():
     before = torch.get_rng_state()
-    assert 1e-4 < speed.measure_peak(CPU, torch.float32, n=64) < 1e3
+    assert 0 < speed.measure_peak(CPU, torch.float32, n=64) < 1e3
     assert torch.equal(torch.get_rng_state(), before)
 
 

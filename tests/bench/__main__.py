@@ -59,15 +59,9 @@ def main(argv: list[str] | None = None) -> None:
                    "steps, kill it and go on; for the hours of serlib plan.")  # fmt: skip
     rehearse.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     rehearse.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
-    rehearse.add_argument(
-        "--steps", type=COUNT, default=200, metavar="N", help="default: 200"
-    )
-    rehearse.add_argument(
-        "--utterances", type=COUNT, default=600, metavar="N", help="default: 600"
-    )
-    rehearse.add_argument(
-        "--layers", type=COUNT, metavar="L", help="default: all; else not kept"
-    )
+    rehearse.add_argument("--steps", type=COUNT, default=200, metavar="N", help="default: 200")
+    rehearse.add_argument("--utterances", type=COUNT, default=600, metavar="N", help="default: 600")
+    rehearse.add_argument("--layers", type=COUNT, metavar="L", help="default: all; else not kept")
     rehearse.add_argument(
         "--width", type=COUNT, metavar="D", help="narrow encoders; not kept either"
     )

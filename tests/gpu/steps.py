@@ -11,15 +11,17 @@ import json
 import sys
 import time
 from collections import Counter
+from unittest import mock
 
 from serlib.experiments import experiment
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
 from serlib.training import speed
+from serlib.training.checkpoint import Checkpoint
 from tests.bench.rehearse import Stage
 
 STAGE = Stage(steps=1, utterances=60, device="cuda", layers=2, width=32)
-FUSION = papers.zgorzynski2025
+FUSION, SAVE = papers.zgorzynski2025, Checkpoint.save
 EXPERTS = ("openai/whisper-large-v3", "microsoft/wavlm-large", "FacebookAI/roberta-large")
 
 
@@ -75,13 +77,15 @@ def main(out: str, *names: str) -> None:
             continue
         mode.waits, began, error = Counter(), time.perf_counter(), ""
         try:
-            done = experiment.run(recipe, progress=False)
+            with mock.patch.object(Checkpoint, "save", autospec=True, side_effect=SAVE) as saved:
+                done = experiment.run(recipe, progress=False)
             history = done.history()
         except Exception as raised:
             error = f"{type(raised).__name__}: {raised}"
         found = {"name": name, "error": error, "seconds": time.perf_counter() - began}
         if not error and len(history):
             found |= {"steps": int(history["steps"].sum()), "loss": float(history["loss"].iloc[-1])}
+        found["epochs"] = saved.call_count  # of what it starts from, too
         found["waits"] = [[*place, n] for place, n in mode.waits.most_common()]
         with open(out, "a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
