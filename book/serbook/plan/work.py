@@ -82,9 +82,12 @@ def rate(recipe: Recipe, card: Card) -> dict[str, float]:
 @functools.lru_cache(maxsize=64)
 def of_clip(config: ModelConfig, seconds: float) -> Work:
     """The work of one clip of so many seconds, with all layers of an encoder of speech."""
-    more = (config.n_layers or architectures.config(config.encoder).num_hidden_layers) - 1
     one, two = (_counted(config, n, seconds) for n in (1, 2))
-    return Work(*(a + more * (b - a) for a, b in zip(one, two, strict=True)))
+    return Work(*(a + (_layers_of(config) - 1) * (b - a) for a, b in zip(one, two, strict=True)))
+
+
+def _layers_of(config: ModelConfig) -> int:
+    return config.n_layers or architectures.config(config.encoder).num_hidden_layers
 
 
 def weights(config: ModelConfig) -> float:
@@ -93,7 +96,7 @@ def weights(config: ModelConfig) -> float:
     layer = sum(p.numel() for p in model.encoder.stack.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     rest = sum(p.numel() for p in model.parameters()) - trained
-    n = config.n_layers or architectures.config(config.encoder).num_hidden_layers
+    n = _layers_of(config)
     fixed = min(config.freeze_layers, n) if config.freeze == "cnn" else n * (config.freeze == "all")
     per_layer = (16 * (n - fixed) + 4 * fixed) * layer
     return 16 * (trained - layer * (config.freeze != "all")) + 4 * rest + per_layer
@@ -110,11 +113,15 @@ def _counted(config: ModelConfig, n: int, seconds: float) -> tuple[float, float,
 
     one, two = (_kept(model, clips(many)) for many in (1, 2))
     step = speed.count(model, clips(1))
-    model.eval().requires_grad_(False)
+    model.eval()
+    return step, _forward_operations(model, clips(1)), two - one, 2 * one - two
+
+
+def _forward_operations(model: torch.nn.Module, given: object) -> int:
     counter = flop_counter.FlopCounterMode(display=False, custom_mapping=speed.FORMULAS)
-    with counter:
-        model(clips(1))
-    return step, counter.get_total_flops(), two - one, 2 * one - two
+    with torch.no_grad(), counter:
+        model(given)
+    return counter.get_total_flops()
 
 
 def _kept(model: SER, batch: Batch) -> int:
@@ -145,10 +152,7 @@ def encoding(name: str) -> float:
             "whisper": lambda: torch.zeros(1, made.num_mel_bins, 3000),  # 30 s, whatever the clip
             "roberta": lambda: torch.full((1, round(CLIP * TOKENS)), 5),
         }.get(made.model_type, lambda: torch.zeros(1, round(CLIP * SAMPLE_RATE)))()
-        counter = flop_counter.FlopCounterMode(display=False, custom_mapping=speed.FORMULAS)
-        with torch.no_grad(), counter:
-            model(given)
-        found.append(counter.get_total_flops())
+        found.append(_forward_operations(model, given))
     return (found[0] + (made.num_hidden_layers - 1) * (found[1] - found[0])) / CLIP
 
 

@@ -161,11 +161,8 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
     if error:
-        tail = (
-            kernels.last_words(log.read_text(encoding="utf-8", errors="replace"))
-            if log.exists()
-            else ""
-        )
+        said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        tail = kernels.last_words(said)
         cell = f"code cell {watch.begun} of {watch.total}:\n\n{watch.source}"
         told = re.sub(r"\x1b\[[0-9;]*m", "", f"{cell}\n\n{error}\n\n{tail}").rstrip()
         return replace(run, error=told)
