@@ -401,7 +401,7 @@ if gender.isna().all():
     print("Skipped: nobody's gender is known in this corpus.")
 for g in sorted(gender.dropna().unique()):
     half = test[(gender == g).to_numpy()]
-    interval = intervals.bootstrap(
+    interval = intervals.jackknife(
         measures.wa,
         half["truth"].to_numpy(),
         half["prediction"].to_numpy(),

@@ -1050,7 +1050,7 @@ group = rows["group"].to_numpy()
 def score(who, protocol, metric=measures.ua):
     """Mean over seeds with its interval over groups and seeds."""
     said_ = said[who, protocol]
-    return intervals.bootstrap(metric, labels, said_, group, n_classes=len(classes))
+    return intervals.jackknife(metric, labels, said_, group, n_classes=len(classes))
 
 
 axes = plots.panels(len(listeners), size=(10, 2.9), sharey=True)
@@ -1096,7 +1096,7 @@ tier({k: {"UA": v, "chance": chance, "exact": np.isclose(v, chance)} for k, v in
 def price(who, protocol, metric=measures.ua):
     """Paired interval of metric(protocol) - metric(session)."""
     a, b = said[who, "session"], said[who, protocol]
-    return intervals.paired_bootstrap(metric, labels, a, b, group, n_classes=len(classes))
+    return intervals.paired_jackknife(metric, labels, a, b, group, n_classes=len(classes))
 
 
 leaky = [p for p in divisions if p != "session"]

@@ -549,7 +549,7 @@ over_utterances, over_speakers = (np.sqrt(0.25 / n) for n in (100, 4))
 truth, predictions, speakers = tuned.stacked(wang.name)
 for unit, groups in {"speakers": speakers, "utterances": np.arange(len(truth))}.items():
     print(
-        f"{unit:>10}: {intervals.bootstrap(measures.wa, truth, predictions, groups, n_classes=len(classes))}"
+        f"{unit:>10}: {intervals.jackknife(measures.wa, truth, predictions, groups, n_classes=len(classes))}"
     )
 
 # %% tags=["check", "hide-input"]

@@ -540,10 +540,10 @@ if planted:
         )
 
     shares = {
-        n: {k: intervals.bootstrap_ratio([counts(n, k)], speaker) for k in KINDS} for n in others
+        n: {k: intervals.jackknife_ratio([counts(n, k)], speaker) for k in KINDS} for n in others
     }
     gaps = {
-        n: intervals.bootstrap_ratio([counts(n, "topic"), counts(n, "adjective")], speaker)
+        n: intervals.jackknife_ratio([counts(n, "topic"), counts(n, "adjective")], speaker)
         for n in others
     }
     display(
@@ -618,9 +618,9 @@ if planted:
     followed["perfect listener"] = follows(ideal)[None]
     who = np.array([r["speaker"] for r in rows])
     parts = {n: (x, np.ones_like(x)) for n, x in followed.items()}
-    rise = {n: intervals.bootstrap_ratio([parts[n]], who) for n in (single, double)}
-    rise["perfect listener"] = intervals.bootstrap_ratio([parts["perfect listener"]], who)
-    more = intervals.bootstrap_ratio([parts[single], parts[double]], who)
+    rise = {n: intervals.jackknife_ratio([parts[n]], who) for n in (single, double)}
+    rise["perfect listener"] = intervals.jackknife_ratio([parts["perfect listener"]], who)
+    more = intervals.jackknife_ratio([parts[single], parts[double]], who)
     display(
         pd.Series(
             rise | {f"{double} − {single}": more}, name=f"following, {len(rows)} utterances"
@@ -642,8 +642,8 @@ else:
 # %%
 if planted:
     with_ctc, without = (r.name for r in deeper)
-    rise = {n: intervals.bootstrap_ratio([parts[n]], who) for n in (without, with_ctc)}
-    more = intervals.bootstrap_ratio([parts[without], parts[with_ctc]], who)
+    rise = {n: intervals.jackknife_ratio([parts[n]], who) for n in (without, with_ctc)}
+    more = intervals.jackknife_ratio([parts[without], parts[with_ctc]], who)
     gain = {m: deep.difference(without, with_ctc, m) for m in (*METRICS, "wer")}
     change = f"{with_ctc} − {without}"
     display(pd.Series(rise | {change: more}, name="following").to_frame())
@@ -684,9 +684,9 @@ if planted:
     table = {}
     for column, part in (("cue words transcribed rightly", heard), ("not", 1 - heard)):
         table[column] = {
-            n: intervals.bootstrap_ratio([(r * part, part)], speaker) for n, r in right.items()
+            n: intervals.jackknife_ratio([(r * part, part)], speaker) for n, r in right.items()
         }
-        table[column][f"{double} − {single}"] = intervals.bootstrap_ratio(
+        table[column][f"{double} − {single}"] = intervals.jackknife_ratio(
             [(right[n] * part, part) for n in (single, double)], speaker
         )
         table[column]["utterances per seed"] = f"{part.sum(1).mean():.0f}"

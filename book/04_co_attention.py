@@ -411,7 +411,7 @@ def identified(recipe: Recipe) -> intervals.Interval:
     right = np.array(
         [names[a.argmax()] == s for a, s in zip(answers, seen["speaker"], strict=True)]
     )
-    return intervals.bootstrap_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
+    return intervals.jackknife_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
 
 
 named = ["+ speaker", "all three", "all three, no co-attention", "all three, shuffled talkers"]
@@ -692,7 +692,7 @@ learned = decisions["as learned"]
 def paired(a: np.ndarray, b: np.ndarray, metric=measures.ua, **kept) -> intervals.Interval:
     """Difference b - a of decisions (S, U) on the same talkers and seeds."""
     given = {"truth": truth, "groups": talkers} | kept
-    return intervals.paired_bootstrap(
+    return intervals.paired_jackknife(
         metric, given["truth"], a, b, given["groups"], n_classes=len(classes)
     )
 
@@ -804,8 +804,8 @@ if planted:
         both = [(np.resize(time, attention.shape), ones), (attention, ones)]
         shares[kind] = {
             "share of time": f"{time.mean():.3f}",
-            "share of attention": intervals.bootstrap_ratio(both[1:], who),
-            "difference": intervals.bootstrap_ratio(both, who),
+            "share of attention": intervals.jackknife_ratio(both[1:], who),
+            "difference": intervals.jackknife_ratio(both, who),
         }
     display(
         bold(pd.DataFrame(shares).T, f"Attention of {len(looked)} test utterances by kind of sound")
@@ -941,7 +941,7 @@ crossed = pd.DataFrame.from_dict(
         key: {
             "answers contempt": f"{np.mean(p == contempt):.1%}",
             **{
-                title: intervals.bootstrap(f, other_truth, p, other_talkers, n_classes=len(classes))
+                title: intervals.jackknife(f, other_truth, p, other_talkers, n_classes=len(classes))
                 for title, f in READINGS.items()
             },
         }

@@ -421,7 +421,7 @@ def gain(a: str, b: str, metric: str) -> intervals.Interval:
     if metric != "minority":
         return runs.difference(a, b, metric)
     truth, before, talkers = runs.stacked(a)
-    return intervals.paired_bootstrap(
+    return intervals.paired_jackknife(
         minority, truth, before, runs.stacked(b)[1], talkers, n_classes=len(classes)
     )
 
@@ -429,7 +429,7 @@ def gain(a: str, b: str, metric: str) -> intervals.Interval:
 def level(name: str) -> intervals.Interval:
     """Minority recall with its interval."""
     truth, predictions, talkers = runs.stacked(name)
-    return intervals.bootstrap(minority, truth, predictions, talkers, n_classes=len(classes))
+    return intervals.jackknife(minority, truth, predictions, talkers, n_classes=len(classes))
 
 
 summary = runs.summary()

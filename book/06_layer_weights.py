@@ -310,7 +310,7 @@ def probe(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> dict[str
 
 def accuracy(y, answers, rows) -> intervals.Interval:
     right = y[rows] == answers
-    return intervals.bootstrap_ratio([(right.astype(int), np.ones(len(right), int))], talkers[rows])
+    return intervals.jackknife_ratio([(right.astype(int), np.ones(len(right), int))], talkers[rows])
 
 
 def r_squared(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> intervals.Interval:
@@ -320,7 +320,7 @@ def r_squared(x: np.ndarray, y: np.ndarray, rows: dict[str, np.ndarray]) -> inte
     )
     truth = y[rows["test"]]
     errors = (truth - fit.predict(x[rows["test"]])) ** 2, (truth - truth.mean()) ** 2
-    ratio = intervals.bootstrap_ratio([errors], talkers[rows["test"]])
+    ratio = intervals.jackknife_ratio([errors], talkers[rows["test"]])
     return intervals.Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.level)
 
 
@@ -348,7 +348,7 @@ for name, (y, _) in labels.items():
     for weights in means:
         for found in answers[name, weights]:
             scores[name][weights].append(
-                intervals.bootstrap(
+                intervals.jackknife(
                     measures.ua,
                     y[rows["test"]],
                     found["test"],
@@ -419,7 +419,7 @@ for name, (y, _) in labels.items():
         ]
         best[name] = int(np.argmax(on_dev))
         pair = found[last]["test"], found[best[name]]["test"]
-        difference = intervals.paired_bootstrap(
+        difference = intervals.paired_jackknife(
             measures.ua, truth, *pair, who, n_classes=len(classes)
         )
     else:
@@ -428,7 +428,7 @@ for name, (y, _) in labels.items():
             ((truth == found[k]["test"]).astype(int), np.ones(len(truth), int))
             for k in (last, best[name])
         ]
-        difference = intervals.bootstrap_ratio(pair, who)
+        difference = intervals.jackknife_ratio(pair, who)
     verdicts[name] = difference
 if transcribed:
     best["characters"] = min(
@@ -1023,7 +1023,7 @@ together, alone = (
     .predict(x[rows["test"]])
     for x in layers_
 )
-pair = intervals.paired_bootstrap(
+pair = intervals.paired_jackknife(
     measures.ua, y[rows["test"]], alone, together, talkers[rows["test"]], n_classes=len(classes)
 )
 print(f"all layers − layer {best['emotion']} in UA: {pair}")

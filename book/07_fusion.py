@@ -537,7 +537,7 @@ MEASURES = {"deviation": "sd", "CCC": "ccc", "RMSE": "rmse"}
 MEASURES = {name: attributes.MEASURES[key] for name, key in MEASURES.items()}
 values = pd.DataFrame(
     {
-        name: {k: intervals.bootstrap_sums(f, [m], talkers) for k, f in MEASURES.items()}
+        name: {k: intervals.jackknife_sums(f, [m], talkers) for k, f in MEASURES.items()}
         for name, m in moments.items()
     }
 ).T
@@ -558,7 +558,7 @@ axes = fusionplots.cloud(
 # %%
 change = {
     f"{b} − {a}": {
-        k: intervals.bootstrap_sums(f, [moments[a][:n], moments[b][:n]], talkers)
+        k: intervals.jackknife_sums(f, [moments[a][:n], moments[b][:n]], talkers)
         for k, f in MEASURES.items()
     }
     for a, b, n in [("MSE", n, len(moments[n])) for n in moments if n != "MSE"]

@@ -264,7 +264,7 @@ def test_the_interval_of_ccc_against_a_slow_loop():
     moments = [attributes.moments(t)[None] for t in tables]
     for systems in ([tables[0]], tables):
         stacked = moments[: len(systems)]
-        found = intervals.bootstrap_sums(
+        found = intervals.jackknife_sums(
             attributes.MEASURES["ccc_valence"], stacked, speakers, n=30, seed=4
         )
         rng, values = np.random.default_rng(4), []

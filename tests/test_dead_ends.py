@@ -143,7 +143,7 @@ def test_a_corpus_without_speakers_is_trained_and_its_intervals_say_so(built, kn
         expected = [key if name is None else name for key, name in named.items()]
         assert test["speaker"].tolist() == expected
         found = Runs((recipe,), (run,)).interval(recipe.name, "wa")
-        by_hand = intervals.bootstrap(measures.wa, test["truth"], test["prediction"], expected,
+        by_hand = intervals.jackknife(measures.wa, test["truth"], test["prediction"], expected,
                                       n_classes=len(recipe.classes))  # fmt: skip
         assert (found.value, found.low, found.high) == (by_hand.value, by_hand.low, by_hand.high)
         unknown = int(named.isna().sum())

@@ -112,6 +112,11 @@ MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }  # fmt: skip
 
 
+def within(name: str) -> tuple[float, float]:
+    """The lowest and the highest that one of `MEASURES` can be."""
+    return (-1, 1) if name.startswith("ccc") else (0, np.inf)
+
+
 def scores(table: pd.DataFrame) -> dict[str, float]:
     """``ccc_valence`` and so on, their mean ``ccc``, and ``rmse`` on the scale of 1 to 7.
 

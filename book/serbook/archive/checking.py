@@ -116,7 +116,7 @@ class Archived:
         added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
         added = np.stack(added).reshape(len(systems), -1, *added[0].shape)  # (systems, S, G, ...)
         speakers = np.arange(added.shape[2])
-        return intervals.bootstrap_sums(sums.statistic(metric), list(added), speakers)
+        return intervals.jackknife_sums(sums.statistic(metric), list(added), speakers)
 
 
 def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[str, Any]:
