@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.serlib-setup
 
 help:
-	@echo "make book       set up, make the demo corpus, run every chapter, render the site   (PROFILE=smoke|demo|full)"
+	@echo "make book       set up, make the demo corpus, run every chapter, render the site   (PROFILE=smoke|demo|open|full)"
 	@echo "make pdf        print the notebooks of book/ to one PDF, without executing anything (needs Chromium)"
 	@echo "make test       set up and run the tests"
 	@echo "make lint       ruff and codespell"
@@ -54,6 +54,9 @@ notebooks: setup
 	$(BIN)/jupytext --quiet --to py:percent book/[0-9][0-9]_*.py
 	$(BIN)/serlib demo corpus
 	$(BIN)/serlib book --profile demo --no-site
+	$(BIN)/serlib manifest get emodb
+	$(BIN)/serlib manifest get ravdess
+	$(BIN)/serlib run 09
 	$(BIN)/serlib pair
 
 # A fresh environment, so that nothing installed by hand gets in.

@@ -7,13 +7,20 @@ import io
 import tarfile
 import threading
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+import soundfile
 
 from serlib import __main__ as cli
+from serlib import records
 from serlib.corpora import cards, download
 from serlib.data.tables import ManifestError
+from serlib.experiments import dataset
+from serlib.recipes import papers
+from serlib.recipes.recipe import RecipeError
 
 DATA = bytes(range(256)) * 40
 
@@ -69,9 +76,8 @@ def server(monkeypatch):
 
 
 def card(server, data: bytes = DATA, file: str = "a.bin", **more) -> cards.Card:
-    one = cards.Download(
-        f"{server.url}/{file}", file, "sha256:" + hashlib.sha256(data).hexdigest(), **more
-    )
+    known = "sha256:" + hashlib.sha256(data).hexdigest()
+    one = cards.Download(f"{server.url}/{file}", file, 1, known, **more)
     return cards.Card("toy", "A toy", "CC-BY-4.0", "here", citation="Me 2020", downloads=(one,))
 
 
@@ -177,3 +183,59 @@ def test_the_command_says_the_license_first(server, tmp_path, monkeypatch, capsy
     assert cli.main(["manifest", "get", "toy", "--to", str(tmp_path), "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out.index("CC-BY-4.0") < out.index("a.bin") and "Me 2020" in out
+
+
+def wave(seconds: float) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.full(int(16_000 * seconds), 0.1), 16_000, format="WAV")
+    return buffer.getvalue()
+
+
+def emodb(server, *recordings: bytes) -> cards.Card:
+    """EmoDB's card with an archive of these recordings, of which no checksum is published."""
+    names = [f"wav/03a01{emotion}a.wav" for emotion in "FNTWEAL"[: len(recordings)]]
+    server.files["/e.zip"] = zipped(**dict(zip(names, recordings, strict=True)))
+    one = cards.Download(f"{server.url}/e.zip", "e.zip", 41, unpack=True)
+    sums = sorted(hashlib.sha256(wave(n)).hexdigest() + "\n" for n in (1, 2))
+    content = hashlib.sha256("".join(sums).encode()).hexdigest()
+    return replace(cards.read("emodb"), downloads=(one,), recordings=content)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path / "home"))
+
+
+def test_without_a_folder_a_corpus_goes_where_recipes_look(server, home, monkeypatch, capsys):
+    it = emodb(server, wave(1), wave(2))
+    monkeypatch.setattr(cards, "read", lambda name: it)
+    assert cli.main(["manifest", "get", "emodb", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("41 MB") < said.index("CC0") < said.index("differs from the card")
+    found, root = dataset.locate(papers.floor("svm", "open"))
+    assert found["wav"].tolist() == ["wav/03a01Fa.wav", "wav/03a01Na.wav"]
+    assert root == records.home() / "corpora" / "emodb" and (root / found["wav"][0]).exists()
+    sent = server.sent
+    assert cli.main(["manifest", "get", "emodb", "--quiet"]) == 0
+    assert server.sent == sent and capsys.readouterr().out.split() == [f"{root}/emodb.csv"]
+
+
+@pytest.mark.parametrize("found", [(1,), (1, 3), (1, 2, 2)], ids=["less", "other", "more"])
+def test_other_recordings_than_the_published_ones_are_refused(
+    server, home, monkeypatch, capsys, found
+):
+    it = emodb(server, *map(wave, found))
+    monkeypatch.setattr(cards, "read", lambda name: it)
+    assert cli.main(["manifest", "get", "emodb", "--quiet"]) == 1
+    assert "are not the published ones" in capsys.readouterr().err
+    assert not list((records.home() / "corpora" / "emodb").glob("*.csv"))
+
+
+def test_every_archive_is_known_by_a_checksum_or_by_its_recordings():
+    for it in map(cards.read, cards.names()):
+        assert all(one.hash or it.recordings for one in it.downloads), it.name
+
+
+def test_a_corpus_that_was_not_fetched_says_how(home):
+    with pytest.raises(RecipeError, match="serlib manifest get emodb"):
+        dataset.locate(papers.floor("svm", "open"))

@@ -18,7 +18,8 @@ A card is ``data_manifests/<name>.yaml``. It never holds a label or a transcript
         total: 5531
         counts: {session: {Ses01: 1085}, "session emo": {Ses01: {neu: 384}}}
     downloads:               if anybody may fetch it, see `corpora.download`
-      - {url: ..., file: ..., hash: "md5:...", unpack: true}
+      - {url: ..., file: ..., hash: "md5:...", megabytes: 41, unpack: true}
+    recordings: sha256       of all recordings, where none of the archive is published
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Download:
 
     url: str
     file: str
-    hash: str
+    megabytes: int
+    hash: str | None = None
     unpack: bool = False
 
 
@@ -76,6 +78,7 @@ class Card:
     unusable: tuple[str, ...] = ()
     expected: tuple[Expected, ...] = ()
     downloads: tuple[Download, ...] = ()
+    recordings: str = ""
 
     def __str__(self) -> str:
         """The card for a terminal."""

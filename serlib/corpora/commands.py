@@ -55,7 +55,8 @@ def parsers(commands, add) -> None:
 
     get = add("get", _get, "Fetch a corpus that anybody may fetch.", actions)
     get.add_argument("corpus")
-    get.add_argument("--to", type=Path, required=True, metavar="DIR", help="where it goes")
+    get.add_argument("--to", type=Path, metavar="DIR",
+                     help="where it goes; default: into $SERLIB_HOME, manifest and all")  # fmt: skip
 
     for command in (build, extract):
         command.add_argument("--workers", type=argument(Count), metavar="N",
@@ -161,6 +162,9 @@ def _get(arguments: argparse.Namespace) -> None:
     from serlib.corpora import cards, download
 
     card = cards.read(arguments.corpus)
+    if arguments.to is None:
+        print(download.corpus(arguments.corpus, progress=not arguments.quiet))
+        return
     print(f"{card}\n\nWhoever goes on accepts the license.", flush=True)
     for path in download.get(card, arguments.to, progress=not arguments.quiet):
         print(path)

@@ -6,6 +6,7 @@ call, if the server can do that.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 import zipfile
@@ -15,13 +16,31 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
+from serlib import records
+from serlib.corpora import builder, cards
 from serlib.corpora.cards import Card, Download
+from serlib.data import tables
 from serlib.data.tables import ManifestError
 
 ATTEMPTS = 5  # in one call
 PATIENCE = (10, 60)  # seconds to connect, and between two pieces
 BROKEN = requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError
 PIECE = 1 << 16  # bytes; as much is lost when a connection breaks
+
+
+def corpus(name: str, *, progress: bool = True) -> Path:
+    """The manifest of a corpus in $SERLIB_HOME/corpora, fetched and built if it is not there."""
+    card, folder = cards.read(name), records.home() / "corpora" / name
+    manifest = folder / f"{name}.csv"
+    if not manifest.exists():
+        size = sum(one.megabytes for one in card.downloads)
+        print(f"{card.title}: {size} MB to {folder}, {card.license}; whoever goes on accepts "
+              f"the license.\n{' '.join(card.citation.split())}", flush=True)  # fmt: skip
+        get(card, folder, progress=progress)
+        df, report = builder.build(name, folder, progress=progress)
+        print(report)
+        tables.write(df, manifest)
+    return manifest
 
 
 def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Path]:
@@ -44,7 +63,16 @@ def get(card: Card, to: str | os.PathLike, *, progress: bool = True) -> list[Pat
     for one in card.downloads:
         path = _fetch(one, to, progress)
         found.append(unpack(path, to) if one.unpack else path)
+    if card.recordings and (content := _content(to)) != card.recordings:
+        told = f"the recordings below {to} are not the published ones (sha256 {content})"
+        raise ManifestError(f"{told}: delete the folder and get them again")
     return list(dict.fromkeys(found))
+
+
+def _content(folder: Path) -> str:
+    """SHA-256 of the sorted hexadecimal SHA-256 of all WAV files, a line each."""
+    sums = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*.wav"))
+    return hashlib.sha256("".join(f"{one}\n" for one in sums).encode()).hexdigest()
 
 
 def _fetch(one: Download, to: Path, progress: bool) -> Path:

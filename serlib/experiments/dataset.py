@@ -79,6 +79,22 @@ def taught(recipe: Recipe) -> Recipe:
     return recipe.change(classes=classes, recognizer=recognizer)
 
 
+def in_folds(recipe: Recipe) -> list[Recipe]:
+    """A recipe of fold 0 in each fold of its protocol, and what it builds on too; others alone.
+
+    Of a corpus that is divided once, all is one fold.
+    """
+    if recipe.fold:
+        return [recipe]
+    df, _ = _manifest(_place(recipe)[0])
+    name = splits.usual(df) if recipe.protocol == "usual" else recipe.protocol
+    heard = recipe.recognizer
+    return [
+        recipe.change(fold=k, recognizer=None if heard is None else heard.change(fold=k))
+        for k in splits.fold_numbers(df, name) or [1]
+    ]
+
+
 @functools.lru_cache(maxsize=32)
 def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
     df, _ = _manifest(path)
@@ -103,9 +119,12 @@ def _place(recipe: Recipe) -> tuple[Path, Path | None]:
     corpus, data_root = (os.path.expanduser(x) for x in (recipe.corpus, recipe.data_root))
     if corpus == "demo":
         return demo_corpus.MANIFEST, None
+    path, fetched = Path(corpus), records.home() / "corpora" / corpus
+    if not data_root and (fetched / f"{corpus}.csv").exists():
+        data_root = fetched
     if not data_root:
-        raise RecipeError(f"corpus={corpus!r} needs data_root, the folder of the corpus")
-    path = Path(corpus)
+        get = f"if anybody may fetch it: serlib manifest get {path.stem}"
+        raise RecipeError(f"corpus={corpus!r} needs data_root, the folder of the corpus; or, {get}")
     if path.suffix not in (".csv", ".jsonl"):
         path = Path(data_root) / f"{corpus}.csv"
     if not path.exists():
@@ -180,7 +199,7 @@ def load(recipe: Recipe) -> Data:
     Raises:
         RecipeError: It cannot be trained on this corpus; the message names a way out.
     """
-    recipe = taught(recipe)
+    recipe = in_folds(taught(recipe))[0]  # of all folds the first
     df, root = locate(recipe)
     table = assign(recipe, df)
     learned = table.loc[table["role"] == "train", "label"]

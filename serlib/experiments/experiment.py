@@ -72,6 +72,8 @@ def run(recipe: Recipe, *, progress: bool = True) -> records.Run:
     `accelerate launch` started do it together.
     """
     recipe = dataset.taught(recipe)
+    if not recipe.fold:
+        raise RecipeError("fold=0 is all folds, several runs: give the recipe to sweep")
     with quiet(not progress or not processes.main()):
         with processes.one_first():
             found = record(recipe)
@@ -127,8 +129,11 @@ def _sweep_features() -> None:
 
 
 def trained(recipe: Recipe) -> SER | fusion.Fusion:
-    """The model of a run with the weights of its best epoch, in eval mode; trained if need be."""
-    return restore(run(_taught(recipe)))
+    """The model of a run with the weights of its best epoch, in eval mode; trained if need be.
+
+    Of all folds, that of the first.
+    """
+    return restore(run(dataset.in_folds(_taught(recipe))[0]))
 
 
 def restore(run: records.Run) -> SER | fusion.Fusion:

@@ -279,7 +279,7 @@ def sweep(
         workers: Processes; None takes one with a GPU, else one per core that this process may use,
             at most four.
     """
-    asked = tuple(dataset.taught(recipe) for recipe in asked)
+    asked = tuple(r for recipe in asked for r in dataset.in_folds(dataset.taught(recipe)))
     with quiet(not progress):
         if before := [first for r in asked for first in experiment.needs(r)]:
             sweep(before, scheduler, workers=workers)

@@ -4,6 +4,8 @@ Every value says where it comes from: the paper, its released code, or "our choi
 silent. A profile changes the data, the encoder and the scale, never the method:
 
 - full: the paper's own values, on a corpus the reader holds a license for;
+- open: a corpus and an encoder that anybody may fetch, for a CPU: EmoDB through a frozen Whisper
+  base without its padding to 30 s, of each clip the mean over time;
 - demo: the demo corpus and encoders, learning rates and epochs fit for a million parameters;
 - smoke: as demo, on a slice of the corpus and for one epoch.
 
@@ -25,6 +27,9 @@ from serlib.training.loop import TrainConfig
 
 DEMO_LAYERS = 3  # of the demo encoders' five: the lower layers know as much (see their cards)
 DEMO_FROZEN = 2  # of these; their states are stored, which makes a training four times as fast
+OPEN = dict(encoder="openai/whisper-base", freeze="all", context="short", standardize=True)
+CORPORA = {"smoke": "demo", "demo": "demo", "open": "emodb"}  # unless another is named
+CLASSES = (*manifest.CLASSES_8, "boredom", "calm")  # of acted speech
 PHASES = ("multitask", "emotion", "attributes")  # of Zgórzyński 2025
 IEMOCAP_MERGE = (("excitement", "happiness"),)  # the usual four classes, e.g. Cai 2021
 
@@ -33,8 +38,9 @@ def _data(
     profile: str, corpus: str, data_root: str, papers: str, classes: tuple[str, ...], merge=()
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
-    if corpus == "":
-        corpus = papers if profile == "full" else "demo"
+    corpus = corpus or CORPORA.get(profile, papers)
+    if profile == "open":
+        classes, merge = CLASSES, ()
     protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session
     return dict(profile=profile, corpus=corpus, data_root=data_root, protocol=protocol,
                 classes=classes, merge=merge)  # fmt: skip
@@ -48,6 +54,8 @@ def _encoder(profile: str, published: str, shipped: str, freeze: str) -> dict:
     """
     if profile == "full":
         return dict(encoder=published, freeze=freeze, spec_augment=0.05)
+    if profile == "open":
+        return OPEN
     return dict(encoder=shipped, freeze="cnn", spec_augment=0.0, n_layers=DEMO_LAYERS,
                 freeze_layers=DEMO_FROZEN)  # fmt: skip
 
@@ -62,6 +70,8 @@ def _scale(profile: str, full: TrainConfig, **demo) -> TrainConfig:
     )  # fmt: skip
     if profile == "smoke":
         demo["epochs"] = 1
+    if profile == "open":
+        demo |= dict(epochs=30, lr_head=2e-3)
     return replace(small, **demo)
 
 

@@ -15,7 +15,7 @@ from serlib.data.splits import PROTOCOLS
 from serlib.data.tables import EMOTIONS
 from serlib.models.fusion import FusionConfig
 from serlib.models.recognizer import ModelConfig
-from serlib.settings import Count, Positive, Seed, SettingError
+from serlib.settings import Count, Positive, Seed, SettingError, Whole
 from serlib.tasks.answers import SCORES
 from serlib.tasks.loss import LossConfig
 from serlib.tasks.targets import SPEAKER_LABELS
@@ -40,12 +40,13 @@ class Recipe:
 
     Attributes:
         name: What figures and tables call it; it decides nothing.
-        profile: smoke, demo or full.
+        profile: smoke, demo, open or full.
         corpus: "demo", or the manifest (.csv or .jsonl) of a corpus; a bare name means
             `data_root`/<name>.csv.
-        data_root: Folder that the manifest's paths start from.
+        data_root: Folder that the manifest's paths start from; "" where `serlib manifest get` put
+            the corpus.
         protocol: How speakers are divided, see `serlib.data.splits.protocol`.
-        fold: Which fold of it, from 1.
+        fold: Which fold of it, from 1; 0 is all of them, which `sweep` runs and pools.
         allow_leaks: Permit a protocol that leaks on purpose.
         classes: Classes in the order of the labels; utterances of others are left out.
         merge: Pairs (from, to) of classes counted as one.
@@ -78,7 +79,7 @@ class Recipe:
     train: TrainConfig
     system: Literal[SYSTEMS] = "fine-tune"
     loss: LossConfig = field(default_factory=LossConfig)
-    fold: Count = 1
+    fold: Whole = 1
     allow_leaks: bool = False
     merge: tuple[tuple[Literal[EMOTIONS], Literal[EMOTIONS]], ...] = ()
     max_seconds: Positive | None = None

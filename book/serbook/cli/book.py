@@ -33,7 +33,7 @@ def parsers(commands, add) -> None:
     site.add_argument("--pdf", action="store_true", help="print it to one PDF too; needs Chromium")
     for command in (book, site):
         command.add_argument("--profile", default="demo", choices=PROFILES)
-    pair = add("pair", _pair, "Write finished demo runs as notebooks beside their sources.")
+    pair = add("pair", _pair, "Write finished runs as notebooks beside their sources.")
     for command in (exercises, pair):
         command.add_argument("chapters", nargs="*", metavar="CHAPTER", help="default: all")
     add("machine", _machine, "Show what this machine has and how long the chapters take.")
@@ -63,6 +63,10 @@ def _show(run) -> None:
 def _book(arguments: argparse.Namespace) -> int:
     from serbook.runner import chapters
 
+    if arguments.profile == "open":
+        _fetch()
+        for chapter, why in chapters.CLOSED.items():
+            print(f"{chapter} is left out: {why}", flush=True)
     asked = dict(force=arguments.force, jobs=arguments.jobs, report=_show)
     runs = chapters.book(arguments.profile, **asked)
     print(f"\n{'chapter':24s} {'':8s} {'minutes':>8s} {'peak GB':>8s}")
@@ -80,6 +84,17 @@ def _book(arguments: argparse.Namespace) -> int:
     if not arguments.no_site:
         _render(runs, arguments.profile)
     return 0
+
+
+def _fetch() -> None:
+    """What the open tier hears and listens with; what is there stays."""
+    from serlib.corpora import download
+    from serlib.models.encoders.load import locate
+    from serlib.recipes import papers
+
+    print("The open tier needs two corpora (41 and 208 MB) and an encoder (290 MB).", flush=True)
+    manifests = [download.corpus(name) for name in ("emodb", "ravdess")]
+    print(*manifests, locate(papers.OPEN["encoder"]), sep="\n", flush=True)
 
 
 def _render(runs, name: str) -> Path:
@@ -103,7 +118,7 @@ def _site(arguments: argparse.Namespace) -> None:
 def _pair(arguments: argparse.Namespace) -> None:
     from serbook.site import publish
 
-    for run in publish.finished("demo", chosen=arguments.chapters):
+    for run in publish.finished(chosen=arguments.chapters):
         print(publish.pair(run))
 
 

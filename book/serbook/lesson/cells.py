@@ -4,13 +4,17 @@ import base64
 import html
 import io
 
+import nbformat
 import numpy as np
 import soundfile
-from IPython.display import HTML
+from IPython.display import HTML, Markdown, display
 
 from serbook.runner import notebooks
 from serbook.runner.notebooks import measured
 from serlib.data import audio
+
+SHIPPED = "As shipped with the book, not computed here:"
+OWN = "Computed here, by the same cell, on this run's own corpus:"
 
 
 def player(wave: np.ndarray, caption: str) -> HTML:
@@ -22,6 +26,23 @@ def player(wave: np.ndarray, caption: str) -> HTML:
         f'<figure><audio controls aria-label="{said}" src="data:audio/mpeg;base64,{content}">'
         f"</audio><figcaption>{said}</figcaption></figure>"
     )
+
+
+def shipped(chapter: str, tag: str) -> None:
+    """Show the outputs of a tagged cell as the book was shipped with them, and say so.
+
+    For readers whose machine lacks what a chapter is about, such as a corpus.
+    """
+    path = notebooks.find(chapter).with_suffix(".ipynb")
+    there = nbformat.read(path, as_version=4).cells if path.exists() else []
+    found = [cell for cell in there if tag in cell.metadata.get("tags", [])]
+    display(Markdown(f"*{SHIPPED if found else 'No notebook was shipped with this chapter.'}*"))
+    for output in (output for cell in found for output in cell.outputs):
+        if output.output_type == "stream":
+            print(output.text)
+        else:
+            display(dict(output.data), raw=True)
+    display(Markdown(f"*{OWN}*"))
 
 
 class Cost:

@@ -24,7 +24,12 @@ from serbook.runner import cores, evidence, kernels, names, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError, UsageError
 from serlib import records
 
-TIMEOUT = {"smoke": 300, "demo": 1800, "full": 1800}  # seconds in which a cell may do nothing
+LEDGER = "08_claims"  # shows the runs of all others
+CLOSED = {  # chapters that the corpora for everybody have nothing for
+    "03_ctc_mtl": "all speakers say the same few sentences, so there is no speech to recognize",
+    "07_fusion": "nothing is rated for valence, arousal or dominance, and the words say nothing",
+}
+TIMEOUT = {"smoke": 300, "demo": 1800, "open": 1800, "full": 1800}  # seconds in which a cell may do nothing
 
 
 @dataclass(frozen=True)
@@ -212,7 +217,7 @@ def book(
 
     With one at a time all go in order, on all cores. With several, each has its share of the cores.
     The first half begins in order, because the rest read some of their runs; of the rest the
-    longest goes first, so that a short one ends last; the last chapter, the ledger, waits for all.
+    longest goes first, so that a short one ends last; the ledger waits for all.
     A chapter that showed runs too early, since another one made them later, is executed once more.
 
     Of two chapters that need the same, one makes it, and the other waits at a file lock. They never
@@ -221,7 +226,7 @@ def book(
     measured peak asks for nothing.
 
     Args:
-        profile: As in `execute`, like `out_root` and `force`.
+        profile: As in `execute`, like `out_root` and `force`; of "open" without `CLOSED`.
         folder: The book.
         out_root: Where runs are kept.
         force: Run finished chapters again.
@@ -234,6 +239,7 @@ def book(
         UsageError: If there are fewer cores than jobs.
     """
     sources = notebooks.chapters(folder)
+    sources = [s for s in sources if profile != "open" or s.stem not in CLOSED]
     if not sources:
         raise ChapterError(f"no chapters (NN_name.py) in {folder}; work in a checkout of the book")
     for source in sources:
@@ -249,11 +255,12 @@ def book(
 
     if jobs is None:
         jobs = 1 if profile == "full" else cores.at_a_time()
-    shares, others = cores.shares(jobs), sources[:-1] if jobs > 1 else []
+    ledger = [s for s in sources if s.stem == LEDGER]
+    shares, others = cores.shares(jobs), [s for s in sources if jobs > 1 and s not in ledger]
     half, took = len(others) // 2, notebooks.measured(folder)
     rest = sorted(others[half:], key=lambda source: -took[source.stem].get("seconds", 0))
     cores.side_by_side(run, others[:half] + rest, shares, done)
-    for source in [*sources[len(others) :], *sources]:
+    for source in [*[s for s in sources if s not in [*others, *ledger]], *ledger, *sources]:
         before = runs.get(source.stem)
         if before is None or (before.ok and not evidence.unchanged(before.read)):
             done(run(source))

@@ -47,18 +47,22 @@ def shipped(folder: Path = BOOK) -> list[ChapterRun]:
 
 
 def finished(
-    profile: str = "demo", folder: Path = BOOK, chosen: Iterable[str] = ()
+    profile: str = "", folder: Path = BOOK, chosen: Iterable[str] = ()
 ) -> list[ChapterRun]:
     """The finished runs of chapters as they are now: all, or those chosen by number or name.
+
+    Without a profile each at its own, the one that its parameters cell has.
 
     Raises:
         ChapterError: Naming the chapters that are missing.
     """
     paths = [notebooks.find(c, folder) for c in chosen] or notebooks.chapters(folder)
-    runs = {path.stem: chapters.lookup(path, profile) for path in paths}
-    if missing := ", ".join(name for name, run in runs.items() if run is None):
-        missing = f"not executed at profile {profile} as they are now: {missing}"
-        raise ChapterError(f"{missing}; run: serlib book --profile {profile}")
+    at = {path: profile or notebooks.declared(notebooks.read(path))["profile"] for path in paths}
+    runs = {path.stem: chapters.lookup(path, own) for path, own in at.items()}
+    for path, own in at.items():
+        if runs[path.stem] is None:
+            told = f"{path.stem} was not executed at profile {own} as it is now"
+            raise ChapterError(f"{told}; run: serlib run {path.stem[:2]} -p profile={own}")
     return list(runs.values())
 
 
