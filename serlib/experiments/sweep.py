@@ -136,7 +136,10 @@ class Runs:
             bootstrap = intervals.bootstrap if len(names) == 1 else intervals.paired_bootstrap
             c = len(self.named(names[0]).recipes[0].classes)
             interval = bootstrap(METRICS[metric], truth, *bare, speakers, n_classes=c)
-        return replace(interval, note=_unknown(speakers, found[0][0].index.to_numpy()))
+        notes = [_unknown(speakers, found[0][0].index.to_numpy())]
+        if metric in ("wer", "cer"):
+            notes.append(repeated(self.named(names[-1]).runs[0]))
+        return replace(interval, note="; ".join(filter(None, notes)))
 
     def summary(
         self, metrics_: Sequence[str] = ("wa", "ua", "macro_f1"), role: str = "test"
@@ -173,6 +176,14 @@ def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:
     if n == len(speakers):
         return "over utterances, speakers are unknown"
     return f"{n} of {len(speakers)} utterances without a speaker" if n else ""
+
+
+def repeated(run: records.Run) -> str:
+    """What must be said beside word errors: that most of test's sentences were trained on."""
+    if (heard := run.summary.get("test_heard", 0)) <= 0.5:
+        return ""
+    different = run.summary["train_texts"]
+    return f"{heard:.0%} of test's clips say one of train's {different} sentences"
 
 
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:
@@ -257,7 +268,8 @@ def _in_worker(parent: int, function: Callable, *arguments, **options) -> None:
     """Do a job in a process that ends with its parent, however that ends; its run goes on later."""
     if os.getpid() != parent and not any(t.name == WATCH for t in threading.enumerate()):
         threading.Thread(target=_watch, args=(parent,), name=WATCH, daemon=True).start()
-    function(*arguments, **options)
+    with quiet(os.getpid() != parent):  # the parent has told it
+        function(*arguments, **options)
 
 
 def _watch(parent: int) -> None:
