@@ -199,6 +199,8 @@ def _train(arguments: argparse.Namespace) -> None:
         if lacking := run.summary.get("train_without"):
             known = run.summary["train_transcripts"]
             print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
+        if told := sweep.repeated(run):
+            print(f"  wer, cer: {told}")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

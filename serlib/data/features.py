@@ -119,6 +119,7 @@ def cache(
     *,
     root: str | Path | None = None,
     kind: str = "cnn",
+    layer: int | None = None,
     dtype: str = "float32",
     progress: bool = True,
 ) -> FeatureStore:
@@ -139,6 +140,7 @@ def cache(
             the output: (T, D). "layers", all hidden states side by side: (T, (L + 1) D).
             "layers_mean", each averaged over time: (L + 1, D). "output_mean", the output averaged
             over time: (1, D).
+        layer: Of the kind "layers" this state alone: (T, D).
         dtype: "float32", or "float16": half the size, relative error up to 5e-4.
         progress: Show a bar.
 
@@ -148,6 +150,8 @@ def cache(
     """
     if kind not in KINDS or dtype not in ("float32", "float16"):
         raise ValueError(f"{kind=}: one of {', '.join(KINDS)}; {dtype=}: float32 or float16")
+    if layer is not None and (kind != "layers" or not 0 <= layer <= encoder.n_layers):
+        raise ValueError(f"{layer=}, {kind=}: one of kind 'layers', from 0 to {encoder.n_layers}")
     lower = ("cnn",) if getattr(encoder, "freeze_layers", 0) else ()
     if encoder.freeze not in {"cnn": ("all", "cnn"), "lower": lower}.get(kind, ("all",)):
         raise ValueError(f"{kind} of an encoder with freeze={encoder.freeze!r} changes in training")
@@ -156,6 +160,7 @@ def cache(
     weights = encoder.digest(kind if kind in ("cnn", "lower") else "all")
     source = records.source_digest(SOURCES)
     what = f"{kind} {encoder.freeze_layers}" if kind == "lower" else kind
+    what = what if layer is None else f"{kind} {layer} alone"
     name = records.digest([weights, store.digest(), source, what, dtype], 24)
     path = Path(root or records.home() / "features") / f"{kind}-{name}.bin"
     if (stored := read(path)) is not None:  # in a home that may only be read, too
@@ -163,7 +168,9 @@ def cache(
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):
         if (stored := read(path)) is None:
-            with closing(_each(encoder, store, kind)) as clips:  # threads are as before at once
+            with closing(
+                _each(encoder, store, kind, layer)
+            ) as clips:  # threads are as before at once
                 bar = tqdm(clips, f"{kind} features", len(store), unit="clip", disable=not progress)
                 write(path, bar, dtype=dtype)
             stored = read(path)
@@ -172,7 +179,9 @@ def cache(
     return stored
 
 
-def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.ndarray]:
+def _each(
+    encoder: torch.nn.Module, store: Sequence, kind: str, layer: int | None
+) -> Iterator[np.ndarray]:
     """Features of every clip in order, on a GPU or on all cores, a batch on each."""
     home, on_gpu = next(encoder.parameters()).device, torch.cuda.is_available()
     workers, before = 1 if on_gpu else joblib.cpu_count(), torch.get_num_threads()
@@ -182,28 +191,29 @@ def _each(encoder: torch.nn.Module, store: Sequence, kind: str) -> Iterator[np.n
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for start in range(0, len(store), CHUNK):  # a map over all would hold all results
                 rows = range(start, min(start + CHUNK, len(store)))
-                yield from _chunk(encoder, [encoder.prepare(store[i]) for i in rows], kind, pool)
+                items = [encoder.prepare(store[i]) for i in rows]
+                yield from _chunk(encoder, items, pool, kind, layer)
     finally:
         torch.set_num_threads(before)
         encoder.to(home)
 
 
 def _chunk(
-    encoder: torch.nn.Module, items: list[np.ndarray], kind: str, pool: ThreadPoolExecutor
+    encoder: torch.nn.Module, items: list[np.ndarray], pool: ThreadPoolExecutor, *which
 ) -> list[np.ndarray]:
     """Features of prepared clips, in their order; those of like length share a batch."""
     leaks = getattr(encoder, "padding_leaks", False)
     size, quantum = (1, 1) if leaks else (TOGETHER, QUANTUM[encoder.modality])
     order = sorted(range(len(items)), key=lambda i: len(items[i]))
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    found = pool.map(lambda b: _batch(encoder, [items[i] for i in b], kind, quantum), batches)
+    found = pool.map(lambda b: _batch(encoder, [items[i] for i in b], quantum, *which), batches)
     clips = dict(zip(order, (clip for batch in found for clip in batch), strict=True))
     return [clips[i] for i in range(len(items))]
 
 
 @torch.no_grad()
 def _batch(
-    encoder: torch.nn.Module, items: list[np.ndarray], kind: str, quantum: int
+    encoder: torch.nn.Module, items: list[np.ndarray], quantum: int, kind: str, layer: int | None
 ) -> list[np.ndarray]:
     """Features (T, D) of each prepared clip of a batch."""
     x, lengths = pad(items, quantum)
@@ -215,7 +225,8 @@ def _batch(
         x, lengths = encoded.frames, encoded.lengths
         if kind in ("lower", "layers", "layers_mean"):
             states = encoder.freeze_layers + 1 if kind == "lower" else None
-            x = torch.stack(encoded.layers[:states], 2)  # (B, T, K, D)
+            chosen = encoded.layers[:states] if layer is None else encoded.layers[layer : layer + 1]
+            x = torch.stack(chosen, 2)  # (B, T, K, D)
     if kind in ("layers_mean", "output_mean"):
         rows = zip(x, lengths.tolist(), strict=True)
         x = torch.stack([row[:n].float().mean(0) for row, n in rows])  # (B, L + 1, D) or (B, D)

@@ -62,9 +62,12 @@ def taught(recipe: Recipe) -> Recipe:
     """The recipe with those of its classes that its corpus can teach, and so what it builds on.
 
     A class without an utterance to train on is none that a model can know, and no score should
-    wait for it: IEMOCAP, for one, has no contempt. What is left out is printed, once. Where train
-    is released as such, it decides; else all utterances do, as each is trained on in some fold:
-    then all folds have the same classes, even if a rare one is not in every fold's train.
+    wait for it: IEMOCAP, for one, has no contempt. Where train is released as such, it decides;
+    else all utterances do, as each is trained on in some fold: then all folds have the same
+    classes, even if a rare one is not in every fold's train.
+
+    Printed, once for a corpus: classes that it lacks, utterances whose emotion is none of the
+    classes, and for the task "asr" that only a few sentences are said.
 
     Raises:
         RecipeError: If there is no manifest, or fewer than two classes are left.
@@ -73,6 +76,8 @@ def taught(recipe: Recipe) -> Recipe:
     if root is None:  # the demo corpus teaches all
         return recipe
     classes = _taught(path, digest(recipe), recipe.classes, recipe.merge)
+    if recipe.system in TRAINED and "asr" in recipe.model.tasks:
+        _warn_of_few(path, digest(recipe))
     recognizer = None if recipe.recognizer is None else taught(recipe.recognizer)
     if (classes, recognizer) == (recipe.classes, recipe.recognizer):
         return recipe
@@ -97,7 +102,8 @@ def in_folds(recipe: Recipe) -> list[Recipe]:
 
 @functools.lru_cache(maxsize=32)
 def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
-    df, _ = _manifest(path)
+    every, _ = _manifest(path)
+    df = every
     if splits.usual(df) in ("official", "dev_as_test"):
         df = df[df["split"] == "train"]
     found = set(manifest.label_ids(df, classes, dict(merge)))
@@ -110,8 +116,47 @@ def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tu
         )
     if kept != classes:
         lost = ", ".join(name for name in classes if name not in kept)
-        print(f"{path.stem}: no {lost} to train on; the classes are {', '.join(kept)}")
+        _tell(path, f"no {lost} to train on; the classes are {', '.join(kept)}")
+    others = every.loc[manifest.label_ids(every, kept, dict(merge)) < 0, "emotion"].value_counts()
+    if len(others):
+        counts = ", ".join(f"{name} {n}" for name, n in others.items())
+        told = f"{counts} of {len(every)} utterances left out: not among the classes"
+        _tell(path, f"{told} {', '.join(kept)} (a recipe's `classes` names others)")
     return kept
+
+
+_told: set[tuple[Path, str]] = set()
+
+
+def _tell(path: Path, line: str) -> None:
+    """Print a line about a corpus, once in this process."""
+    if lines() and (path, line) not in _told:
+        _told.add((path, line))
+        print(f"{path.stem}: {line}")
+
+
+@functools.lru_cache(maxsize=32)
+def _warn_of_few(path: Path, name: str) -> None:
+    """Say of a corpus whose sentences come ten times or more, on average, that CTC learns those."""
+    said = _manifest(path)[0]["text"].map(lambda text: tuple(encode(text)))
+    different = set(said) - {()}
+    if different and 10 * len(different) <= said.astype(bool).sum():
+        told = f"{len(different)} different transcripts in {len(said)} utterances: CTC can memorize"
+        _tell(path, f"{told} them, and word errors say nothing about recognition")
+
+
+def repetition(table: pd.DataFrame) -> dict[str, float]:
+    """How far speech recognition can know test's sentences, of a table with column ``role``.
+
+    Returns:
+        ``train_texts``, the different transcripts in train, and ``test_heard``, the share of test's
+        clips with a transcript whose transcript is among them.
+    """
+    said = table["text"].map(lambda text: tuple(encode(text)))
+    known = set(said[table["role"] == "train"]) - {()}
+    asked = said[(table["role"] == "test") & said.astype(bool)]
+    heard = float(asked.isin(known).mean()) if len(asked) else 0.0
+    return {"train_texts": len(known), "test_heard": heard}
 
 
 def _place(recipe: Recipe) -> tuple[Path, Path | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 
@@ -25,6 +26,7 @@ from serlib.experiments.inputs import default_device, inputs, transcripts
 from serlib.experiments.screen import lines, quiet
 from serlib.models import fusion
 from serlib.models.encoders.load import load_encoder
+from serlib.models.pooling import standardize
 from serlib.models.recognizer import SER, ModelConfig
 from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe, RecipeError
 from serlib.tasks.loss import gradient_cosine, task_losses, total_loss
@@ -146,8 +148,25 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
         model = fusion.Fusion(config, about["widths"], tuned=tuned)
     else:
         model = SER(ModelConfig(**settings | {"compile": False}), n_speakers=len(about["speakers"]))
+        unchanged(run, {model.config.encoder: model.encoder})
     model.load_state_dict(safetensors.torch.load_file(run.checked("model.safetensors")))
     return model.eval()
+
+
+def frozen(encoders: Mapping[str, torch.nn.Module]) -> dict[str, str]:
+    """The digests of those of some encoders that are frozen as a whole: no run stores them."""
+    return {name: x.digest() for name, x in encoders.items() if x.freeze == "all"}
+
+
+def unchanged(run: records.Run, encoders: Mapping[str, torch.nn.Module]) -> None:
+    """Refuse frozen encoders that are others than a run was trained with: a DamagedError."""
+    known = records.read_json(run.checked("model.json")).get("frozen", {})
+    for name, now in frozen(encoders).items():
+        if name in known and now != known[name]:
+            raise records.DamagedError(
+                f"{run.path} was trained with another {name} than the one that is there now: bring "
+                "that back, or train again"
+            )
 
 
 def _sources(recipe: Recipe) -> list[str]:
@@ -175,6 +194,9 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
         records.write_json(record.path / "model.json", about)
     _start(model, recipe)
     plan = {role: _plan(recipe, data, role) for role in ("train", "dev")}
+    if recipe.model.standardize and recipe.start is None:
+        of_train = _batches(data, given, "train", plan["train"].epoch(0))
+        standardize(model.to(default_device()), of_train)
 
     def share(epoch: int) -> batching.Batches:
         return _batches(data, given, "train", plan["train"].epoch(epoch, **processes.place()))
@@ -211,8 +233,10 @@ def _build(recipe: Recipe, data: Data, targets: dict, n_speakers: int):
     about = {"model": asdict(recipe.model)}
     if recipe.system == "fine-tune":
         model = SER(recipe.model, n_speakers=n_speakers, seed=recipe.seed)
+        about["frozen"] = frozen({recipe.model.encoder: model.encoder})
         return model, about, inputs(recipe, data, model.encoder, targets)
     experts = fusion.load(recipe.model, seed=recipe.seed)
+    about["frozen"] = frozen(experts)
     about["widths"] = {name: encoder.width for name, encoder in experts.items()}
     tuned = {name: experts[name] for name in recipe.model.tuned}
     model = fusion.Fusion(recipe.model, about["widths"], seed=recipe.seed, tuned=tuned)
@@ -250,8 +274,9 @@ def _start(model: torch.nn.Module, recipe: Recipe) -> None:
         return
     path = run(recipe.start).checked("model.safetensors")
     weights, own = safetensors.torch.load_file(path), model.state_dict()
-    # An expert that was frozen before is in the same state as when it was loaded.
-    weights |= {k: x for k, x in own.items() if k.startswith("encoders.") and k not in weights}
+    # An encoder that was frozen before is in the same state as when it was loaded.
+    before = {k: x for k, x in own.items() if k.startswith(("encoder.", "encoders."))}
+    weights = before | weights
     shapes = [{name: tuple(x.shape) for name, x in state.items()} for state in (weights, own)]
     if wrong := sorted(dict(shapes[0].items() ^ shapes[1].items())):
         there, here = (shape.get(wrong[0], "not there") for shape in shapes)
@@ -282,8 +307,9 @@ def _reread(recipe: Recipe, data: Data, record: records.Run):
 
 
 def _transcripts(data: Data, targets: dict[str, np.ndarray]) -> dict[str, float]:
-    """How many clips of train speech recognition learns from."""
+    """How many clips of train speech recognition learns from, and how often it hears the same."""
     if "n_tokens" not in targets:
         return {}
     usable = targets["n_tokens"][data.rows("train")] > 0
-    return {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}
+    counts = {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}
+    return counts | dataset.repetition(data.table)

@@ -66,12 +66,19 @@ def functionals(data: Data) -> np.ndarray:
 
 
 def embeddings(recipe: Recipe, data: Data) -> np.ndarray:
-    """Mean over time of the frozen encoder's output, after the layers it keeps, (U, D)."""
+    """Mean over time of what a frozen encoder gives, after the layers it keeps, (U, E).
+
+    Of ``layers="last"`` its output, E = D; of a number that hidden state; of "weighted" all L + 1
+    side by side.
+    """
     m = recipe.model
     drawn = {"random_init": m.random_init, "seed": recipe.seed}
-    encoder = load_encoder(m.encoder, freeze="all", n_layers=m.n_layers, **drawn)
-    means = features.cache(encoder, data.store, kind="output_mean", progress=bars())
-    return np.stack([np.asarray(means[i])[0] for i in range(len(means))])
+    kept = {"n_layers": m.n_layers, "context": m.context}
+    encoder = load_encoder(m.encoder, freeze="all", **kept, **drawn)
+    kind = "output_mean" if m.layers == "last" else "layers_mean"
+    means = features.cache(encoder, data.store, kind=kind, progress=bars())
+    chosen = int(m.layers) if m.layers.isdigit() else slice(None)
+    return np.stack([np.asarray(means[i])[chosen].ravel() for i in range(len(means))])
 
 
 def guess(kind: str, train_labels: NDArray, n: int, n_classes: int, *, seed: int) -> NDArray:

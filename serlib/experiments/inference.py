@@ -83,6 +83,7 @@ class Recognizer:
         if isinstance(self.model, fusion.Fusion):
             config = self.model.config
             self.experts = fusion.load(config, names=config.frozen)
+            experiment.unchanged(run, self.experts)
             self.experts |= {name: self.model.encoders[fusion.key(name)] for name in config.tuned}
         self.max_seconds = run.config["recipe"]["max_seconds"]
 

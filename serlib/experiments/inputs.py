@@ -73,15 +73,20 @@ def inputs(
 
 
 def _of_encoder(recipe: Recipe, data: Data, encoder: nn.Module) -> Stored:
-    """Of one encoder the CNN's frames, the states of its lowest layers, or all: what is frozen.
+    """Of one encoder the CNN's frames, the states of its lowest layers, or what heads take of all.
 
     If they fit they are stored, each clip alone. Otherwise the encoder gets waves. So does Whisper
-    unless it is frozen as a whole: what its convolutions make of 30 s is large, and cheap to make.
+    with frozen convolutions: what they make of 30 s is large, and cheap to make; and with frozen
+    layers in the full context, where layers above them see more than the clip's own frames.
     """
     if encoder.modality != "speech":
         raise RecipeError(f"{recipe.model.encoder} reads texts: use it in system='fusion'")
     frames = data.store.durations.sum() * audio.SAMPLE_RATE / encoder.stride
-    lower = encoder.freeze_layers
+    lower, layers, state = encoder.freeze_layers, recipe.model.layers, {}
+    if averaged(recipe):
+        kind = "output_mean" if layers == "last" else "layers_mean"
+        means = features.cache(encoder, data.store, kind=kind, progress=bars())
+        return means, functools.partial(_mean, layers=layers), 1
     states = (lower or encoder.n_layers) + 1
     kind, numbers, dtype = {
         "none": ("waves", np.inf, "float32"),
@@ -89,12 +94,35 @@ def _of_encoder(recipe: Recipe, data: Data, encoder: nn.Module) -> Stored:
         "lower": ("lower", states * encoder.width, "float16"),
         "all": ("layers", states * encoder.width, "float16"),
     }["lower" if lower else recipe.model.freeze]
-    several = kind in ("lower", "layers")
+    if kind == "layers" and layers != "weighted" and recipe.corpus != "demo":  # see `averaged`
+        kind, state = ("frames", {}) if layers == "last" else (kind, {"layer": int(layers)})
+        states, numbers = 1, encoder.width
+    several = kind in ("lower", "layers", "frames")
     seen = several and not recipe.model.masked_encoder  # the padding must be
-    if seen or frames * numbers * np.dtype(dtype).itemsize > STORE_GB * 1e9:
+    whole = kind == "lower" and getattr(encoder, "context", "short") == "full"
+    if seen or whole or frames * numbers * np.dtype(dtype).itemsize > STORE_GB * 1e9:
         return data.store, encoder.prepare, SPEECH_QUANTUM
-    x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=bars())
+    x = features.cache(encoder, data.store, kind=kind, dtype=dtype, progress=bars(), **state)
     return x, functools.partial(_states, n=states) if several else None, QUANTUM
+
+
+def averaged(recipe: Recipe) -> bool:
+    """Whether a model can be given each clip's mean over time in place of its frames.
+
+    A mean over time commutes with a sum over layers and with `pooling.Standardize`; so where all of
+    the encoder is frozen, and what follows it is a masked mean, a clip is one frame: L + 1 numbers
+    a dimension in place of thousands. CTC asks for frames, and LayerNorm of a frame is not linear.
+    The demo corpus keeps its frames, so that shipped results stay as they are to the last bit.
+    """
+    m = recipe.model
+    plain = m.masked_encoder and m.masked_pooling and not (m.layers == "weighted" and m.layer_norm)
+    mean = m.freeze == "all" and m.pooling == "mean" and "asr" not in m.tasks
+    return mean and plain and recipe.corpus != "demo"
+
+
+def _mean(row: Tensor, layers: str) -> Tensor:
+    """Means of states (K, D) as a clip of one frame, (1, K, D) of all or (1, 1, D) of one."""
+    return row[None] if layers in ("weighted", "last") else row[None, int(layers), None]
 
 
 def _states(row: Tensor, n: int) -> Tensor:

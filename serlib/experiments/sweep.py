@@ -165,6 +165,8 @@ class Runs:
         notes = [interval.note, _unknown(speakers, found[0][0].index.to_numpy())]
         if interval.bounded:
             notes += [_lucky(self.named(n), len(t)) for t, n in zip(found, names, strict=True)]
+        if metric in ("wer", "cer"):
+            notes.append(repeated(self.named(names[-1]).runs[0]))
         return replace(interval, note="; ".join(dict.fromkeys(filter(None, notes))))
 
     def summary(
@@ -252,6 +254,14 @@ def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:
     return f"{n} of {len(speakers)} utterances without a speaker" if n else ""
 
 
+def repeated(run: records.Run) -> str:
+    """What must be said beside word errors: that most of test's sentences were trained on."""
+    if (heard := run.summary.get("test_heard", 0)) <= 0.5:
+        return ""
+    different = run.summary["train_texts"]
+    return f"{heard:.0%} of test's clips say one of train's {different} sentences"
+
+
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:
     pairs = list(pairs)
     return Runs(tuple(r for r, _ in pairs), tuple(run for _, run in pairs))
@@ -334,7 +344,8 @@ def _in_worker(parent: int, function: Callable, *arguments, **options) -> None:
     """Do a job in a process that ends with its parent, however that ends; its run goes on later."""
     if os.getpid() != parent and not any(t.name == WATCH for t in threading.enumerate()):
         threading.Thread(target=_watch, args=(parent,), name=WATCH, daemon=True).start()
-    function(*arguments, **options)
+    with quiet(os.getpid() != parent):  # the parent has told it
+        function(*arguments, **options)
 
 
 def _watch(parent: int) -> None:

@@ -28,8 +28,9 @@ from serlib import settings
 from serlib.data.batching import Batch
 from serlib.data.manifest import ATTRIBUTES
 from serlib.models import heads
-from serlib.models.encoders.load import load_encoder
-from serlib.models.pooling import AttentiveStatistics
+from serlib.models.encoders.checkpoints import EncoderError
+from serlib.models.encoders.load import family, load_encoder
+from serlib.models.pooling import AttentiveStatistics, Standardize
 from serlib.settings import Count, Range, SettingError, Share, Whole
 
 TASKS = ("emotion", "attributes")
@@ -60,6 +61,9 @@ class FusionConfig:
         tuned: Experts that are fine-tuned; the others are frozen. Unstated which.
         freeze: What stays as pre-trained in those: "cnn" or "none".
         n_layers: Keep the first so many transformer layers of every expert; None keeps all.
+        context: What Whisper sees, "full" or "short", see ``recognizer.ModelConfig``.
+        standardize: Scale each dimension of every expert's output over the frames of train, before
+            its pooling, see ``pooling.Standardize``. Unstated, and off.
         random_init: Experts of random weights, as a control.
     """
 
@@ -76,6 +80,8 @@ class FusionConfig:
     tuned: tuple[str, ...] = ()
     freeze: Literal["cnn", "none"] = "cnn"
     n_layers: Count | None = None
+    context: Literal["full", "short"] = "full"
+    standardize: bool = False
     random_init: bool = False
 
     def __post_init__(self) -> None:
@@ -111,14 +117,22 @@ def load(
     The seed is of weights that are drawn; for errors see ``load_encoder``.
     """
     seed, found = seed if config.random_init else 0, {}
+    heard = [name for name in config.experts if family(name) == "whisper"]
+    if config.context == "short" and not heard:
+        raise EncoderError("context='short' is for Whisper, which is none of the experts: drop it.")
     for name in config.experts if names is None else names:
         make, freeze = (_load, config.freeze) if name in config.tuned else (_shared, "all")
-        found[name] = make(name, freeze, config.n_layers, config.random_init, seed)
+        context = config.context if name in heard else "full"
+        found[name] = make(name, freeze, config.n_layers, config.random_init, seed, context)
     return found
 
 
-def _load(name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int) -> nn.Module:
-    return load_encoder(name, freeze=freeze, n_layers=n_layers, random_init=random_init, seed=seed)
+def _load(
+    name: str, freeze: str, n_layers: int | None, random_init: bool, seed: int, context: str
+) -> nn.Module:
+    return load_encoder(
+        name, freeze=freeze, n_layers=n_layers, random_init=random_init, seed=seed, context=context
+    )
 
 
 # A frozen expert is one for all models of this process, since nothing changes it.
@@ -131,6 +145,7 @@ class Expert(nn.Module):
     def __init__(self, width: int, config: FusionConfig) -> None:
         """D_k, and the settings."""
         super().__init__()
+        self.scale = Standardize(1, width, of_clips=False) if config.standardize else None
         self.pool = AttentiveStatistics(width, config.bottleneck)
         sizes = [2 * width] + [config.width] * (config.dense + 1)
         self.layers = nn.Sequential()
@@ -140,6 +155,8 @@ class Expert(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Frames (B, T_k, D_k) and how many of them are real (B,), to (B, D)."""
+        if self.scale is not None:
+            (frames,) = self.scale([frames], lengths)
         return self.layers(self.pool(frames, lengths))
 
 

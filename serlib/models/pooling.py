@@ -1,4 +1,4 @@
-"""From frames to one vector per clip: pooling over time.
+"""From frames to one vector per clip: scaling, and pooling over time.
 
 Shapes: B batch, T frames, D width. `lengths` (B,) int64 counts the valid frames of each clip; the
 others are padding, and whatever they hold, NaN included, changes neither the result nor a gradient.
@@ -7,9 +7,12 @@ Pooling runs in float32 even under autocast.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from serlib.data.batching import Batch
 from serlib.models.encoders.checkpoints import frame_mask
 
 VARIANCE_FLOOR = 1e-5  # as in the challenge baseline; a standard deviation of at least 0.003
@@ -63,6 +66,77 @@ class MeanPool(nn.Module):
         """Frames (B, T, D) and lengths (B,) to (B, D) float32."""
         frames, _, lengths = valid_frames(frames, lengths)
         return frames.sum(dim=1) / lengths[:, None]
+
+
+class Standardize(nn.Module):
+    """Each dimension d of each state k on one scale: y = (x - μ_kd) / σ_kd, in float32.
+
+    μ and σ are mean and standard deviation over train: of all valid frames x or, ``of_clips``, of
+    each clip's mean of them, as the probe of `experiments.floors` has it. The choice goes by the
+    pooling, so that what it gives has about unit variance: the mean over a clip varies several
+    times less than frames do, and frames scaled by it would saturate the tanh of an attention. The
+    scaling commutes with a mean over time. A dimension without variance is only centered.
+    μ and σ are buffers: `standardize` sets them, and they are stored with the model.
+    """
+
+    def __init__(self, n_states: int, width: int, *, of_clips: bool) -> None:
+        """K and D; as it is made it changes nothing."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_states, width))
+        self.register_buffer("std", torch.ones(n_states, width))
+        self.of_clips = of_clips
+        self.sums: Tensor | None = None  # (3, K, D), n, Σ x and Σ x², while `standardize` gathers
+
+    def forward(self, states: Sequence[Tensor], lengths: Tensor) -> list[Tensor]:
+        """K states (B, T, D) and lengths (B,) to K scaled ones, float32."""
+        if len(states) != len(self.mean):
+            raise ValueError(f"{len(states)} states for {len(self.mean)} scales")
+        if self.sums is not None:
+            self.sums += torch.stack([self._moments(x, lengths) for x in states], 1)
+        scales = zip(states, self.mean, self.std, strict=True)
+        return [(state.float() - mean) / std for state, mean, std in scales]
+
+    def _moments(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """n, Σ x and Σ x² (3, D) of a batch, in float64: huge means must not hide a variance."""
+        x, _, lengths = valid_frames(frames, lengths)  # zeros for padding
+        n, x = lengths.sum(), x.double()
+        if self.of_clips:
+            n, x = len(x), x.sum(1, keepdim=True) / lengths[:, None, None]
+        return torch.stack([x.new_ones(x.shape[-1]) * n, x.sum((0, 1)), (x * x).sum((0, 1))])
+
+    def settle(self) -> None:
+        """Set μ and σ from what was gathered."""
+        n, total, squares = self.sums
+        mean = total / n
+        std = (squares / n - mean * mean).clamp(min=0).sqrt()
+        self.mean.copy_(mean)
+        # What is this small against the mean is rounding of equal numbers.
+        self.std.copy_(std.where(std > 1e-6 * mean.abs() + 1e-8, 1))
+
+
+@torch.no_grad()
+def standardize(model: nn.Module, batches: Iterable[Batch]) -> None:
+    """Set μ and σ of every `Standardize` in a model.
+
+    Args:
+        model: Maps batches; ends in the mode that it was in.
+        batches: Each utterance of train once; how they are batched decides nothing.
+    """
+    parts = [module for module in model.modules() if isinstance(module, Standardize)]
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for part in parts:
+            part.sums = part.mean.new_zeros(3, *part.mean.shape, dtype=torch.float64)
+        for batch in batches:
+            model(batch.to(parts[0].mean.device))
+        for part in parts:
+            part.settle()
+    finally:
+        for part in parts:
+            part.sums = None
+        for module in training:
+            module.training = True
 
 
 class AttentiveStatistics(nn.Module):

@@ -27,7 +27,7 @@ from serlib.models import adapters, heads
 from serlib.models.coattention import CoAttention
 from serlib.models.encoders import wav2vec2
 from serlib.models.encoders.load import load_encoder
-from serlib.models.pooling import AttentiveStatistics, MeanPool, SumPool
+from serlib.models.pooling import AttentiveStatistics, MeanPool, Standardize, SumPool
 from serlib.settings import Count, Range, SettingError, Share, Weight, Whole
 
 TASKS = ("emotion", "gender", "speaker", "asr", "attributes")
@@ -40,6 +40,8 @@ class ModelConfig:
 
     Attributes:
         encoder: Name or folder, see ``load_encoder``.
+        context: What Whisper sees: "full", the zeros up to its 30 s included, or the "short" one,
+            the clip alone, see ``whisper.WhisperEncoder``.
         n_classes: C.
         pooling: "mean", "sum" or "attentive" (mean and deviation with learned weights).
         tasks: "emotion" first, if at all, then any of "gender", "speaker", "asr", "attributes".
@@ -50,6 +52,11 @@ class ModelConfig:
         layer_norm: Normalize each frame of each layer before the average.
         layer_start: What its weights start from: "equal", "last" or "first".
         layer_speed: How fast they may move against the heads, 0 not at all, see ``heads.LayerSum``.
+        standardize: Give each dimension of the chosen states zero mean and unit variance over
+            train, before the average and the pooling, see ``pooling.Standardize``. Papers do not
+            say; the default takes states as they come, and a tuned encoder sets its own scale. With
+            a frozen one turn it on: in published encoders a few dimensions are a hundred times the
+            others, and heads learn little from them.
         head: "linear", or "mlp" with one hidden layer; "asr" then has an LSTM before it.
         hidden: Width of that layer, and of the LSTM.
         dropout: Before the layer that gives the logits: of the embedding ("linear") or of the
@@ -75,6 +82,7 @@ class ModelConfig:
     """
 
     encoder: str
+    context: Literal["full", "short"] = "full"
     n_classes: Annotated[int, Range(2)] = 4
     tasks: tuple[Literal[TASKS], ...] = ("emotion",)
     pooling: Literal["mean", "sum", "attentive"] = "mean"
@@ -83,6 +91,7 @@ class ModelConfig:
     layer_norm: bool = False
     layer_start: Literal[heads.LayerSum.STARTS] = "equal"
     layer_speed: Weight = 1.0
+    standardize: bool = False
     head: Literal["linear", "mlp"] = "linear"
     hidden: Count = 256
     dropout: Share = 0.0
@@ -146,7 +155,7 @@ class SER(nn.Module):
         if "speaker" in config.tasks and n_speakers < 2:
             raise SettingError(f"n_speakers={n_speakers}: the task 'speaker' needs at least 2.")
         self.config, self.n_speakers = config, n_speakers
-        same = "freeze freeze_layers spec_augment n_layers random_init".split()
+        same = "context freeze freeze_layers spec_augment n_layers random_init".split()
         self.encoder = encoder or load_encoder(
             config.encoder,
             dropout=config.encoder_dropout,
@@ -156,13 +165,19 @@ class SER(nn.Module):
         adapters.apply(self.encoder, config.lora, config.checkpoint_layers, config.compile, seed)
         if config.layers.isdigit() and int(config.layers) > self.encoder.n_layers:
             raise SettingError(f"layers={config.layers!r}: the last is {self.encoder.n_layers}.")
-        width = self.encoder.width
+        width, weighted = self.encoder.width, config.layers == "weighted"
+        n_states = self.encoder.n_layers + 1 if weighted else 1
+        self.scale = None
+        if config.standardize:
+            self.scale = Standardize(n_states, width, of_clips=config.pooling == "mean")
+        if config.freeze == "all" and not config.random_init:
+            self._leave_out_encoder()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.layer_sum = None
-            if config.layers == "weighted":
+            if weighted:
                 self.layer_sum = heads.LayerSum(
-                    self.encoder.n_layers + 1,
+                    n_states,
                     softmax=config.layer_softmax,
                     layer_norm=config.layer_norm,
                     start=config.layer_start,
@@ -224,16 +239,32 @@ class SER(nn.Module):
         lengths = batch.lengths
         if not self.config.masked_encoder:
             lengths = torch.full_like(lengths, batch.inputs.shape[1])
-        encoded = self.encoder(batch.inputs, lengths)
-        if self.layer_sum is not None:
-            frames = self.layer_sum(encoded.layers)
-        else:
-            layer = self.config.layers
-            frames = encoded.frames if layer == "last" else encoded.layers[int(layer)]
+        encoded, layer = self.encoder(batch.inputs, lengths), self.config.layers
+        lengths = batch.lengths
+        if batch.inputs.ndim == 2:  # waves
+            lengths = self.encoder.frame_lengths(lengths)
         if not self.config.masked_pooling:
-            return frames, torch.full_like(batch.lengths, frames.shape[1])
-        waves = batch.inputs.ndim == 2
-        return frames, self.encoder.frame_lengths(batch.lengths) if waves else batch.lengths
+            lengths = torch.full_like(lengths, encoded.frames.shape[1])
+        states = encoded.layers
+        if layer == "last":
+            states = [encoded.frames]
+        elif layer != "weighted" and len(states) > 1:  # else the only one that was stored
+            states = [states[int(layer)]]
+        states = states if self.scale is None else self.scale(states, lengths)
+        return states[0] if self.layer_sum is None else self.layer_sum(states), lengths
+
+    def _leave_out_encoder(self) -> None:
+        """Keep an encoder that stays as it was loaded out of what is stored of the model."""
+
+        def leave_out(module: nn.Module, state: dict, prefix: str, _: dict) -> None:
+            for name in [name for name in state if name.startswith(f"{prefix}encoder.")]:
+                del state[name]
+
+        def not_missed(module: nn.Module, found) -> None:
+            found.missing_keys[:] = [x for x in found.missing_keys if ".encoder." not in f".{x}"]
+
+        self.register_state_dict_post_hook(leave_out)
+        self.register_load_state_dict_post_hook(not_missed)
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that came pre-trained."""

@@ -148,7 +148,7 @@ class Pretrained(nn.Module):
         Args:
             inputs: Waves (B, N) or token ids (B, S), each from ``prepare``, padded with anything;
                 CNN features (B, T, Dc) of a wave model; or hidden states (B, T, K, D), of which
-                there are L + 1 (a wave model with frozen layers takes fewer, see ``stored``).
+                there are L + 1, or fewer, see ``stored``.
             lengths: (B,) int64, in samples for waves, else in frames or tokens.
         """
         return (self.stored if inputs.ndim == 4 else self.encode)(inputs, lengths)
@@ -169,16 +169,20 @@ class Pretrained(nn.Module):
     def stored(self, states: Tensor, lengths: Tensor) -> Encoded:
         """Go on from the lowest stored states (B, T, K, D); lengths (B,) are in frames.
 
-        K is L + 1, or ``freeze_layers`` + 1 if the layers above are trained.
+        K is L + 1, or ``freeze_layers`` + 1 if the layers above are trained. One state alone, of a
+        wholly frozen encoder, is the one that is asked for, and is handed on as it is.
         """
         lengths = checked(states, lengths, 4, 1, "frames")
-        if states.shape[2] not in (self.freeze_layers + 1, self.n_layers + 1):
+        alone = states.shape[2] == 1 and self.freeze == "all"
+        if not alone and states.shape[2] not in (self.freeze_layers + 1, self.n_layers + 1):
             raise ValueError(
                 f"{states.shape[2]} stored states, but this encoder has {self.n_layers} layers, "
                 f"{self.freeze_layers} of them frozen: store them again with this encoder."
             )
         valid = valid_mask(states, lengths)
         known = blank(states, valid).to(self.model.dtype).unbind(2)
+        if alone:
+            return Encoded(known[0], lengths, known)
         return self.finished(list(known), valid, lengths)
 
     def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:

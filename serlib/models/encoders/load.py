@@ -170,6 +170,11 @@ def _missing(folder: Path, family: str | None, weights: bool) -> list[str]:
     return found + (sorted(told - shards) if shards | told else [WEIGHTS[0]])
 
 
+def family(name: str | Path) -> str | None:
+    """An encoder's model type, such as "whisper"; for errors see ``locate``."""
+    return _family(locate(name, weights=False))
+
+
 def _family(folder: Path) -> str | None:
     return read_json(folder, CONFIG).get("model_type")
 
