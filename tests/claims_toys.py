@@ -38,6 +38,10 @@ unsaid:
   - {id: v, paper: p, open: "epochs", ours: "4", note: "not measured", chapter: "03"}
 """
 
+SAID = ["X Y"] * 80
+HEARD = ["X X"] * 80  # half the words wrong, but for one talker more and for one fewer
+HEARD[0], HEARD[10] = "X Y", "Z Z"
+
 
 def ledger(folder):
     """`SMALL`, written to a file and read."""
@@ -52,7 +56,7 @@ def home(folder, monkeypatch):
 
     def identity(recipe):
         key = records.digest(evidence.system_key(records.plain(recipe)))
-        return f"{recipe.system}-{key}{recipe.seed}", {}
+        return f"{recipe.system}-{key}{recipe.fold}{recipe.seed}", {}
 
     monkeypatch.setattr(experiment, "identity", identity)
     where = {"device": "CPU", "python": "3", "packages": {"torch": "2"}}
@@ -61,13 +65,19 @@ def home(folder, monkeypatch):
 
 
 def make(recipe, right, *, talkers=8, words=(), history=(), stale=False):
-    """A finished run with the share `right` of 10 utterances per talker answered rightly."""
-    n, hits = talkers * 10, round(10 * right)
+    """A finished run with the share `right` of 10 utterances per talker answered rightly.
+
+    Of several talkers one has one more, and the next one fewer; who, depends on `right`.
+    """
+    n, hits = talkers * 10, np.full(talkers, round(10 * right))
+    if talkers > 2:
+        one = round(100 * right) % talkers
+        hits[[one - 1, one]] += [1, -1]
     truth = np.arange(n) % 4
-    wrong = np.arange(n) % 10 >= hits
+    wrong = np.arange(n) % 10 >= hits.repeat(10)
     table = pd.DataFrame({"truth": truth, "prediction": (truth + wrong) % 4})
-    table.index = pd.Index([f"u{i}" for i in range(n)], name="key")
-    table["speaker"] = [f"t{i // 10}" for i in range(n)]
+    table.index = pd.Index([f"u{recipe.fold}-{i}" for i in range(n)], name="key")
+    table["speaker"] = [f"t{recipe.fold}-{i // 10}" for i in range(n)]
     if words:
         table["reference"], table["hypothesis"] = words
     name = experiment.identity(recipe)[0] + ("x" if stale else "")

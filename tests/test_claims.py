@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from claims_toys import SMALL, judged, make
+from claims_toys import HEARD, SAID, SMALL, judged, make
 from serbook.claims import decide, judge, pages
 from serbook.claims import runs as claim_runs
 from serbook.claims.dynamics import dynamics
@@ -230,8 +230,8 @@ def test_a_recipe_that_cannot_be_made(tmp_path):
         (0.700, 0.65, 0.75, 0.7815, 1, "not reproduced"),
         (0.150, 0.13, 0.17, 0.1929, -1, "reproduced better"),
         (0.250, 0.22, 0.28, 0.1929, -1, "not reproduced"),
-        (0.7815, 0.7815, 0.7815, 0.7815, 1, "reproduced"),  # no width at all
-        (0.9, 0.9, 0.9, 0.7815, 1, "reproduced better"),
+        (0.7815, 0.7815, 0.7815, 0.7815, 1, "within seed noise"),  # no width proves nothing
+        (0.9, 0.9, 0.9, 0.7815, 1, "within seed noise"),
         (0.70, 0.66, 0.7815, 0.7815, 1, "within seed noise"),  # touches
     ],
 )
@@ -274,7 +274,7 @@ def test_numbers_need_the_full_tier(small, place):
 
 def test_directions_by_paired_intervals_on_common_seeds(small, place):
     a, b = (small.recipe(name, "demo") for name in "ab")
-    bad, good = (["X Y"] * 80, ["X X"] * 80), (["X Y"] * 80, ["X Y"] * 80)
+    bad, good = (SAID, HEARD), (SAID, SAID)
     make(a, 0.5, words=bad)
     make(b, 0.7, words=good)
     make(b.change(seed=1), 0.1, words=bad)  # a has no such seed
@@ -291,7 +291,7 @@ def test_directions_by_paired_intervals_on_common_seeds(small, place):
 )
 def test_one_part_refutes_the_whole(small, place, right, verdict):
     words = ["X Y"] * 80
-    make(small.recipe("a", "demo"), 0.5, words=(words, ["X X"] * 80))
+    make(small.recipe("a", "demo"), 0.5, words=(SAID, HEARD))
     make(small.recipe("b", "demo"), right, words=(words, words))
     assert judged(small, "p.t.more", "demo").verdict == verdict
 
@@ -307,13 +307,15 @@ def test_a_metric_that_is_missing(small, place):
     assert judged(small, "p.t.more", "demo").verdict == judge.UNTESTED
 
 
-def test_a_single_talker_gives_no_verdict(small, place):
-    words = ["X Y"] * 10
+@pytest.mark.parametrize(("n", "said"), [(1, "1 speaker"), (2, "2 speakers")])
+def test_too_few_speakers_give_no_verdict_and_say_so(small, place, n, said):
+    """Two who agree that b is better by 0.2 once made a "yes"."""
+    words = ["X Y"] * 10 * n
     for name, right in (("a", 0.5), ("b", 0.7)):
-        make(small.recipe(name, "demo"), right, talkers=1, words=(words, words))
-    make(small.recipe("a", "full"), 0.7, talkers=1)
-    assert "fewer than two talkers" in judged(small, "p.t.more", "demo").why
-    assert judged(small, "p.t.a.wa").verdict == judge.UNTESTED
+        make(small.recipe(name, "demo"), right, talkers=n, words=(words, words))
+    make(small.recipe("a", "full"), 0.7, talkers=n)
+    for found in (judged(small, "p.t.more", "demo"), judged(small, "p.t.a.wa")):
+        assert found.verdict == judge.UNTESTED and found.why == f"cannot tell: {said}"
 
 
 def test_no_words_at_all(small, place):
@@ -329,13 +331,75 @@ def test_runs_of_older_code_do_not_count(small, place):
     assert judged(small, "p.t.more", "demo").why == "not run: a, b"
 
 
-def test_runs_of_another_corpus_or_another_fold_do_not_count(small, place):
+def test_runs_of_another_corpus_do_not_count(small, place):
     full = small.recipe("a", "full")
     make(full.change(corpus="/data/cremad.csv", data_root="/data"), 0.7)
-    make(full.change(fold=2), 0.7)
     assert judged(small, "p.t.a.wa").verdict == judge.UNTESTED
     make(full.change(corpus="/data/iemocap.csv", data_root="/data"), 0.7)
     assert judged(small, "p.t.a.wa").verdict == "reproduced"
+
+
+def test_folds_of_a_recipe_are_one_system(small, place):
+    """Pooled over the speakers of all folds; a seed that lacks one, and a fold of a alone, wait."""
+    a, b = (small.recipe(name, "full") for name in "ab")
+    for fold, right in ((1, 0.6), (2, 0.8)):
+        for seed in (0, 1):
+            make(a.change(fold=fold, seed=seed), right, talkers=2, words=(SAID[:20], SAID[:20]))
+    (measured,) = judged(small, "p.t.a.wa").measured
+    assert measured.interval.value == pytest.approx(0.7) and measured.interval.bounded
+    assert (measured.seeds, measured.folds) == (2, 2)
+    assert measured.seen.endswith(", 2 seeds, 2 folds pooled") and len(measured.runs) == 4
+    make(a.change(seed=2), 0.1, talkers=2)  # fold 1 only
+    assert judged(small, "p.t.a.wa").measured == (measured,)
+    make(b, 0.7, talkers=8, words=(SAID, SAID))  # fold 1, of other speakers
+    assert "different utterances" in judged(small, "p.t.more").why
+    for fold in (1, 2):
+        make(b.change(fold=fold, seed=1), 0.9, talkers=2, words=(SAID[:20], SAID[:20]))
+    found = judged(small, "p.t.more").measured[0]
+    assert (found.seeds, found.folds) == (1, 2)
+    assert found.interval.value == pytest.approx(0.9 - 0.7)
+
+
+@pytest.mark.parametrize(
+    ("ran", "trained", "expected"),
+    [
+        ([[(0, 1), (1, 1)], [(1, 1), (2, 1)]], [True, True], ([1], [1])),
+        ([[(0, 1), (1, 1)], [(7, 1)]], [True, False], ([0, 1], [1])),  # a floor goes with all
+        ([[(0, 1), (0, 2), (1, 1)]], [True], ([0], [1, 2])),  # two runs either way: more folds
+        ([[(0, 1), (0, 2), (1, 1), (2, 1)]], [True], ([0, 1, 2], [1])),
+        ([[(0, 1), (0, 2)], [(0, 2), (0, 3)]], [True, True], ([0], [2])),
+        ([[(0, 1)], [(0, 2)]], [True, True], ([], [])),
+        ([[(0, 1)], []], [True, True], ([], [])),
+        ([[], [(0, 1)]], [True, False], ([], [])),
+        ([[(3, 1), (3, 2)], [(0, 1), (0, 2)]], [False, False], ([3], [1, 2])),
+    ],
+)
+def test_seeds_and_folds_that_can_be_compared(ran, trained, expected):
+    assert claim_runs.common(ran, trained) == expected
+
+
+def test_a_floor_is_compared_with_every_seed(small, place):
+    path = place / "claims.yaml"
+    path.write_text(
+        SMALL.replace("a: {recipe: cai2021, with: {alpha: 0.0}}",
+                      "a: {recipe: floor, with: {system: svm}}")
+        .replace(" and less(a, b, wer)", "")
+    )  # fmt: skip
+    ledger = read(path)
+    make(ledger.recipe("a", "demo"), 0.5)
+    for seed, right in ((3, 0.7), (4, 0.9), (5, 0.7)):
+        make(ledger.recipe("b", "demo").change(seed=seed), right)
+    (measured,) = judged(ledger, "p.t.more", "demo").measured
+    assert measured.seeds == 3 and len(measured.runs) == 4
+    assert measured.interval.value == pytest.approx(2.3 / 3 - 0.5)
+
+
+def test_one_seed_is_told(small, place):
+    for name, right in (("a", 0.5), ("b", 0.7)):
+        make(small.recipe(name, "demo"), right, words=(SAID, SAID))
+    found = judged(small, "p.t.more", "demo")
+    assert found.measured[0].interval.note == "speakers only: 1 seed"
+    assert found.seen.count("1 seed") == 2  # once for each of the two comparisons
 
 
 def test_broken_folders_are_passed_over(small, place):
@@ -358,8 +422,8 @@ def test_dynamics_by_hand(small, place, monkeypatch):
 
     def histories(recipe):
         """By seed."""
-        found = claim_runs.Finished().seeds(recipe)
-        return {seed: run.history() for seed, (_, run) in found.items()}
+        found = claim_runs.Finished().runs(recipe)
+        return {seed: run.history() for (seed, _), (_, run) in found.items()}
 
     def of(below, above, *seeds):
         return dynamics(*([histories(r)[seed] for seed in seeds] for r in (below, above)), "wa")
@@ -393,7 +457,10 @@ def test_what_papers_left_open(small, place):
     make(small.recipe("b", "demo"), 0.5, words=(words, words))
     after = judge.unsaid("demo", small).loc["u"]
     assert (
-        after["effect"].startswith("wa -0.100 [-0.100, -0.100]; wer 0.000") and after["seeds"] == 1
+        after["effect"]
+        == "wa -0.100 [-0.163, -0.037] (speakers only: 1 seed); "
+        "wer 0.000 [0.000, 0.000] (speakers only: 1 seed)"
+        and after["seeds"] == 1
     )
 
 
@@ -480,7 +547,7 @@ def test_the_report_of_a_claim(small, place):
         "Verdict: within seed noise",
         "more(a, b, wa)",
         "0.200 [",
-        ", 1 seed",
+        "(speakers only: 1 seed)",
         "With one seed",
         "serlib claims run p.t.more --profile demo",
         "fine-tune-",

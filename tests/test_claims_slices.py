@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from claims_toys import judged, make
+from claims_toys import HEARD, SAID, judged, make
 from serbook.claims import judge, pages
 from serbook.claims.ledger import read
 from serbook.plan import asked
@@ -58,7 +58,7 @@ def slice_of(ledger, **place):
 
 def test_a_slice_of_hand_made_runs(small, place):
     words = ["X Y"] * 80
-    make(small.recipe("a", "demo"), 0.5, words=(words, ["X X"] * 80))
+    make(small.recipe("a", "demo"), 0.5, words=(SAID, HEARD))
     make(small.recipe("b", "demo"), 0.7, words=(words, words))
     html = slice_of(small)
     shown, waiting = rows_of(html)
@@ -67,8 +67,8 @@ def test_a_slice_of_hand_made_runs(small, place):
     ]  # fmt: skip
     row = shown.loc["p.t.more"]
     assert (row["verdict"], row["planted"], row["tier"]) == ("reproduced", "yes", "demo")
-    assert "wa: b − a 0.200 [0.200, 0.200], 1 seed" in row["measured"]
-    assert "wer: b − a -0.500 [-0.500, -0.500], 1 seed" in row["measured"]
+    assert "wa: b − a 0.200 [0.137, 0.263] (speakers only: 1 seed); wer" in row["measured"]
+    assert "wer: b − a -0.500 [-0.522, -0.478] (speakers only: 1 seed)" in row["measured"]
     assert shown.loc["p.t.gain", ["verdict", "tier"]].tolist() == [
         judge.CONTRADICTED,
         "arithmetic",
@@ -116,7 +116,7 @@ def test_a_slice_on_another_corpus(small, place, profile):
     """Directions are judged there and say so; a number of the paper's corpus is not."""
     there = {"corpus": "/data/cremad.csv", "data_root": "/data"}
     words = ["X Y"] * 80
-    for name, right, heard in (("a", 0.5, ["X X"] * 80), ("b", 0.7, words)):
+    for name, right, heard in (("a", 0.5, HEARD), ("b", 0.7, words)):
         make(small.recipe(name, profile, **there), right, words=(words, heard))
     html = slice_of(small, profile=profile, **there)
     shown, waiting = rows_of(html)

@@ -29,7 +29,7 @@ with run.lock():
     if not run.done:
         run.finish({})
 """
-SHOW = "print(sorted(Finished().seeds(recipe)))\n"
+SHOW = "print(sorted(Finished().runs(recipe)))\n"
 
 
 @pytest.fixture
@@ -114,9 +114,9 @@ def key(**changes) -> str:
 
 
 def test_what_tells_systems_apart():
-    """Not names, seeds and places, at any depth; a manifest by its name."""
+    """Not names, seeds, folds and places, at any depth; a manifest by its name."""
     known = key()
-    for same in (dict(name="x"), dict(seed=7), dict(diagnose=True)):
+    for same in (dict(name="x"), dict(seed=7), dict(fold=2), dict(diagnose=True)):
         assert key(**same) == known
     for other in (dict(epochs=9), dict(freeze="all"), dict(corpus="iemocap", data_root="/a")):
         assert key(**other) != known

@@ -33,7 +33,9 @@ class Shelf:
         keys, speakers, truth = map(list, zip(*rows, strict=True))
         self.n += 1
         run = records.Run.open(self.root, {"run": self.n}, key=f"run-{self.n}")
-        table = pd.DataFrame({"truth": truth, "speaker": speakers}, index=pd.Index(keys, name="key"))
+        table = pd.DataFrame(
+            {"truth": truth, "speaker": speakers}, index=pd.Index(keys, name="key")
+        )
         table["prediction"] = np.where(right, table["truth"], 1 - table["truth"])
         run.save_predictions(role, table)
         if system == "fine-tune":
@@ -141,7 +143,7 @@ def test_folds_that_share_some_utterances_are_refused(shelf):
 
 
 def test_folds_that_all_test_the_same_utterances_count_them_each_time(shelf):
-    """As "dev_as_test" has it, and every fold on another corpus: more trainings, no more speakers."""
+    """As "dev_as_test" has it, and folds on another corpus: more trainings, no more speakers."""
     rows = FOLDS[1] + [("c1", "cay", 1)]
     right = [1, 1, 0, 1, 0, 1]
     runs = shelf.runs(

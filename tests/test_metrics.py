@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from serlib.metrics import intervals, measures
+from serlib.metrics import measures
 
 MATRIX = np.array([[5, 1, 0], [2, 3, 1], [0, 0, 8]])  # rows are the truth
 

@@ -23,9 +23,9 @@ from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import store_frames
 from serlib.experiments.screen import bars, quiet
 from serlib.metrics import intervals, measures
-from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe
+from serlib.recipes.recipe import GUESSERS, Recipe
 from serlib.tasks import attributes
-from serlib.tasks.answers import task_ratio
+from serlib.tasks.answers import ratio_range, task_ratio
 
 WATCH = "watch"  # the thread of a worker that ends it
 METRICS: dict[str, Callable] = {"wa": measures.wa, "ua": measures.ua, "macro_f1": measures.macro_f1}
@@ -157,7 +157,7 @@ class Runs:
             measure, within = attributes.MEASURES[metric], attributes.within(metric)
             interval = intervals.jackknife_sums(measure, bare, speakers, within=within)
         elif metric not in METRICS:
-            interval = intervals.jackknife_ratio(systems, speakers)
+            interval = intervals.jackknife_ratio(systems, speakers, within=ratio_range(metric))
         else:
             jackknife = intervals.jackknife if len(names) == 1 else intervals.paired_jackknife
             c = len(self.named(names[0]).recipes[0].classes)
@@ -243,7 +243,7 @@ def _below(tables: list[pd.DataFrame], name: str) -> pd.DataFrame:
 
 def _lucky(runs: Runs, seeds: int) -> str:
     """What an interval must say of a trained system with one seed: nothing of luck in training."""
-    return "speakers only: 1 seed" if seeds == 1 and runs.recipes[0].system in TRAINED else ""
+    return "speakers only: 1 seed" if seeds == 1 and runs.recipes[0].trained else ""
 
 
 def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:

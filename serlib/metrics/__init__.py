@@ -1,1 +1,1 @@
-"""Scores (WA, UA, macro-F1, CCC, EER, WER) and their intervals, bootstrapped over speakers."""
+"""Scores (WA, UA, macro-F1, CCC, EER, WER) and their intervals over speakers and seeds."""

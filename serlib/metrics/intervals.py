@@ -153,23 +153,23 @@ def paired_jackknife(
 
 
 def jackknife_ratio(
-    systems: Sequence[tuple[np.ndarray, np.ndarray]], groups: np.ndarray, level: float = 0.95
+    systems: Sequence[tuple[np.ndarray, np.ndarray]],
+    groups: np.ndarray,
+    level: float = 0.95,
+    within: tuple[float, float] | None = None,
 ) -> Interval:
     """Interval of a ratio of sums over utterances, such as WER: edits / words.
 
-    Systems are one or two pairs (numerators, denominators), each (U,) or (S, U). Where no numerator
-    is below 0 the ratio is not, and where none exceeds its denominator it is at most 1. All else is
-    as in `jackknife_sums`.
+    Systems are one or two pairs (numerators, denominators), each (U,) or (S, U). All else is as in
+    `jackknife_sums`; no `within` is from 0 where no numerator is below, and to 1 where none exceeds
+    its denominator.
     """
     pairs = [np.stack([np.atleast_2d(x) for x in pair], -1) for pair in systems]
     ratio = lambda t: quotient(t[..., 0], t[..., 1])  # noqa: E731
-    return jackknife_sums(ratio, pairs, groups, level, ratio_range(np.stack(pairs)))
-
-
-def ratio_range(parts: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest that a ratio can be, from its numerators and denominators."""
-    part, whole = parts[..., 0], parts[..., 1]
-    return 0 if np.all(part >= 0) else -math.inf, 1 if np.all(part <= whole) else math.inf
+    if within is None:
+        part, whole = np.moveaxis(np.stack(pairs), -1, 0)
+        within = 0 if np.all(part >= 0) else -math.inf, 1 if np.all(part <= whole) else math.inf
+    return jackknife_sums(ratio, pairs, groups, level, within)
 
 
 def jackknife_sums(
@@ -230,7 +230,9 @@ def _interval(
     scores = sign @ metric(total)  # (S,)
     value = float(scores.mean())
     if g < FEWEST:
-        return Interval(value, math.nan, math.nan, level, f"cannot tell: {g} speaker{'s' * (g != 1)}")
+        return Interval(
+            value, math.nan, math.nan, level, f"cannot tell: {g} speaker{'s' * (g != 1)}"
+        )
     without = metric(total[:, :, None] - tables)  # (K, S, G)
     left_out = np.tensordot(sign, without, 1).mean(0)  # (G,)
     of_speakers = (g - 1) / g * float(((left_out - value) ** 2).sum())
@@ -241,7 +243,8 @@ def _interval(
     nu = max(1.0, said.sum() ** 2 / (said**2).sum() - 1)
     half = _quantile(of_speakers, of_seeds, nu, s - 1, level) * math.sqrt(of_speakers + of_seeds)
     if half <= 1e-9 * max(1, abs(value)):  # all speakers alike, up to rounding
-        return Interval(value, value, value, level, "no spread")
+        end = value if k == 1 or abs(value) <= 1e-9 else math.nan
+        return Interval(value, end, end, level, "cannot tell: no spread" if end != end else "")
     low, high = within if k == 1 else (within[0] - within[1], within[1] - within[0])
     return Interval(value, max(value - half, low), min(value + half, high), level)
 

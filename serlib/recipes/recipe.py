@@ -121,6 +121,12 @@ class Recipe:
             who = f"the tasks {', '.join(tasks)}" if self.system in TRAINED else self.system
             raise RecipeError(f"select={name!r} is no score of {who}: choose {', '.join(known)}")
 
+    @property
+    def trained(self) -> bool:
+        """Whether luck has a part in its weights, so that another seed gives another model."""
+        drawn = self.system == "probe" and self.model.random_init
+        return self.system in TRAINED or drawn
+
     def change(self, **changes) -> Recipe:
         """A copy with other values; names of `model`, `loss` and `train` reach inside them.
 

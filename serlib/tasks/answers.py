@@ -5,6 +5,7 @@ Letters: B batch, U utterances.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -68,6 +69,11 @@ def task_ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray
     known = table[f"{column}_truth"] != IGNORE
     right = known & (table[column] == table[f"{column}_truth"])
     return right.to_numpy(int), known.to_numpy(int)
+
+
+def ratio_range(metric: str) -> tuple[float, float]:
+    """The lowest and the highest that a metric of `task_ratio` can be: a WER may exceed 1."""
+    return (0, math.inf) if metric in ("wer", "cer") else (0, 1)
 
 
 def task_scores(table: pd.DataFrame) -> dict[str, float]:

@@ -7,10 +7,9 @@
 **No table of predictions is in it.** It would hold one label per utterance, which IEMOCAP and
 MSP-Podcast do not let anybody pass on; under other names, too, who has the corpus could tell the
 rows by their order. Instead there are sums over each speaker (`sums`), of which WA, UA, F1, WER and
-CCC are functions; and the bootstrap draws whole speakers. So scores come out again to the last
-digits, and intervals up to the luck of the draw, since the speakers have another order: their names
-are hashed with a random key that nobody keeps, the same in all runs of one archive, so that systems
-can still be compared in pairs. Of a speaker with one clip the sums are that clip's label, without
+CCC are functions; and intervals leave out whole speakers. So scores and intervals come out again to
+the last digits. The speakers' names are hashed with a random key that nobody keeps, the same in all
+runs of one archive, so that systems can still be compared in pairs. Of a speaker with one clip the sums are that clip's label, without
 a name and without a key.
 
 Not in it either are transcripts, keys, names of files and folders, of machines and users. Nothing

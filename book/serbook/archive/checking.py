@@ -95,28 +95,46 @@ class Archived:
 
     def __init__(self, kept: Iterable[Kept]) -> None:
         """Sort them by what they were asked to do."""
-        self.kept: dict[str, dict[int, Kept]] = {}
+        self.kept: dict[str, dict[tuple[int, int], Kept]] = {}
         for run in kept:
             asked = run.record["config"]["recipe"]
-            self.kept.setdefault(system_key(asked), {})[asked["seed"]] = run
+            self.kept.setdefault(system_key(asked), {})[asked["seed"], asked["fold"]] = run
 
-    def seeds(self, recipe: Recipe) -> dict[int, tuple[Recipe, Kept]]:
-        """The run of a recipe for each seed."""
+    def runs(self, recipe: Recipe) -> dict[tuple[int, int], tuple[Recipe, Kept]]:
+        """The run of a recipe for each seed and fold."""
         found = self.kept.get(system_key(forms.bare(records.plain(recipe))), {})
-        return {seed: (recipe, run) for seed, run in found.items()}
+        return {(s, k): (recipe.change(seed=s, fold=k), run) for (s, k), run in found.items()}
 
     def interval(self, systems: Systems, metric: str, role: str) -> intervals.Interval:
         """See `claims.runs.Evidence`."""
         runs = [run for pairs in systems.values() for _, run in pairs]
         if lacking := [run.path.name for run in runs if role not in run.record["sums"]]:
             raise records.RecordError(f"{lacking[0]} has no sums for {role!r}")
-        parts = [run.record["sums"][role] for run in runs]
-        if any(part[k] != parts[0][k] for part in parts for k in ("utterances", "speakers")):
+        added = [_pooled(pairs, metric, role) for pairs in systems.values()]
+        if any(scored != added[0][0][0] for of in added for scored, _ in of):
             raise ValueError(f"runs of {', '.join(systems)} were scored on different utterances")
+        tables = [np.stack([table for _, table in of]) for of in added]  # each (S, G, ...)
+        seeds = max(map(len, tables))  # a floor has one, for every seed of the other
+        tables = [np.broadcast_to(t, (seeds, *t.shape[1:])) for t in tables]
+        speakers, within = np.arange(tables[0].shape[1]), sums.within(metric)
+        return intervals.jackknife_sums(sums.statistic(metric), tables, speakers, within=within)
+
+
+def _pooled(pairs: Iterable[tuple[Recipe, Kept]], metric: str, role: str) -> list[tuple]:
+    """Per seed the masks of what was scored, fold by fold, and the sums (G, ...) over all folds."""
+    seeds: dict[int, list[Kept]] = {}
+    for recipe, run in pairs:
+        seeds.setdefault(recipe.seed, []).append(run)
+    found = []
+    for runs in seeds.values():
+        parts = [run.record["sums"][role] for run in runs]
         added = [sums.unpack(p, metric, r.n_classes) for p, r in zip(parts, runs, strict=True)]
-        added = np.stack(added).reshape(len(systems), -1, *added[0].shape)  # (systems, S, G, ...)
-        speakers = np.arange(added.shape[2])
-        return intervals.jackknife_sums(sums.statistic(metric), list(added), speakers)
+        names = sorted({name for part in parts for name in part["speakers"]})
+        table = np.zeros((len(names), *added[0].shape[1:]))
+        for part, of in zip(parts, added, strict=True):
+            table[np.searchsorted(names, part["speakers"])] += of
+        found.append(([(p["utterances"], p["speakers"]) for p in parts], table))
+    return found
 
 
 def verdict(ledger: Ledger, id: str, profile: str, archived: Archived) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Made:
 
     runs: int  # how many
     claims: Mapping[str, str]  # the verdicts in it, by id
-    # Claims that this machine's ledger decides otherwise: near a border, an interval of other
-    # resamples may fall on its other side.
+    # Claims that this machine's ledger decides otherwise: an interval that ends at zero up to
+    # rounding may fall on its other side.
     moved: tuple[str, ...]
     single: int  # how many speakers of one test set have one clip; see the room's text
 

@@ -25,7 +25,7 @@ from serlib.data.manifest import ATTRIBUTES
 from serlib.experiments.sweep import METRICS
 from serlib.metrics import intervals
 from serlib.tasks import attributes
-from serlib.tasks.answers import task_ratio
+from serlib.tasks.answers import ratio_range, task_ratio
 
 # And the column that a table of predictions has if it has the metric.
 RATIOS = {"wer": "reference", "cer": "reference", "gender": "gender_truth",
@@ -93,6 +93,13 @@ def statistic(metric: str) -> Callable[[np.ndarray], np.ndarray]:
     """The metric as a function of sums over any speakers."""
     ratio = lambda sums: intervals.quotient(sums[..., 0], sums[..., 1])  # noqa: E731
     return METRICS.get(metric) or attributes.MEASURES.get(metric, ratio)
+
+
+def within(metric: str) -> tuple[float, float]:
+    """The lowest and the highest that the metric can be."""
+    if metric in METRICS:
+        return 0, 1
+    return attributes.within(metric) if metric in attributes.MEASURES else ratio_range(metric)
 
 
 def score(found: Mapping, metric: str, n_classes: int) -> float:

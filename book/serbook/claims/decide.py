@@ -55,14 +55,14 @@ def decide(
         raise RecipeError(f"the claim is scored on {name}: say where it is, --root {name}=DIR")
     systems = {name: ledger.recipe(name, profile, roots) for name in claim.systems}
     finished = Finished()
-    there = {name: finished.seeds(recipe) for name, recipe in systems.items()}
+    there = {name: finished.runs(recipe) for name, recipe in systems.items()}
     if asked := [recipe.change(seed=seed) for name, recipe in systems.items()
-                 for seed in seeds if seed not in there[name]]:  # fmt: skip
+                 for seed in seeds if (seed, recipe.fold) not in there[name]]:  # fmt: skip
         sweep(asked, progress=progress, workers=workers)
     finished = Finished()
     for step in claim.steps:
         for name in step.systems if step.role != "test" else ():
-            for recipe, run in finished.seeds(systems[name]).values():
+            for recipe, run in finished.runs(systems[name]).values():
                 elsewhere(recipe, run, step.role, roots[step.role], progress)
     return judge(ledger, claim, profile, Finished())
 

@@ -89,12 +89,12 @@ def of_number(found: Interval, printed: float, better: int = 1) -> str:
     >>> of_number(Interval(0.79, 0.77, 0.81, 0.95), 0.7815)
     'reproduced'
     """
-    if runs.undefined(found):
+    if not found.bounded:
         raise ValueError(f"{found} has no bounds")
-    off = Interval(*(x - printed for x in (found.value, found.low, found.high)), found.level)
+    off = 0 - (printed - found)
     reach = max(found.high - found.value, found.value - found.low)
     # The least slack, since 0.7915 - 0.7815 is a little more than 0.01 in binary.
-    if abs(off.value) <= TOLERANCE + 1e-9 and reach <= WIDEST + 1e-9:
+    if abs(off.value) <= TOLERANCE + 1e-9 and 0 < reach <= WIDEST + 1e-9:
         return REPRODUCED
     return {"yes": BETTER, "no": NOT, "cannot tell": NOISE}[verdicts.verdict(off, better)]
 
@@ -148,16 +148,21 @@ def judge(
     answers = [_answer(step, m) for step, m in zip(steps, found, strict=True)]
     whole = verdicts.all_of(a for a in answers if a)
     if not all(answers) and (numeric or whole != "no"):  # one refuted part refutes the whole
-        return finding(UNTESTED, lacks or "fewer than two talkers: no interval", found)
+        return finding(UNTESTED, lacks or _untold(found), found)
     if not numeric:
         return Finding(claim, profile, OF_ANSWER[whole], claim.why, found, other)
     printed = float(claim.printed) * UNITS[claim.unit]
     return finding(of_number(found[0].interval, printed, steps[0].better), claim.why, found)
 
 
+def _untold(found: tuple[Measured, ...]) -> str:
+    """Why intervals have no bounds, such as "cannot tell: 2 speakers"."""
+    return "; ".join(dict.fromkeys(m.interval.note for m in found if not m.interval.bounded))
+
+
 def _answer(step: Step, measured: Measured) -> str:
     """yes, no or cannot tell; "" where nothing was measured."""
-    if measured.lacks or runs.undefined(measured.interval) and not measured.answer:
+    if measured.lacks or not (measured.answer or measured.interval.bounded):
         return ""
     return measured.answer or verdicts.verdict(measured.interval, step.better)
 

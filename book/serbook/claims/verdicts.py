@@ -13,8 +13,8 @@ from serlib.metrics.intervals import Interval
 def verdict(difference: Interval, better: int = 1) -> str:
     """Whether a paired difference lies on the better side of zero: yes, no, or cannot tell.
 
-    The last is said of both sides, and where bounds are unknown. `better` is 1 where larger is
-    better, -1 where smaller is, such as an error rate.
+    The last is said where the difference is not told from zero, see `Interval.decides`. `better` is
+    1 where larger is better, -1 where smaller is, such as an error rate.
 
     Raises:
         ValueError: Another ``better``.
@@ -24,8 +24,9 @@ def verdict(difference: Interval, better: int = 1) -> str:
     """
     if better not in (1, -1):
         raise ValueError(f"better={better!r}: 1 if larger is better, -1 if smaller is")
-    low, high = sorted((better * difference.low, better * difference.high))
-    return "yes" if low > 0 else "no" if high < 0 else "cannot tell"
+    if not difference.decides:
+        return "cannot tell"
+    return "yes" if better * difference.value > 0 else "no"
 
 
 def all_of(verdicts: Iterable[str]) -> str:
@@ -39,12 +40,10 @@ def all_of(verdicts: Iterable[str]) -> str:
 
 
 def bold(table: pd.DataFrame, caption: str = "") -> Styler:
-    """A table of `Interval` cells, bold where zero is outside; others as they are, the unknown –."""
+    """A table of `Interval` cells, bold where one `decides`; others as they are, the unknown –."""
 
     def weight(cell: object) -> str:
-        if not isinstance(cell, Interval) or cell.low != cell.low:  # NaN: no interval, no verdict
-            return ""
-        return "" if 0 in cell else "font-weight: bold"
+        return "font-weight: bold" if isinstance(cell, Interval) and cell.decides else ""
 
     styled = table.style.format(na_rep="–").map(weight)
     return styled.set_caption(caption) if caption else styled

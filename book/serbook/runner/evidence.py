@@ -12,8 +12,9 @@ from pathlib import Path
 from serlib import records
 
 NOTES = "SERLIB_EVIDENCE"  # names the file that `note` writes to; without it nothing is noted
-# What does not tell systems apart: names, seeds, where a corpus lies, and what is only watched.
-LOOSE = frozenset({"name", "seed", "diagnose", "data_root"})
+# What does not tell systems apart: names, seeds, folds (of one system they are pooled), where a
+# corpus lies, and what is only watched.
+LOOSE = frozenset({"name", "seed", "fold", "diagnose", "data_root"})
 
 Found = dict[str, list[tuple[str, records.Run, dict]]]
 
