@@ -1,8 +1,13 @@
 """Guessers and classical classifiers."""
 
+from types import SimpleNamespace
+
+import joblib
 import numpy as np
 import pytest
 
+from serlib.data import acoustics
+from serlib.data.stores import WaveStore
 from serlib.experiments import floors
 
 
@@ -25,6 +30,17 @@ def test_guessers_guess_as_announced():
     assert (again == floors.guess("prior", train, 20, 4, seed=1)).all()
     with pytest.raises(ValueError, match="no guesser 'best'; use one of majority"):
         floors.guess("best", train, 1, 4, seed=0)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_functionals_are_the_same_on_any_number_of_cores(own_home, monkeypatch, cores):
+    rng = np.random.default_rng(0)
+    waves = [rng.integers(-3000, 3000, n).astype(np.int16) for n in rng.integers(4000, 20000, 9)]
+    store = WaveStore(waves)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    found = floors.functionals(SimpleNamespace(store=store))
+    one_by_one = np.stack([acoustics.functionals(store[i]) for i in range(len(store))])
+    assert found.tobytes() == one_by_one.tobytes()
 
 
 @pytest.mark.parametrize("fit", [floors.svm, floors.linear_probe])

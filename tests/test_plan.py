@@ -9,7 +9,9 @@ import pytest
 from serbook.plan import architectures, asked, hours, work
 from serbook.runner import notebooks
 from serlib.recipes import papers
+from serlib.recipes.recipe import GUESSERS
 
+SILENT = ("svm", *GUESSERS)  # what listens with no encoder
 CHAPTER = """
 # %% tags=["parameters"]
 profile = "demo"
@@ -85,6 +87,45 @@ def test_each_chapter_that_sweeps_says_what():
     """At the papers' scale, of corpora that nobody has: nothing is read."""
     for path in notebooks.chapters():
         assert bool(asked.of(path, profile="full").recipes) == ("sweep(" in path.read_text()), path
+
+
+TRIAL = {"epochs": 3, "workers": 2, "scheduler": "tcp://nobody:1", "seeds": [0]}
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04", "05", "06", "07"])
+def test_a_trial_is_asked_for_by_parameters(number):
+    """The plan follows what a reader cuts; what takes no part in training decides no recipe."""
+    own, cut = (asked.of(number, profile="full", **x).recipes for x in ({"seeds": [0]}, TRIAL))
+    assert len(own) == len(cut) and {"fine-tune", "fusion"} & {r.system for r in cut}
+    longest = {r.train.epochs for r in own if r.system in ("fine-tune", "fusion")}
+    assert max(longest) > 3
+    # fine-tuned: three; with a frozen encoder: the chapter's own; of a fusion: two phases
+    allowed = {"02": {3}, "03": {3}, "04": {3}, "05": {3, 6}, "06": {3, 2}, "07": {3, 1, 4, 2}}
+    found = {r.train.epochs for r in cut if r.system in ("fine-tune", "fusion")}
+    assert found == allowed[number]
+    floors = [r for r in cut if r.system not in ("fine-tune", "fusion")]
+    assert floors == [r for r in own if r.system not in ("fine-tune", "fusion")]
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04", "05", "06"])
+def test_another_encoder_reaches_every_training_of_a_chapter(number):
+    found = asked.of(number, profile="full", seeds=[0], encoder="microsoft/wavlm-base").recipes
+    assert {r.model.encoder for r in found if r.system not in SILENT} == {"microsoft/wavlm-base"}
+    own = asked.of(number, profile="full", seeds=[0]).recipes
+    assert [r for r in found if r.system in SILENT] == [r for r in own if r.system in SILENT]
+    if number == "06":  # one training for each state of it, and 13 instead of 25
+        states = [sum(r.model.layers.isdigit() for r in x) for x in (found, own)]
+        assert states[1] - states[0] == 12
+
+
+def test_other_experts_reach_every_fusion():
+    own = asked.of("07", profile="full", seeds=[0]).recipes
+    three = ("microsoft/wavlm-base", "facebook/wav2vec2-base", "FacebookAI/roberta-large")
+    found = asked.of("07", profile="full", seeds=[0], experts=list(three)).recipes
+    assert len(found) == len(own)
+    assert {e for r in found if r.system == "fusion" for e in r.model.experts} == set(three)
+    with pytest.raises(ValueError, match="name three, two that hear and one that reads"):
+        asked.of("07", experts=["demo-wavlm"])
 
 
 def test_kinds():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -54,13 +55,16 @@ def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, 
 
 
 def functionals(data: Data) -> np.ndarray:
-    """`acoustics.functionals` of every clip, (U, F); computed once per corpus."""
+    """`acoustics.functionals` of every clip, (U, F); computed once per corpus, on all cores."""
     name = records.digest([data.store.digest(), records.source_digest(["data"])])
     path = records.home() / "features" / f"functionals-{name}.npy"
     if not path.exists():
         waves = tqdm(range(len(data.store)), desc="functionals", unit="clip", disable=not bars())
+        # Threads: most of it is Fourier transforms, which let others work beside them.
+        cores = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")
         buffer = io.BytesIO()
-        np.save(buffer, np.stack([acoustics.functionals(data.store[i]) for i in waves]))
+        found = cores(joblib.delayed(acoustics.functionals)(data.store[i]) for i in waves)
+        np.save(buffer, np.stack(found))
         records.atomic_write(path, buffer.getvalue())
     return np.load(path)
 

@@ -22,7 +22,7 @@ from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import store_frames
 from serlib.experiments.screen import bars, quiet
 from serlib.metrics import intervals, measures
-from serlib.recipes.recipe import GUESSERS, Recipe
+from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import task_ratio
 
@@ -204,6 +204,9 @@ def sweep(
     """
     asked = tuple(dataset.taught(recipe) for recipe in asked)
     with quiet(not progress):
+        for recipe in _missing(asked):  # refused now, and not after hours of the others
+            if recipe.system in TRAINED:
+                dataset.teachable(recipe, dataset.assign(recipe, dataset.locate(recipe)[0]))
         if before := [first for r in asked for first in experiment.needs(r)]:
             sweep(before, scheduler, workers=workers)
         if missing := _missing(asked):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
+from pathlib import Path
 
 from serbook.plan import machine
 from serlib.settings import Count, Positive, argument
 from tests.bench import turns
 
-COUNT = argument(Count)
 COUNT = argument(Count)
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
@@ -65,6 +66,15 @@ def main(argv: list[str] | None = None) -> None:
     rehearse.add_argument(
         "--width", type=COUNT, metavar="D", help="narrow encoders; not kept either"
     )
+
+    chain = add("chain", _chain, "Chapters 02 to 07 in full on small trees of noise-free speech and "
+                "random small encoders: what fails, fails here.")  # fmt: skip
+    chain.add_argument("--chapters", nargs="+", metavar="NN", help="default: 02 to 07")
+    chain.add_argument("--corpora", nargs="+", metavar="NAME", help="default: both")
+    chain.add_argument("--folder", type=Path, metavar="DIR", help="keeps it; default: a new one")
+    chain.add_argument("--utterances", type=COUNT, default=160, metavar="N", help="default: 160")
+    chain.add_argument("--epochs", type=COUNT, default=1, metavar="N", help="default: 1")
+    chain.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     arguments = parser.parse_args(argv)
     arguments.command(arguments)
 
@@ -136,6 +146,21 @@ def _rehearse(arguments: argparse.Namespace) -> None:
     stage = rehearse.Stage(**{name: given[name] for name in names})
     table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
     turns.show(table, f"Rehearsal, {stage.steps} steps or more", device)
+
+
+def _chain(arguments: argparse.Namespace) -> None:
+    from tests.bench import chain
+
+    with tempfile.TemporaryDirectory(prefix="chain-") as fresh:
+        rows = chain.run(
+            arguments.folder or Path(fresh), arguments.chapters or chain.CHAPTERS,
+            utterances=arguments.utterances, epochs=arguments.epochs, device=arguments.device,
+            layouts=arguments.corpora or chain.LAYOUTS,
+        )  # fmt: skip
+        table = chain.show(rows)
+    print(table.to_string(index=False, float_format="{:.1f}".format))
+    if not table["verdict"].str.startswith("ok").all():
+        sys.exit(1)
 
 
 if __name__ == "__main__":
