@@ -112,8 +112,15 @@ def test_paths_are_the_callers_and_names_stay(tmp_path, monkeypatch):
     """A kernel works in a folder of its own; a name on the hub is no path."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    given = {"encoder": "./mine", "experts": ["./mine", "microsoft/wavlm-base"], "corpus": "iemocap",
-             "scheduler": "tcp://node1:8786", "data_root": "mine", "empty_root": "", "n": [1, 2]}
+    given = {
+        "encoder": "./mine",
+        "experts": ["./mine", "microsoft/wavlm-base"],
+        "n": [1, 2],
+        "scheduler": "tcp://node1:8786",
+        "data_root": "mine",
+        "empty_root": "",
+        "corpus": "x",
+    }
     here = str(tmp_path / "mine")
     found = notebooks.located(given)
     assert found == given | {"encoder": here, "data_root": here,

@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         "--width", type=COUNT, metavar="D", help="narrow encoders; not kept either"
     )
 
-    chain = add("chain", _chain, "Chapters 02 to 07 in full on small trees of noise-free speech and "
-                "random small encoders: what fails, fails here.")  # fmt: skip
+    chain = add("chain", _chain, "Chapters 02 to 07 in full, on small trees and small encoders: "
+                "what fails, fails here.")  # fmt: skip
     chain.add_argument("--chapters", nargs="+", metavar="NN", help="default: 02 to 07")
     chain.add_argument("--corpora", nargs="+", metavar="NAME", help="default: both")
     chain.add_argument("--folder", type=Path, metavar="DIR", help="keeps it; default: a new one")

@@ -19,7 +19,7 @@ from unittest import mock
 import pandas as pd
 
 from serbook.plan.architectures import PUBLISHED
-from serbook.runner import chapters, notebooks
+from serbook.runner import chapters
 from serlib import __main__ as cli
 from serlib import records
 from tests.bench import weights
@@ -95,7 +95,7 @@ def run(
 
 
 def verdict(done: chapters.ChapterRun) -> dict[str, str]:
-    """"ok", or what went wrong and in which cell."""
+    """ "ok", or what went wrong and in which cell."""
     if done.ok:
         return {"verdict": "ok" + ", was finished" * done.cached, "cell": ""}
     where, _, rest = done.error.partition("\n\n")

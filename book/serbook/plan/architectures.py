@@ -51,7 +51,9 @@ def config(name: str, *, layers: int | None = None, width: int | None = None):
 
     if (DEMO / name / CONFIG).is_file():
         return AutoConfig.from_pretrained(DEMO / name)
-    here = next((f for f in (Path(name), home() / "encoders" / name) if (f / CONFIG).is_file()), None)
+    here = next(
+        (f for f in (Path(name), home() / "encoders" / name) if (f / CONFIG).is_file()), None
+    )
     if here is None and name not in PUBLISHED:
         known = ", ".join(PUBLISHED)
         where = "or put the model's folder into $SERLIB_HOME/encoders"
