@@ -43,6 +43,15 @@ def test_functionals_are_the_same_on_any_number_of_cores(own_home, monkeypatch, 
     assert found.tobytes() == one_by_one.tobytes()
 
 
+def test_an_svm_is_the_same_on_any_number_of_cores(monkeypatch):
+    train, dev, judged = blobs(150, 0), blobs(60, 1), blobs(40, 2)[0]
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(joblib, "cpu_count", lambda cores=cores: cores)
+        found.append(floors.svm(train, dev, judged, 3))
+    assert found[0][0].tobytes() == found[1][0].tobytes() and found[0][1] == found[1][1]
+
+
 @pytest.mark.parametrize("fit", [floors.svm, floors.linear_probe])
 def test_classifiers_separate_what_is_separable(fit):
     train, dev, (x, y) = blobs(120, 0), blobs(60, 1), blobs(80, 2)

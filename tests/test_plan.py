@@ -221,6 +221,23 @@ def test_hours_are_computed_for_a_card_where_nobody_measured(toy, monkeypatch):
     assert "not measured" in found.verdict()
 
 
+def test_the_hours_of_an_svm_are_told_beside_those_of_gpus(write_chapter):
+    """41 s at 8,000 clips of 6 s; 57,787 of MSP-Podcast's train in the challenge's split."""
+    path = write_chapter("""
+    # %% tags=["parameters"]
+    profile = "full"
+
+    # %% tags=["recipes"]
+    from serlib.recipes import papers
+    asked = [papers.floor("svm", profile), papers.floor("svm", profile, name="again")]
+    """)
+    found = hours.make([path])
+    assert found.table.loc["all", "trainings"] == 0
+    by_hand = 41 * (0.9 * 66992 * 5.75 / 6 / 8000) ** 2.1 / 3600
+    assert found.cpu == pytest.approx(by_hand) and 0.5 < by_hand < 1
+    assert "SVMs on functionals: about 0.7 hours of one CPU core, extrap" in found.verdict()
+
+
 def test_a_training_of_an_earlier_chapter_is_not_counted_again(toy, write_chapter, monkeypatch):
     monkeypatch.setattr(architectures, "n_parameters", lambda name: 1)
     again = write_chapter(CHAPTER, "02_again")
