@@ -189,7 +189,8 @@ ax = taskplots.trellis(ways, ["-", "a", "-", "b", "-"])
 # the **cue words**, are each drawn from the emotion's own list with probability 0.65, and otherwise from all lists. We also know what each kind of listener can score at best:
 
 # %%
-data = dataset.load(papers.cai2021(profile, corpus, data_root, fold=fold))
+# With all tasks of the chapter: what the corpus cannot teach is said here.
+data = dataset.load(papers.mtlser2025(profile, corpus, data_root, fold=fold))
 classes = list(dataset.taught(papers.cai2021(profile, corpus, data_root)).classes)
 if planted:
     ceilings = oracle.ceilings(20_000 if profile == "smoke" else 200_000)

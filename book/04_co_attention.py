@@ -262,6 +262,15 @@ asked = [*slow, *quick, wide]  # the long ones first
 # %%
 data = dataset.load(proposed)
 classes = list(proposed.classes)
+contempt = classes.index("contempt") if "contempt" in classes else None
+if cross_corpus:  # read now: a wrong name is told before the first training
+    cross, cross_folder = dataset.locate(
+        proposed.change(corpus=cross_corpus, data_root=cross_root)
+    )
+    label = manifest.label_ids(cross, proposed.classes, dict(proposed.merge))
+    cross = cross.assign(label=label)[(label >= 0) & (label != contempt)]
+    if cross.empty:
+        raise ValueError(f"cross_corpus={cross_corpus}: none of its labels is one of {classes}")
 trained_on = data.table.loc[data.table["role"] == "train", "speaker"].dropna().unique()
 encoder = SER(alone.model, seed=0).encoder
 
@@ -846,7 +855,6 @@ if planted:
 # And macro-F1 has three readings: the mean over the seven classes that occur; over all eight, contempt counting 0; or over those that occur *or are answered*, which is scikit-learn's default.
 
 # %%
-contempt = classes.index("contempt") if "contempt" in classes else None
 seven = [c for c in range(len(classes)) if c != contempt]
 
 
@@ -884,10 +892,7 @@ def elsewhere() -> dataset.Data | None:
         return print(
             "No second corpus: name one in cross_corpus and cross_root. The section is empty."
         )
-    table, where = dataset.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
-    label = manifest.label_ids(table, proposed.classes, dict(proposed.merge))
-    table = table.assign(label=label)[(label >= 0) & (label != contempt)]
-    return dataset.Data(table, WaveStore.from_manifest(table, where, progress=False), None)
+    return dataset.Data(cross, WaveStore.from_manifest(cross, cross_folder, progress=False), None)
 
 
 def respoken(row: dict) -> np.ndarray:

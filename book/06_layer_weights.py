@@ -253,12 +253,17 @@ transcribed = data.table["text"].notna().any()
 if not transcribed:
     absent.add("characters")
     print("This corpus has no transcripts: nothing here about characters and speech recognition.")
+if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
+    absent.add("gender")
+    print("This corpus does not tell women from men: nothing here about gender.")
 
 # %% tags=["recipes"]
 letters_asked = range(n_states) if profile != "smoke" else [0, n_states - 1]
 listener = frozen.change(tasks=("asr",), select="-cer", seed=seeds[0])
 single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in letters_asked}
 proposed = papers.wang2025(profile, corpus, data_root, **trial)
+taken = {"asr": transcribed, "gender": "gender" not in absent}
+proposed = proposed.change(tasks=tuple(t for t in proposed.model.tasks if taken.get(t, True)))
 systems = {
     "last": proposed.change(layers="last"),
     "average": proposed.change(layer_speed=0.0),
@@ -266,7 +271,7 @@ systems = {
 }
 systems = [r.change(name=name, seed=s) for name, r in systems.items() for s in tuned_seeds]
 if not transcribed:
-    single, systems = {}, [r.change(tasks=("emotion", "gender", "speaker")) for r in systems]
+    single = {}
 asked = [*list(single.values())[:1], *systems, *list(single.values())[1:]]
 
 # %%
@@ -339,9 +344,7 @@ labels = {
     "gender": (pd.Categorical(data.table["gender"], ["female", "male"]).codes.astype(int), role),
     "talker": (pd.Categorical(data.table["speaker"]).codes.astype(int), shared),
 }
-if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
-    print("This corpus does not tell women from men: nothing here about gender.")
-    absent.add("gender")
+if "gender" in absent:
     del labels["gender"]
 rows_of = {name: parts(roles, y >= 0) for name, (y, roles) in labels.items()}
 jobs = [(n, w, k) for n in labels for w in means for k in range(n_states)]
