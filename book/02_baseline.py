@@ -40,9 +40,14 @@
 profile = "demo"
 corpus = ""
 data_root = ""
+encoder = ""  # a name on the hub, or a folder as /data/NAME; "" takes the recipes' own
+epochs = 0  # of each fine-tuning; 0 takes the recipes' own
+workers = 0  # trainings at a time; 0 takes what this machine has room for
+scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
 seeds = [0, 1]
 
 # %% tags=["hide-input"]
+import functools
 import inspect
 
 import joblib
@@ -64,6 +69,7 @@ from serlib.models.pooling import AttentiveStatistics, MeanPool
 from serlib.training.loop import train_epoch
 
 plots.style(profile)
+sweep = functools.partial(sweep, scheduler=scheduler or None, workers=workers or None)
 planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
 cells.cost("02_baseline")
 
@@ -80,13 +86,15 @@ from serlib.recipes.recipe import GUESSERS, Recipe
 
 if profile == "smoke":
     seeds = seeds[:1]
+heard_by = {"encoder": encoder} if encoder else {}
+trial = heard_by | ({"epochs": epochs} if epochs else {})
 own = papers.cai2021 if "iemocap" in corpus else papers.wang2025_baseline
 own = own(profile, corpus, data_root)
 same = {"classes": own.classes, "merge": own.merge}
 place = profile, own.corpus, data_root
-cai = papers.cai2021(*place).change(**same)
-wang = papers.wang2025_baseline(*place).change(**same)
-challenge = papers.challenge_baseline(*place).change(**same)
+cai = papers.cai2021(*place).change(**same, **trial)
+wang = papers.wang2025_baseline(*place).change(**same, **trial)
+challenge = papers.challenge_baseline(*place).change(**same, **trial)
 
 # %%
 classes = list(dataset.taught(own).classes)
@@ -174,9 +182,10 @@ contours.iloc[[0, 1, 2, 5, 6, 7, -2, -1]].to_frame("first test utterance").round
 # Runs that exist are read: an experiment is known by a hash of its recipe, data and code.
 
 # %% tags=["recipes"]
-baselines = [papers.floor(s, *place, **same) for s in (*GUESSERS, "svm", "probe")]
+baselines = [papers.floor(s, *place, **same) for s in (*GUESSERS, "svm")]
+baselines.append(papers.floor("probe", *place, **same, **heard_by))
 control = papers.floor(
-    "probe", *place, name="linear probe, random encoder", random_init=True, **same
+    "probe", *place, name="linear probe, random encoder", random_init=True, **same, **heard_by
 )
 open_choices = {
     "pooling: a sum, as Cai prints": cai.change(pooling="sum", seed=seeds[0]),

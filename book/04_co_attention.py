@@ -41,6 +41,10 @@
 profile = "demo"
 corpus = ""
 data_root = ""
+encoder = ""  # a name on the hub, or a folder as /data/NAME; "" takes the recipes' own
+epochs = 0  # of each fine-tuning; 0 takes the recipes' own
+workers = 0  # trainings at a time; 0 takes what this machine has room for
+scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
 seeds = [0, 1]
 cross_corpus = ""
 cross_root = ""
@@ -51,7 +55,8 @@ from serlib.recipes.recipe import Recipe
 
 if profile == "smoke":
     seeds = seeds[:1]
-proposed = papers.wang2025(profile, corpus, data_root)
+trial = {k: v for k, v in {"encoder": encoder, "epochs": epochs}.items() if v}
+proposed = papers.wang2025(profile, corpus, data_root, **trial)
 planted = proposed.corpus == "demo"  # the demo corpus, whose answers are known
 
 # %% tags=["hide-input"]
@@ -82,6 +87,7 @@ from serlib.models.coattention import CoAttention
 from serlib.models.recognizer import SER
 
 plots.style(profile, corpus)
+sweep = functools.partial(sweep, scheduler=scheduler or None, workers=workers or None)
 proposed = dataset.taught(proposed)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -220,7 +226,7 @@ ax = plots.curves(
 
 # %% tags=["recipes"]
 alone = papers.wang2025_baseline(profile, corpus, data_root).change(
-    name="emotion alone", layers="weighted"
+    name="emotion alone", layers="weighted", **trial
 )
 
 
@@ -256,11 +262,15 @@ asked = [*slow, *quick, wide]  # the long ones first
 # %%
 data = dataset.load(proposed)
 classes = list(proposed.classes)
-for task, column in (("asr", "text"), ("gender", "gender"), ("speaker", "speaker")):
-    if data.table.loc[data.table["role"] == "train", column].isna().all():
-        print(
-            f"No {column} is known of any training utterance: the task {task} learns nothing here."
-        )
+contempt = classes.index("contempt") if "contempt" in classes else None
+if cross_corpus:  # read now: a wrong name is told before the first training
+    cross, cross_folder = dataset.locate(
+        proposed.change(corpus=cross_corpus, data_root=cross_root)
+    )
+    label = manifest.label_ids(cross, proposed.classes, dict(proposed.merge))
+    cross = cross.assign(label=label)[(label >= 0) & (label != contempt)]
+    if cross.empty:
+        raise ValueError(f"cross_corpus={cross_corpus}: none of its labels is one of {classes}")
 trained_on = data.table.loc[data.table["role"] == "train", "speaker"].dropna().unique()
 encoder = SER(alone.model, seed=0).encoder
 
@@ -845,7 +855,6 @@ if planted:
 # And macro-F1 has three readings: the mean over the seven classes that occur; over all eight, contempt counting 0; or over those that occur *or are answered*, which is scikit-learn's default.
 
 # %%
-contempt = classes.index("contempt") if "contempt" in classes else None
 seven = [c for c in range(len(classes)) if c != contempt]
 
 
@@ -883,10 +892,7 @@ def elsewhere() -> dataset.Data | None:
         return print(
             "No second corpus: name one in cross_corpus and cross_root. The section is empty."
         )
-    table, where = dataset.locate(proposed.change(corpus=cross_corpus, data_root=cross_root))
-    label = manifest.label_ids(table, proposed.classes, dict(proposed.merge))
-    table = table.assign(label=label)[(label >= 0) & (label != contempt)]
-    return dataset.Data(table, WaveStore.from_manifest(table, where, progress=False), None)
+    return dataset.Data(cross, WaveStore.from_manifest(cross, cross_folder, progress=False), None)
 
 
 def respoken(row: dict) -> np.ndarray:
@@ -924,7 +930,7 @@ systems = {
 }
 if profile != "smoke":
     systems["challenge baseline"] = [
-        papers.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0])
+        papers.challenge_baseline(profile, corpus, data_root).change(seed=seeds[0], **trial)
     ]
 asked = [r for of in systems.values() for r in of] if planted or cross_corpus else []
 
@@ -951,7 +957,7 @@ crossed = pd.DataFrame.from_dict(
     },
     orient="index",
 )
-crossed
+crossed if answered else None
 
 # %% mystnb={"image": {"alt": "Three panels, accuracy, macro-F1 over seven classes and scikit-learn's macro-F1: differences that a mapping makes for one model beside the difference between the two models under equal and under mixed mappings, points with 95 percent intervals and a line at zero"}, "figure": {"caption": "What the mapping is worth for one and the same model, and what the gain of the proposed system becomes under equal and under mixed mappings. Stand-in for another corpus.", "name": "fig-04-mapping"}}
 steps_of_mapping = {

@@ -38,6 +38,10 @@
 profile = "demo"
 corpus = ""
 data_root = ""
+encoder = ""  # a name on the hub, or a folder as /data/NAME; "" takes the recipes' own
+epochs = 0  # of each fine-tuning; 0 takes the recipes' own
+workers = 0  # trainings at a time; 0 takes what this machine has room for
+scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
 seeds = [0, 1]
 tuned_seeds = [0, 1]
 frozen_epochs = 2
@@ -50,10 +54,13 @@ from serlib.recipes.recipe import Recipe
 
 if profile == "smoke":
     seeds, tuned_seeds, frozen_epochs = seeds[:1], tuned_seeds[:1], 1
+heard_by = {"encoder": encoder} if encoder else {}
+trial = heard_by | ({"epochs": epochs} if epochs else {})
 # Until the corpus is read: one that has all that this chapter asks for.
 transcribed, dialogues, absent = True, "dialogue", set()
 
 # %% tags=["hide-input"]
+import functools
 import inspect
 import itertools
 from importlib.metadata import version
@@ -83,9 +90,10 @@ from serlib.training import loop
 
 plots.style(profile)
 planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: what is in it is known
-workers = min(joblib.cpu_count(), 4)
-if profile == "smoke" or torch.cuda.is_available():
-    workers = 1  # small runs end before a second process has started, and a GPU is one
+# Small runs end before a second process has started, and a GPU is one.
+one = profile == "smoke" or torch.cuda.is_available()
+workers = workers or (1 if one else min(joblib.cpu_count(), 4))
+sweep = functools.partial(sweep, scheduler=scheduler or None)
 cells.cost("06_layer_weights")
 
 # %% [markdown]
@@ -131,6 +139,7 @@ frozen = papers.wang2025_baseline(profile, corpus, data_root).change(
     schedule="linear",
     clip=1.0,
     max_clips=None,
+    **heard_by,
 )
 n_states = architectures.config(frozen.model.encoder).num_hidden_layers + 1
 
@@ -244,12 +253,17 @@ transcribed = data.table["text"].notna().any()
 if not transcribed:
     absent.add("characters")
     print("This corpus has no transcripts: nothing here about characters and speech recognition.")
+if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
+    absent.add("gender")
+    print("This corpus does not tell women from men: nothing here about gender.")
 
 # %% tags=["recipes"]
 letters_asked = range(n_states) if profile != "smoke" else [0, n_states - 1]
 listener = frozen.change(tasks=("asr",), select="-cer", seed=seeds[0])
 single = {k: listener.change(name=f"layer {k}", layers=str(k)) for k in letters_asked}
-proposed = papers.wang2025(profile, corpus, data_root)
+proposed = papers.wang2025(profile, corpus, data_root, **trial)
+taken = {"asr": transcribed, "gender": "gender" not in absent}
+proposed = proposed.change(tasks=tuple(t for t in proposed.model.tasks if taken.get(t, True)))
 systems = {
     "last": proposed.change(layers="last"),
     "average": proposed.change(layer_speed=0.0),
@@ -257,7 +271,7 @@ systems = {
 }
 systems = [r.change(name=name, seed=s) for name, r in systems.items() for s in tuned_seeds]
 if not transcribed:
-    single, systems = {}, [r.change(tasks=("emotion", "gender", "speaker")) for r in systems]
+    single = {}
 asked = [*list(single.values())[:1], *systems, *list(single.values())[1:]]
 
 # %%
@@ -330,9 +344,7 @@ labels = {
     "gender": (pd.Categorical(data.table["gender"], ["female", "male"]).codes.astype(int), role),
     "talker": (pd.Categorical(data.table["speaker"]).codes.astype(int), shared),
 }
-if not all((data.table["gender"] == gender).any() for gender in ("female", "male")):
-    print("This corpus does not tell women from men: nothing here about gender.")
-    absent.add("gender")
+if "gender" in absent:
     del labels["gender"]
 rows_of = {name: parts(roles, y >= 0) for name, (y, roles) in labels.items()}
 jobs = [(n, w, k) for n in labels for w in means for k in range(n_states)]

@@ -100,6 +100,21 @@ def test_sizes_are_the_published_ones():
         architectures.config("nobody")
 
 
+def test_sizes_of_what_lies_here_are_its_own(own_home):
+    """A chapter counts the layers of the encoder that it will load."""
+    small = weights.write("microsoft/wavlm-large", layers=2, width=32)
+    assert architectures.config(str(small)).num_hidden_layers == 2
+    assert architectures.config("microsoft/wavlm-large").num_hidden_layers == 24
+    there = own_home / "encoders" / "microsoft"
+    there.mkdir(parents=True)
+    (there / "wavlm-large").symlink_to(small)
+    (there / "nobody").symlink_to(small)
+    for name in ("wavlm-large", "nobody"):
+        made = architectures.config(f"microsoft/{name}")
+        assert (made.num_hidden_layers, made.hidden_size) == (2, 32)
+    assert architectures.config("microsoft/wavlm-large", layers=1).num_hidden_layers == 1
+
+
 # ----------------------------------------------------------------------------------- contenders
 
 

@@ -108,6 +108,28 @@ def test_wrong_parameters_are_refused(given):
         notebooks.check(given, KNOWN)
 
 
+def test_paths_are_the_callers_and_names_stay(tmp_path, monkeypatch):
+    """A kernel works in a folder of its own; a name on the hub is no path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    given = {
+        "encoder": "./mine",
+        "experts": ["./mine", "microsoft/wavlm-base"],
+        "n": [1, 2],
+        "scheduler": "tcp://node1:8786",
+        "data_root": "mine",
+        "empty_root": "",
+        "corpus": "x",
+    }
+    here = str(tmp_path / "mine")
+    found = notebooks.located(given)
+    assert found == given | {"encoder": here, "data_root": here,
+                             "experts": [here, "microsoft/wavlm-base"]}  # fmt: skip
+    for wrong in ({"encoder": "./ours"}, {"experts": ["./mine", "/no/where"]}, {"x": "~/no-such"}):
+        with pytest.raises(UsageError, match=f"parameter {next(iter(wrong))}: there is no /"):
+            notebooks.located(wrong)
+
+
 def test_refusal_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"unknown parameter 'sed'.*rate=0.5.*seeds=\[0, 1\]"):
         notebooks.check({"sed": 1}, KNOWN)

@@ -11,7 +11,7 @@ from serlib import __main__ as cli
 from serlib.corpora.demo import corpus
 from serlib.data import tables
 from serlib.experiments import dataset, experiment
-from serlib.experiments.sweep import Runs
+from serlib.experiments.sweep import Runs, sweep
 from serlib.metrics import intervals, measures
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe, RecipeError
@@ -97,6 +97,20 @@ def test_a_second_phase_says_what_the_first_one_lacks(built):
     ):
         experiment.run(recipe, progress=False)
     assert dataset.load(recipe.change(start=None)).counts.sum() >= 20
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_a_sweep_trains_nothing_if_one_of_its_runs_cannot_be_taught(built, monkeypatch, read):
+    """Chapters ask for dozens of runs at a time; the last one must not end them after hours."""
+    place, began = built(without("gender")), []
+    monkeypatch.setattr(experiment, "run", lambda recipe, **_: began.append(recipe))
+    fine, dead = papers.wang2025_baseline("smoke", *place), papers.wang2025("smoke", *place)
+    if read:  # what is read by a run is trained before it
+        fusion = papers.zgorzynski2025("smoke", *place)
+        dead = fusion.change(transcript="recognized", recognizer=dead)
+    with pytest.raises(RecipeError, match="no clip of train has a gender"):
+        sweep([fine, dead], workers=1)
+    assert not began
 
 
 def test_a_task_that_weighs_nothing_needs_no_target(built):

@@ -198,6 +198,25 @@ def test_the_number_of_threads_does_not_matter(tmp_path):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_gpu_multiplies_in_tf32_and_nothing_else_does(tmp_path, monkeypatch, on_gpu):
+    """A toy stands in for the device: what holds while features are made, and afterwards."""
+
+    class Listening(Toy):
+        def to(self, device):
+            return self
+
+        def extract(self, waves, lengths):
+            said.add(torch.get_float32_matmul_precision())
+            return super().extract(waves, lengths)
+
+    said, before = set(), torch.get_float32_matmul_precision()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    features.cache(Listening(), WaveStore(waves_of(LENGTHS)), root=tmp_path, progress=False)
+    assert said == {"high" if on_gpu else before} and before == "highest"
+    assert torch.get_float32_matmul_precision() == before
+
+
 def test_default_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
     features.cache(Toy(), WaveStore(waves_of((8,))), progress=False)

@@ -1,8 +1,13 @@
 """Guessers and classical classifiers."""
 
+from types import SimpleNamespace
+
+import joblib
 import numpy as np
 import pytest
 
+from serlib.data import acoustics
+from serlib.data.stores import WaveStore
 from serlib.experiments import floors
 
 
@@ -25,6 +30,26 @@ def test_guessers_guess_as_announced():
     assert (again == floors.guess("prior", train, 20, 4, seed=1)).all()
     with pytest.raises(ValueError, match="no guesser 'best'; use one of majority"):
         floors.guess("best", train, 1, 4, seed=0)
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_functionals_are_the_same_on_any_number_of_cores(own_home, monkeypatch, cores):
+    rng = np.random.default_rng(0)
+    waves = [rng.integers(-3000, 3000, n).astype(np.int16) for n in rng.integers(4000, 20000, 9)]
+    store = WaveStore(waves)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    found = floors.functionals(SimpleNamespace(store=store))
+    one_by_one = np.stack([acoustics.functionals(store[i]) for i in range(len(store))])
+    assert found.tobytes() == one_by_one.tobytes()
+
+
+def test_an_svm_is_the_same_on_any_number_of_cores(monkeypatch):
+    train, dev, judged = blobs(150, 0), blobs(60, 1), blobs(40, 2)[0]
+    found = []
+    for cores in (1, 4):
+        monkeypatch.setattr(joblib, "cpu_count", lambda cores=cores: cores)
+        found.append(floors.svm(train, dev, judged, 3))
+    assert found[0][0].tobytes() == found[1][0].tobytes() and found[0][1] == found[1][1]
 
 
 @pytest.mark.parametrize("fit", [floors.svm, floors.linear_probe])

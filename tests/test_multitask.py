@@ -162,6 +162,29 @@ def test_each_parameter_belongs_to_one_part_and_all_are_trained(folder):
             assert parameter.grad is not None and (parameter.grad != 0).any(), name
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_four_small_batches_with_a_sum_are_one_large_with_a_mean(folder, norm):
+    """Cai's step: 2 clips x 4 with CTC summed over clips, or 8 with its mean at twice the weight.
+
+    The four shares n / N of the loop make 1/4 of each sum, and so 2/8 of each clip. That holds if
+    every clip has a transcript that fits, and no clip's output depends on its batch.
+    """
+    wanted, steps = ("emotion", "asr"), []
+    for config, parts in ((LossConfig(alpha=0.1, ctc="sum"), np.arange(8).reshape(4, 2)),
+                          (LossConfig(alpha=0.2, ctc="clips"), [np.arange(8)])):  # fmt: skip
+        model = make(folder("wav2vec2", norm), "linear", n_classes=4, tasks=wanted).eval()
+        loss = total_loss(config, wanted, np.ones(4))
+        for part in parts:
+            batch = labeled(model, part.tolist())
+            (loss(model(batch), batch) * len(part) / 8).backward()
+        steps.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    small, large = steps
+    assert set(small) == set(large) and len(small) > 20
+    scale = max(g.abs().max() for g in large.values())
+    for name, gradient in large.items():
+        torch.testing.assert_close(small[name], gradient, rtol=0, atol=1e-5 * float(scale))
+
+
 # ---- training -----------------------------------------------------------------------------------
 
 

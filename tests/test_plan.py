@@ -9,7 +9,9 @@ import pytest
 from serbook.plan import architectures, asked, hours, work
 from serbook.runner import notebooks
 from serlib.recipes import papers
+from serlib.recipes.recipe import GUESSERS
 
+SILENT = ("svm", *GUESSERS)  # what listens with no encoder
 CHAPTER = """
 # %% tags=["parameters"]
 profile = "demo"
@@ -85,6 +87,45 @@ def test_each_chapter_that_sweeps_says_what():
     """At the papers' scale, of corpora that nobody has: nothing is read."""
     for path in notebooks.chapters():
         assert bool(asked.of(path, profile="full").recipes) == ("sweep(" in path.read_text()), path
+
+
+TRIAL = {"epochs": 3, "workers": 2, "scheduler": "tcp://nobody:1", "seeds": [0]}
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04", "05", "06", "07"])
+def test_a_trial_is_asked_for_by_parameters(number):
+    """The plan follows what a reader cuts; what takes no part in training decides no recipe."""
+    own, cut = (asked.of(number, profile="full", **x).recipes for x in ({"seeds": [0]}, TRIAL))
+    assert len(own) == len(cut) and {"fine-tune", "fusion"} & {r.system for r in cut}
+    longest = {r.train.epochs for r in own if r.system in ("fine-tune", "fusion")}
+    assert max(longest) > 3
+    # fine-tuned: three; with a frozen encoder: the chapter's own; of a fusion: two phases
+    allowed = {"02": {3}, "03": {3}, "04": {3}, "05": {3, 6}, "06": {3, 2}, "07": {3, 1, 4, 2}}
+    found = {r.train.epochs for r in cut if r.system in ("fine-tune", "fusion")}
+    assert found == allowed[number]
+    floors = [r for r in cut if r.system not in ("fine-tune", "fusion")]
+    assert floors == [r for r in own if r.system not in ("fine-tune", "fusion")]
+
+
+@pytest.mark.parametrize("number", ["02", "03", "04", "05", "06"])
+def test_another_encoder_reaches_every_training_of_a_chapter(number):
+    found = asked.of(number, profile="full", seeds=[0], encoder="microsoft/wavlm-base").recipes
+    assert {r.model.encoder for r in found if r.system not in SILENT} == {"microsoft/wavlm-base"}
+    own = asked.of(number, profile="full", seeds=[0]).recipes
+    assert [r for r in found if r.system in SILENT] == [r for r in own if r.system in SILENT]
+    if number == "06":  # one training for each state of it, and 13 instead of 25
+        states = [sum(r.model.layers.isdigit() for r in x) for x in (found, own)]
+        assert states[1] - states[0] == 12
+
+
+def test_other_experts_reach_every_fusion():
+    own = asked.of("07", profile="full", seeds=[0]).recipes
+    three = ("microsoft/wavlm-base", "facebook/wav2vec2-base", "FacebookAI/roberta-large")
+    found = asked.of("07", profile="full", seeds=[0], experts=list(three)).recipes
+    assert len(found) == len(own)
+    assert {e for r in found if r.system == "fusion" for e in r.model.experts} == set(three)
+    with pytest.raises(ValueError, match="name three, two that hear and one that reads"):
+        asked.of("07", experts=["demo-wavlm"])
 
 
 def test_kinds():
@@ -178,6 +219,23 @@ def test_hours_are_computed_for_a_card_where_nobody_measured(toy, monkeypatch):
     assert found.table.loc["all", "GPU hours"] == pytest.approx(19 * one)
     assert found.unmeasured == () and "A100 80 GB at 40% of its peak" in found.verdict()
     assert "not measured" in found.verdict()
+
+
+def test_the_hours_of_an_svm_are_told_beside_those_of_gpus(write_chapter):
+    """41 s at 8,000 clips of 6 s; 57,787 of MSP-Podcast's train in the challenge's split."""
+    path = write_chapter("""
+    # %% tags=["parameters"]
+    profile = "full"
+
+    # %% tags=["recipes"]
+    from serlib.recipes import papers
+    asked = [papers.floor("svm", profile), papers.floor("svm", profile, name="again")]
+    """)
+    found = hours.make([path])
+    assert found.table.loc["all", "trainings"] == 0
+    by_hand = 41 * (0.9 * 66992 * 5.75 / 6 / 8000) ** 2.1 / 3600
+    assert found.cpu == pytest.approx(by_hand) and 0.5 < by_hand < 1
+    assert "SVMs on functionals: about 0.7 hours of one CPU core, extrap" in found.verdict()
 
 
 def test_a_training_of_an_earlier_chapter_is_not_counted_again(toy, write_chapter, monkeypatch):

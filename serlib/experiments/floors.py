@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 
+import joblib
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -54,13 +55,16 @@ def fit(recipe: Recipe, data: Data) -> tuple[dict[str, pd.DataFrame], dict[str, 
 
 
 def functionals(data: Data) -> np.ndarray:
-    """`acoustics.functionals` of every clip, (U, F); computed once per corpus."""
+    """`acoustics.functionals` of every clip, (U, F); computed once per corpus, on all cores."""
     name = records.digest([data.store.digest(), records.source_digest(["data"])])
     path = records.home() / "features" / f"functionals-{name}.npy"
     if not path.exists():
         waves = tqdm(range(len(data.store)), desc="functionals", unit="clip", disable=not bars())
+        # Threads: most of it is Fourier transforms, which let others work beside them.
+        cores = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")
         buffer = io.BytesIO()
-        np.save(buffer, np.stack([acoustics.functionals(data.store[i]) for i in waves]))
+        found = cores(joblib.delayed(acoustics.functionals)(data.store[i]) for i in waves)
+        np.save(buffer, np.stack(found))
         records.atomic_write(path, buffer.getvalue())
     return np.load(path)
 
@@ -111,9 +115,11 @@ def guess(kind: str, train_labels: NDArray, n: int, n_classes: int, *, seed: int
     return np.eye(n_classes)[said]
 
 
-def _chosen_on_dev(build, train: tuple, dev: tuple, n_classes: int, select: str):
+def _chosen_on_dev(build, train: tuple, dev: tuple, n_classes: int, select: str, cores: int = 1):
     """Fit one classifier per penalty; the penalty with the best dev score, and its classifier."""
-    fitted = {penalty: build(penalty).fit(*train) for penalty in PENALTIES}
+    fits = (joblib.delayed(build(penalty).fit)(*train) for penalty in PENALTIES)
+    found = joblib.Parallel(n_jobs=cores, prefer="threads")(fits)
+    fitted = dict(zip(PENALTIES, found, strict=True))
 
     def score(penalty: float) -> float:
         said = fitted[penalty].predict(dev[0])
@@ -134,7 +140,9 @@ def svm(train: tuple, dev: tuple, judged: NDArray, n_classes: int, *, select: st
     """A support vector machine with an RBF kernel on standardized features; C chosen on dev.
 
     Classes weigh alike in its loss (``class_weight="balanced"``). With `acoustics.functionals` as
-    features this is the classical system of the years before 2018.
+    features this is the classical system of the years before 2018. Its time grows with U^2.1: 41 s
+    of one core at U = 8,000 (drawn rows, four penalties), and so most of an hour at MSP-Podcast's
+    60,000. The penalties are fitted side by side, which leaves every bit as it is.
 
     Args:
         train: Features (U, F) and labels (U,).
@@ -149,7 +157,7 @@ def svm(train: tuple, dev: tuple, judged: NDArray, n_classes: int, *, select: st
     """
     penalty, machine = _chosen_on_dev(
         lambda c: make_pipeline(StandardScaler(), SVC(C=c, class_weight="balanced")),
-        train, dev, n_classes, select,
+        train, dev, n_classes, select, cores=min(joblib.cpu_count(), len(PENALTIES)),
     )  # fmt: skip
     margins = machine.decision_function(judged)
     if margins.ndim == 1:  # two classes: scikit-learn gives one column

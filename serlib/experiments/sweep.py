@@ -23,7 +23,7 @@ from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import store_frames
 from serlib.experiments.screen import bars, quiet
 from serlib.metrics import intervals, measures
-from serlib.recipes.recipe import GUESSERS, Recipe
+from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe
 from serlib.tasks import attributes
 from serlib.tasks.answers import ratio_range, task_ratio
 
@@ -280,6 +280,8 @@ def sweep(
     side as there are cores, each on one thread; a run that is alone has one, too, so that its last
     bits are those of a sweep. With one core they follow each other in this process.
 
+    Raises RecipeError, before anything is trained, where the corpus cannot teach what is asked.
+
     Args:
         asked: What to run.
         scheduler: Address of a `dask.distributed` scheduler, a cluster, or a client: its workers
@@ -291,6 +293,7 @@ def sweep(
     """
     asked = tuple(r for recipe in asked for r in dataset.in_folds(dataset.taught(recipe)))
     with quiet(not progress):
+        _refuse(_missing(asked))
         if before := [first for r in asked for first in experiment.needs(r)]:
             sweep(before, scheduler, workers=workers)
         if missing := _missing(asked):
@@ -368,6 +371,13 @@ def _missing(asked: Iterable[Recipe]) -> list[Recipe]:
     """Those that are yet to be fitted, or predicted with, one per run; a guess costs nothing."""
     found = {experiment.record(r): r for r in asked if r.system not in GUESSERS}
     return [recipe for run, recipe in found.items() if not run.done]
+
+
+def _refuse(missing: Iterable[Recipe]) -> None:
+    """Say what a corpus cannot teach before the first training, and not after hours of others."""
+    for recipe in missing:
+        if recipe.system in TRAINED:
+            dataset.teachable(recipe, dataset.assign(recipe, dataset.locate(recipe)[0]))
 
 
 def _workers(asked: int | None) -> int:

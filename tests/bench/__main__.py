@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
+from pathlib import Path
 
 from serbook.plan import machine
 from serlib.settings import Count, Positive, argument
 from tests.bench import turns
 
 COUNT = argument(Count)
-COUNT = argument(Count)
+CORPORA = ("iemocap", "msp-podcast", "msp-podcast-open")  # of `chain`
 MODELS = ("wavlm-large", "wavlm-base", "wav2vec2-base", "demo")  # of `train`
 
 
@@ -65,6 +67,15 @@ def main(argv: list[str] | None = None) -> None:
     rehearse.add_argument(
         "--width", type=COUNT, metavar="D", help="narrow encoders; not kept either"
     )
+
+    chain = add("chain", _chain, "Chapters 02 to 07 in full, on small trees and small encoders: "
+                "what fails, fails here.")  # fmt: skip
+    chain.add_argument("--chapters", nargs="+", metavar="NN", help="default: 02 to 07")
+    chain.add_argument("--corpora", nargs="+", choices=CORPORA, help="default: all")
+    chain.add_argument("--folder", type=Path, metavar="DIR", help="keeps it; default: a new one")
+    chain.add_argument("--utterances", type=COUNT, default=160, metavar="N", help="default: 160")
+    chain.add_argument("--epochs", type=COUNT, default=1, metavar="N", help="default: 1")
+    chain.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     arguments = parser.parse_args(argv)
     arguments.command(arguments)
 
@@ -136,6 +147,20 @@ def _rehearse(arguments: argparse.Namespace) -> None:
     stage = rehearse.Stage(**{name: given[name] for name in names})
     table = rehearse.run(arguments.chapters or notebooks.chapters(), stage)
     turns.show(table, f"Rehearsal, {stage.steps} steps or more", device)
+
+
+def _chain(arguments: argparse.Namespace) -> None:
+    from tests.bench import chain
+
+    with tempfile.TemporaryDirectory(prefix="chain-") as fresh:
+        table = chain.show(chain.run(
+            arguments.folder or Path(fresh), arguments.chapters or chain.CHAPTERS,
+            corpora=arguments.corpora or chain.CORPORA, utterances=arguments.utterances,
+            epochs=arguments.epochs, device=arguments.device,
+        ))  # fmt: skip
+    minutes, failed = table["minutes"].sum(), int((table["verdict"] != "ok").sum())
+    print(f"{len(table)} executions, {failed} of them failed, {minutes:.1f} minutes")
+    sys.exit(failed > 0)
 
 
 if __name__ == "__main__":

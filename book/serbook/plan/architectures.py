@@ -8,10 +8,12 @@ default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 
 import functools
 import math
+from pathlib import Path
 
 import torch
 
 from serlib.models.encoders.checkpoints import CONFIG, DEMO
+from serlib.records import home
 
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)
 PUBLISHED = {
@@ -37,22 +39,26 @@ class UnknownArchitectureError(ValueError):
 
 
 def config(name: str, *, layers: int | None = None, width: int | None = None):
-    """The transformers configuration of a published or demo model.
+    """The transformers configuration of a demo model, of one that lies here, or a published one.
 
     It has all layers, or so many. With a `width` D, for tests, it has four heads and convolutions
     of that width.
 
     Raises:
-        UnknownArchitectureError: There is no such name.
+        UnknownArchitectureError: There is no such name, here or in `PUBLISHED`.
     """
     from transformers import AutoConfig
 
     if (DEMO / name / CONFIG).is_file():
         return AutoConfig.from_pretrained(DEMO / name)
-    if name not in PUBLISHED:
+    here = next(
+        (f for f in (Path(name), home() / "encoders" / name) if (f / CONFIG).is_file()), None
+    )
+    if here is None and name not in PUBLISHED:
         known = ", ".join(PUBLISHED)
-        raise UnknownArchitectureError(f"{name!r}: sizes are written down for {known}")
-    made = AutoConfig.for_model(**PUBLISHED[name])
+        where = "or put the model's folder into $SERLIB_HOME/encoders"
+        raise UnknownArchitectureError(f"{name!r}: sizes are written down for {known}; {where}")
+    made = AutoConfig.from_pretrained(here) if here else AutoConfig.for_model(**PUBLISHED[name])
     if layers is not None:
         made.num_hidden_layers = layers  # Whisper's configuration knows it as encoder_layers
     if width is not None:

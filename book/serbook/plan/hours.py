@@ -21,6 +21,7 @@ from serlib.recipes.recipe import Recipe
 
 FRAMES = 50  # a second, of every encoder of speech
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
+SVM = 41 / 3600, 8000, 2.1  # hours of a core at so many rows, and the power that they grow with
 UNKNOWN = dict.fromkeys(("train", "evaluate", "encode", "peak_gb"), math.nan)  # nobody measured
 COLUMNS = [
     "trainings", "audio hours trained on", "GPU hours", "memory GB", "disk GB", "GB while running",
@@ -86,9 +87,14 @@ class Plan:
     unmeasured: tuple[str, ...]  # kinds of training without a rate on this machine
     sources: tuple[str, ...]  # where the sizes of the corpora are from
     card: str = ""  # for which hours of unmeasured kinds were computed
+    cpu: float = 0.0  # hours of one core that support vector machines take, extrapolated
 
     def verdict(self) -> str:
         """How long all of it takes, and by what that is known."""
+        beside = f"\nSVMs on functionals: about {self.cpu:.1f} hours of one CPU core, extrapolated"
+        return self._gpu() + (beside if self.cpu >= 0.05 else "")
+
+    def _gpu(self) -> str:
         if self.unmeasured:
             kinds = "".join(f"\n  {kind}" for kind in self.unmeasured)
             return (
@@ -117,16 +123,21 @@ def make(
         card: One of `work.CARDS`, for whose hours and memory kinds without a rate are computed.
     """
     rates, seen, stored, rows, kinds, sources = rates or {}, set(), set(), {}, {}, {}
+    cpu = 0.0
     for path in map(notebooks.find, chapters or notebooks.chapters()):
         has_seeds = seeds and "seeds" in notebooks.declared(notebooks.read(path))
         more = {"seeds": [*range(seeds)]} if has_seeds else {}
         costs = []
-        for recipe in asked.of(path, profile=profile, **more).trained():
+        found = asked.of(path, profile=profile, **more)
+        for recipe in (*found.trained(), *(r for r in found.recipes if r.system == "svm")):
             if (key := recipe.nameless()) in seen:
                 continue
             seen.add(key)
             recipe = replace(recipe, data_root=data_root)
             amount, kind = size(recipe, max(folds, 5)), asked.kind(recipe)
+            if recipe.system == "svm":
+                cpu += SVM[0] * (amount.train / work.CLIP / SVM[1]) ** SVM[2]
+                continue
             if card and kind not in rates:
                 rates = {**rates, kind: work.rate(recipe, work.CARDS[card])}
             sources[recipe.corpus], kinds[kind] = amount.source, kind in rates
@@ -141,7 +152,8 @@ def make(
     table = table.astype({"trainings": int})
     missing = tuple(kind for kind, is_known in kinds.items() if not is_known)
     told = card and f"{work.CARDS[card].name} at {work.SHARE:.0%} of its peak"
-    return Plan(table, missing, tuple(f"{k}: {v}" for k, v in sources.items()), told)
+    sizes = tuple(f"{k}: {v}" for k, v in sources.items())
+    return Plan(table, missing, sizes, told, cpu)
 
 
 def _total(rows: pd.DataFrame) -> pd.Series:

@@ -127,24 +127,30 @@ def _cast(value, default):
 def located(given: dict) -> dict:
     """The same with absolute paths of files and folders: a kernel works in a folder of its own.
 
-    Paths are texts named `..._root` or `..._file`, and those that name a manifest or a home.
+    Paths are texts named `..._root` or `..._file`, those that name a manifest, and those that begin
+    as paths do, with "~", "/" or "./"; in lists, too.
 
     Raises:
         UsageError: Nothing is there.
     """
-    found = dict(given)
-    for name, value in given.items():
-        text = value if isinstance(value, str) else ""
-        if (
-            text.endswith((".csv", ".jsonl"))
-            or name.endswith(("_root", "_file"))
-            or text[:1] == "~"
-        ):
-            path = Path(text).expanduser().absolute()
-            if text and not path.exists():
-                raise UsageError(f"parameter {name}: there is no {path}")
-            found[name] = str(path) if text else ""
-    return found
+    return {
+        name: [_located(name, x) for x in value] if type(value) is list else _located(name, value)
+        for name, value in given.items()
+    }
+
+
+def _located(name: str, value):
+    is_path = isinstance(value, str) and (
+        value.endswith((".csv", ".jsonl"))
+        or name.endswith(("_root", "_file"))
+        or value.startswith(("~", "/", "./", "../"))
+    )
+    if not is_path or not value:
+        return value
+    path = Path(value).expanduser().absolute()
+    if not path.exists():
+        raise UsageError(f"parameter {name}: there is no {path}")
+    return str(path)
 
 
 def parse(assignments: Iterable[str], known: dict) -> dict:
