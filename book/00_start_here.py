@@ -60,9 +60,10 @@ from serlib.data.batching import Item, collate
 from serlib.experiments import dataset, experiment
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
+from serlib.recipes import papers
 from serlib.training import evaluation
 
-planted = corpus in ("", "demo") and profile != "full"
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"
 plots.style(profile, corpus)
 cells.cost("00_start_here")
 

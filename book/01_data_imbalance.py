@@ -72,7 +72,7 @@ from serlib.losses import classification
 from serlib.metrics import intervals, measures
 from serlib.recipes import papers
 
-planted = corpus in ("", "demo") and profile != "full"
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"
 plots.style(profile, corpus)
 pd.set_option("display.max_colwidth", None)
 folds = 10

@@ -66,11 +66,12 @@ from serlib.experiments import dataset, experiment, floors, inference
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models.pooling import AttentiveStatistics, MeanPool
+from serlib.recipes import papers
 from serlib.training.loop import train_epoch
 
 plots.style(profile)
 sweep = functools.partial(sweep, scheduler=scheduler or None, workers=workers or None)
-planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"  # the demo corpus: its answers are known
 cells.cost("02_baseline")
 
 # %% [markdown]

@@ -59,7 +59,7 @@ from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
 
 trial = {k: v for k, v in {"encoder": encoder, "epochs": epochs}.items() if v}
-planted = corpus in ("", "demo") and profile != "full"  # the demo corpus: its answers are known
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"  # the demo corpus: its answers are known
 watched = [0.1, 1.0]  # of the angles between gradients
 scale = {"smoke": [0.0, 0.1], "demo": [0.0, 0.01, 0.1, 1.0], "full": [0.0, 0.001, 0.01, 0.1, 1.0]}
 alphas = alphas or scale[profile]

@@ -89,7 +89,7 @@ from serlib.models.encoders.load import load_encoder
 from serlib.training import loop
 
 plots.style(profile)
-planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: what is in it is known
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"  # the demo corpus: what is in it is known
 # Small runs end before a second process has started, and a GPU is one.
 one = profile == "smoke" or torch.cuda.is_available()
 workers = workers or (1 if one else min(joblib.cpu_count(), 4))

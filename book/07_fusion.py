@@ -59,7 +59,7 @@ from pathlib import Path
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
 
-planted = profile != "full" and corpus in ("", "demo")  # the demo corpus: its answers are known
+planted = (corpus or papers.CORPORA.get(profile)) == "demo"  # the demo corpus: its answers are known
 if profile == "smoke":
     seeds, sigmas, weights = seeds[:1], sigmas[1:2], weights[-1:]
 # Until the corpus is read: one that has all that this chapter asks for.

@@ -1,4 +1,4 @@
-"""Intervals: a slow loop, hand-made numbers, simulation, and what they say when they cannot tell."""
+"""Intervals: a slow loop, numbers by hand, simulation, and what they say if they cannot tell."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from tests.bench.verdicts import missed
 from serlib.metrics import intervals, measures
 from serlib.metrics.intervals import Interval
+from tests.bench.verdicts import missed
 
 
 def labels(seed: int, n_seeds: int = 3, utterances: int = 120, speakers: int = 7) -> tuple:

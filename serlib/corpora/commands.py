@@ -56,7 +56,7 @@ def parsers(commands, add) -> None:
     get = add("get", _get, "Fetch a corpus that anybody may fetch.", actions)
     get.add_argument("corpus")
     get.add_argument("--to", type=Path, metavar="DIR",
-                     help="where it goes; default: into $SERLIB_HOME, manifest and all")  # fmt: skip
+                     help="where it goes; default: $SERLIB_HOME, with a manifest")  # fmt: skip
 
     for command in (build, extract):
         command.add_argument("--workers", type=argument(Count), metavar="N",

@@ -94,7 +94,7 @@ def _of_encoder(recipe: Recipe, data: Data, encoder: nn.Module) -> Stored:
         "lower": ("lower", states * encoder.width, "float16"),
         "all": ("layers", states * encoder.width, "float16"),
     }["lower" if lower else recipe.model.freeze]
-    if kind == "layers" and layers != "weighted" and recipe.corpus != "demo":  # see `averaged`
+    if kind == "layers" and layers != "weighted":
         kind, state = ("frames", {}) if layers == "last" else (kind, {"layer": int(layers)})
         states, numbers = 1, encoder.width
     several = kind in ("lower", "layers", "frames")
@@ -112,12 +112,11 @@ def averaged(recipe: Recipe) -> bool:
     A mean over time commutes with a sum over layers and with `pooling.Standardize`; so where all of
     the encoder is frozen, and what follows it is a masked mean, a clip is one frame: L + 1 numbers
     a dimension in place of thousands. CTC asks for frames, and LayerNorm of a frame is not linear.
-    The demo corpus keeps its frames, so that shipped results stay as they are to the last bit.
     """
     m = recipe.model
     plain = m.masked_encoder and m.masked_pooling and not (m.layers == "weighted" and m.layer_norm)
     mean = m.freeze == "all" and m.pooling == "mean" and "asr" not in m.tasks
-    return mean and plain and recipe.corpus != "demo"
+    return mean and plain
 
 
 def _mean(row: Tensor, layers: str) -> Tensor:

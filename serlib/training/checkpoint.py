@@ -234,8 +234,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Give a model, sharded or not, weights that are whole; what is frozen in it may be absent."""
     own = model.state_dict()
     shared = {k: _like(x, own[k]) if k in own else x for k, x in weights.items()}
-    kept = {k: own[k] for k in frozen(model) - shared.keys()}
-    model.load_state_dict(shared | kept)
+    left_out = frozen(model)
+    model.load_state_dict({k: x for k, x in own.items() if k in left_out} | shared)
 
 
 def load_optimizer(optimizer: Optimizer, state: dict) -> None:
