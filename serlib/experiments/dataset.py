@@ -129,6 +129,15 @@ def _warn_of_few(path: Path, name: str) -> None:
         _tell(path, f"{told} them, and word errors say nothing about recognition")
 
 
+def described(table: pd.DataFrame) -> str:
+    """Which speech a model was trained on, in words, of a table with column ``role``."""
+    train = table[table["role"] == "train"]
+    named = [" and ".join(sorted(train.get(c, pd.Series(dtype=str)).dropna().unique()))
+             for c in ("dataset", "language", "style")]  # fmt: skip
+    count = f"{len(train)} utterances of {train['speaker'].nunique() or 'unknown'} speakers"
+    return ", ".join(filter(None, [*named, count]))
+
+
 def repetition(table: pd.DataFrame) -> dict[str, float]:
     """How far speech recognition can know test's sentences, of a table with column ``role``.
 
