@@ -216,7 +216,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     for file in arguments.files:
         answer = recognizer(audio.load(file), arguments.text)
         if arguments.json:
-            print(json.dumps({"file": str(file)} | dataclasses.asdict(answer)), flush=True)
+            told = {"file": str(file)} | dataclasses.asdict(answer)
+            print(json.dumps(told | {"trained_on": recognizer.trained_on}), flush=True)
             continue
         print(file)
         ranked = ", ".join(f"{name} {p:.2f}" for name, p in list(answer.probabilities.items())[:3])
@@ -225,6 +226,8 @@ def _predict(arguments: argparse.Namespace) -> None:
                 print(f"  {name:10s} {value}" + (f"  ({ranked})" if name == "emotion" else ""))
         for name, value in (answer.attributes or {}).items():
             print(f"  {name:10s} {value:.1f} of 1 to 7")
+    if not arguments.json:
+        print(f"trained on {recognizer.trained_on}", file=sys.stderr)
 
 
 def _demo_corpus(arguments: argparse.Namespace) -> None:

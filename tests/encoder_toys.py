@@ -135,3 +135,23 @@ def offered(folder: Path) -> str:
     exec(command[2], made := {})
     assert {path: path.read_bytes() for path in folder.iterdir()} == before, "it was written to"
     return made["t"]
+
+
+def make_bert(folder: Path, *, kind: str = "BertModel", cased: bool = False, **changes):
+    """As `make_roberta`, of a BERT with a WordPiece tokenizer learned from the three sentences."""
+    import transformers
+    from tokenizers import BertWordPieceTokenizer
+
+    trained = BertWordPieceTokenizer(lowercase=not cased)
+    trained.train_from_iterator(SENTENCES, vocab_size=120, min_frequency=1)
+    tokenizer = transformers.BertTokenizer(vocab=trained.get_vocab(), do_lower_case=not cased)
+    settings = {
+        "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "intermediate_size": 32, "vocab_size": 120, "max_position_embeddings": 32,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**settings | changes)
+    model = lively(getattr(transformers, kind)(config))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model.eval()

@@ -251,7 +251,9 @@ def files(tmp_path, waves):
 
 def test_predict_prints_every_task(run, files, waves, capsys):
     assert cli.main(["predict", str(run.path), *map(str, files)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    lines, trained = shown.out.splitlines(), dataset.SMOKE["train"]
+    assert shown.err == f"trained on demo, eng, synthetic, {trained} utterances of 16 speakers\n"
     assert [line for line in lines if not line.startswith("  ")] == [str(f) for f in files]
     answer = inference.Recognizer(run)(next(iter(waves.values())))
     shown = [line.split(maxsplit=1) for line in lines[1:5]]
@@ -268,6 +270,7 @@ def test_predict_as_json(run, files, capsys):
     assert [f["file"] for f in found] == [str(f) for f in files]
     assert set(found[0]) == {
         "file", "emotion", "probabilities", "gender", "speaker", "transcript", "attributes",
+        "trained_on",
     }  # fmt: skip
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
     assert next(iter(found[0]["probabilities"])) == found[0]["emotion"]

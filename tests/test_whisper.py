@@ -162,6 +162,66 @@ def test_nothing_in_the_padding_matters_and_padded_frames_are_zero(folder, conte
     assert all(g is not None and g.isfinite().all() for g in grads)
 
 
+@pytest.mark.parametrize("sizes", [(12_000, 3_000, 100), (71_000, 9_000, 40_000)])
+def test_frozen_lower_layers_can_be_stored(folder, sizes):
+    """Also of clips longer than the context, whose windows the upper layers keep apart."""
+    encoder = load_encoder(folder, context="short", freeze_layers=2, dropout=0.5).train()
+    below = ("conv", "embed_positions", "layers.0.", "layers.1.")
+    for name, parameter in encoder.model.named_parameters():
+        assert parameter.requires_grad is not name.startswith(below), name
+    clips = clips_of(sizes)
+    inputs, lengths = pad(clips)
+    first, again = encoder(inputs, lengths), encoder(inputs, lengths)
+    for layer in range(3):  # no dropout below
+        assert torch.equal(first.layers[layer], again.layers[layer])
+    assert not torch.equal(first.frames, again.frames)
+
+    encoder.eval()
+    whole = encoder(inputs, lengths)
+    known = torch.full((*whole.frames.shape[:2], 3, encoder.width), torch.nan)
+    for i, clip in enumerate(clips):  # each stored alone; what pads them cannot matter
+        alone = encoder(*pad([clip]))
+        known[i, : alone.frames.shape[1]] = torch.stack(alone.layers[:3], 2)[0].detach()
+    found = encoder(known, whole.lengths)
+    torch.testing.assert_close(states(found), states(whole), rtol=0, atol=1e-5)
+    grads = []
+    for encoded in (found, whole):
+        encoder.zero_grad()
+        encoded.frames.square().sum().backward()
+        grads.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    assert len(grads[0]) == sum(p.requires_grad for p in encoder.parameters())
+    torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-3)
+
+
+def test_frozen_lower_layers_are_those_of_the_full_context_too(folder):
+    """From waves: above them, layers see the zeros after a clip, which no store holds."""
+    encoder, stock = (load_encoder(folder, freeze_layers=k) for k in (2, 0))
+    batch = pad(clips_of((12_000, 3_000)))
+    assert torch.equal(states(encoder(*batch)), states(stock(*batch)))
+    encoder(*batch).frames.square().sum().backward()
+    assert encoder.model.layers[1].fc1.weight.grad is None
+    assert encoder.model.layers[2].fc1.weight.grad.any()
+    with pytest.raises(ValueError, match="context='full'"):
+        encoder(torch.zeros(1, 5, 3, 24), torch.tensor([5]))
+    for wrong in (-1, 3):
+        with pytest.raises(checkpoints.EncoderError, match="leave one"):
+            load_encoder(folder, freeze_layers=wrong)
+    with pytest.raises(checkpoints.EncoderError, match="Set one of them to 0"):
+        load_encoder(folder, freeze_layers=1, spec_augment=0.1)
+
+
+def test_digest_of_the_frozen_layers_is_blind_to_those_above(folder):
+    encoder = load_encoder(folder, context="short", freeze_layers=2)
+    lower = encoder.digest("lower")
+    parts = {"layers.2.fc1.bias": False, "layers.1.fc1.bias": True, "conv1.bias": True}
+    for name, changes in parts.items():
+        tuned = copy.deepcopy(encoder)
+        with torch.no_grad():
+            tuned.model.get_parameter(name)[0] += 1e-3
+        assert (tuned.digest("lower") != lower) is changes
+    assert load_encoder(folder, freeze_layers=2).digest("lower") != lower
+
+
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_long_clip_is_encoded_window_by_window(folder, context):
     encoder = load_encoder(folder, context=context)
@@ -380,7 +440,7 @@ def test_digest_changes_with_what_decides_the_output(folder, tmp_path):
         about.write_text(json.dumps(settings | change))
         found.add(load_encoder(tmp_path).digest())
     assert len(found) == 7
-    with pytest.raises(ValueError, match="only 'all'"):
+    with pytest.raises(ValueError, match="take all"):
         encoder.digest("cnn")
 
 

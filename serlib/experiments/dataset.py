@@ -75,9 +75,13 @@ def taught(recipe: Recipe) -> Recipe:
     path, root = _place(recipe)
     if root is None:  # the demo corpus teaches all
         return recipe
-    classes = _taught(path, digest(recipe), recipe.classes, recipe.merge)
+    classes, told = _taught(path, digest(recipe), recipe.classes, recipe.merge)
     if recipe.system in TRAINED and "asr" in recipe.model.tasks:
-        _warn_of_few(path, digest(recipe))
+        told = (*told, *_few(path, digest(recipe)))
+    for line in told:
+        if lines() and (path, line) not in _told:
+            _told.add((path, line))
+            print(f"{path.stem}: {line}")
     recognizer = None if recipe.recognizer is None else taught(recipe.recognizer)
     if (classes, recognizer) == (recipe.classes, recipe.recognizer):
         return recipe
@@ -100,10 +104,13 @@ def in_folds(recipe: Recipe) -> list[Recipe]:
     ]
 
 
+_told: set[tuple[Path, str]] = set()  # in this process
+
+
 @functools.lru_cache(maxsize=32)
-def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tuple[str, ...]:
-    every, _ = _manifest(path)
-    df = every
+def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple):
+    """Classes that a manifest can teach, and what must be told of the others."""
+    df = every = _manifest(path)[0]
     if splits.usual(df) in ("official", "dev_as_test"):
         df = df[df["split"] == "train"]
     found = set(manifest.label_ids(df, classes, dict(merge)))
@@ -114,35 +121,43 @@ def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple) -> tu
             f"{path.name} has {', '.join(kept) or 'nothing'} to train on, of {', '.join(classes)}; "
             f"its emotions are {there}: two classes are needed, check the map of its labels"
         )
+    told = []
     if kept != classes:
         lost = ", ".join(name for name in classes if name not in kept)
-        _tell(path, f"no {lost} to train on; the classes are {', '.join(kept)}")
+        told.append(f"no {lost} to train on; the classes are {', '.join(kept)}")
     others = every.loc[manifest.label_ids(every, kept, dict(merge)) < 0, "emotion"].value_counts()
     if len(others):
         counts = ", ".join(f"{name} {n}" for name, n in others.items())
-        told = f"{counts} of {len(every)} utterances left out: not among the classes"
-        _tell(path, f"{told} {', '.join(kept)} (a recipe's `classes` names others)")
-    return kept
-
-
-_told: set[tuple[Path, str]] = set()
-
-
-def _tell(path: Path, line: str) -> None:
-    """Print a line about a corpus, once in this process."""
-    if lines() and (path, line) not in _told:
-        _told.add((path, line))
-        print(f"{path.stem}: {line}")
+        out = f"{counts} of {len(every)} utterances left out: not among the classes"
+        told.append(f"{out} {', '.join(kept)} (a recipe's `classes` names others)")
+    return kept, tuple(told)
 
 
 @functools.lru_cache(maxsize=32)
-def _warn_of_few(path: Path, name: str) -> None:
-    """Say of a corpus whose sentences come ten times or more, on average, that CTC learns those."""
-    said = _manifest(path)[0]["text"].map(lambda text: tuple(encode(text)))
-    different = set(said) - {()}
-    if different and 10 * len(different) <= said.astype(bool).sum():
-        told = f"{len(different)} different transcripts in {len(said)} utterances: CTC can memorize"
-        _tell(path, f"{told} them, and word errors say nothing about recognition")
+def _few(path: Path, name: str) -> tuple[str, ...]:
+    """What must be told of a corpus whose sentences come ten times or more, on average."""
+    said = _said(_manifest(path)[0])
+    if not len(said) or 10 * said.nunique() > len(said):
+        return ()
+    return (
+        f"{said.nunique()} different transcripts in {len(said)} utterances: CTC can memorize them, "
+        "and word errors say nothing about recognition",
+    )
+
+
+def _said(table: pd.DataFrame) -> pd.Series:
+    """Transcripts as CTC is taught them, of the rows that have one."""
+    said = table["text"].map(lambda text: tuple(encode(text)))
+    return said[said.astype(bool)]
+
+
+def described(table: pd.DataFrame) -> str:
+    """Which speech a model was trained on, in words, of a table with column ``role``."""
+    train = table[table["role"] == "train"]
+    named = [" and ".join(sorted(train.get(c, pd.Series(dtype=str)).dropna().unique()))
+             for c in ("dataset", "language", "style")]  # fmt: skip
+    count = f"{len(train)} utterances of {train['speaker'].nunique() or 'unknown'} speakers"
+    return ", ".join(filter(None, [*named, count]))
 
 
 def repetition(table: pd.DataFrame) -> dict[str, float]:
@@ -152,11 +167,9 @@ def repetition(table: pd.DataFrame) -> dict[str, float]:
         ``train_texts``, the different transcripts in train, and ``test_heard``, the share of test's
         clips with a transcript whose transcript is among them.
     """
-    said = table["text"].map(lambda text: tuple(encode(text)))
-    known = set(said[table["role"] == "train"]) - {()}
-    asked = said[(table["role"] == "test") & said.astype(bool)]
-    heard = float(asked.isin(known).mean()) if len(asked) else 0.0
-    return {"train_texts": len(known), "test_heard": heard}
+    train, test = (_said(table[table["role"] == role]) for role in ("train", "test"))
+    heard = float(test.isin(set(train)).mean()) if len(test) else 0.0
+    return {"train_texts": train.nunique(), "test_heard": heard}
 
 
 def _place(recipe: Recipe) -> tuple[Path, Path | None]:

@@ -190,6 +190,7 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
     targets, taught = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
     model, about, given = _build(recipe, data, targets, len(taught))
     about |= {"classes": recipe.classes, "speakers": taught, "recipe": recipe.name}
+    about["trained_on"] = dataset.described(data.table)
     if processes.main():
         records.write_json(record.path / "model.json", about)
     _start(model, recipe)

@@ -85,6 +85,7 @@ class Recognizer:
             self.experts = fusion.load(config, names=config.frozen)
             experiment.unchanged(run, self.experts)
             self.experts |= {name: self.model.encoders[fusion.key(name)] for name in config.tuned}
+        self.trained_on = self.about.get("trained_on", "unknown speech")  # in words
         self.max_seconds = run.config["recipe"]["max_seconds"]
 
     def __call__(self, wave: np.ndarray, said: str | None = None) -> Answer:

@@ -64,7 +64,7 @@ class ChapterRun:
 
 
 def execute(
-    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
+    chapter: str | Path, profile: str = "", parameters: dict | None = None,
     out_root: Path | None = None, *, force: bool = False, timeout: float | None = None,
     stop: threading.Event | None = None,
 ) -> ChapterRun:  # fmt: skip
@@ -74,7 +74,7 @@ def execute(
 
     Args:
         chapter: Number, name or path of the source.
-        profile: "smoke", "demo" or "full".
+        profile: One of `PROFILES`, or "": the chapter's own.
         parameters: Values for the parameters cell; only those that differ from it are injected.
         out_root: Where runs are kept, never the book folder; default `records.home()/"chapters"`.
         force: Run again even if finished.
@@ -88,7 +88,7 @@ def execute(
     if timeout is not None and not 0 < timeout < math.inf:
         raise UsageError(f"timeout={timeout}: give seconds above 0")
     source = notebooks.find(chapter)
-    run, changed = _plan(source, {"profile": profile, **(parameters or {})}, out_root)
+    run, changed = _plan(source, _asked(profile, parameters), out_root)
     if run.folder.is_relative_to(source.parent):
         raise ChapterError(f"{run.folder} is in the book folder; choose an output folder elsewhere")
     if not force and (done := _finished(run.folder)):
@@ -111,12 +111,16 @@ def execute(
 
 
 def lookup(
-    chapter: str | Path, profile: str = "demo", parameters: dict | None = None,
+    chapter: str | Path, profile: str = "", parameters: dict | None = None,
     out_root: Path | None = None,
 ) -> ChapterRun | None:  # fmt: skip
     """The finished run that `execute` would return, None if it would have to run."""
-    run, _ = _plan(notebooks.find(chapter), {"profile": profile, **(parameters or {})}, out_root)
+    run, _ = _plan(notebooks.find(chapter), _asked(profile, parameters), out_root)
     return _finished(run.folder)
+
+
+def _asked(profile: str, parameters: dict | None) -> dict:
+    return ({"profile": profile} if profile else {}) | (parameters or {})
 
 
 def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[ChapterRun, dict]:
@@ -126,7 +130,8 @@ def _plan(source: Path, parameters: dict, out_root: Path | None) -> tuple[Chapte
     key = names.key(source, known | given)
     folder = Path(out_root or records.home() / "chapters").resolve() / source.stem / key
     changed = {name: value for name, value in given.items() if known[name] != value}
-    return ChapterRun(source.stem, given["profile"], known | given, key, folder), changed
+    asked = known | given
+    return ChapterRun(source.stem, asked["profile"], asked, key, folder), changed
 
 
 def _finished(folder: Path) -> ChapterRun | None:

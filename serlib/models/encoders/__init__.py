@@ -1,1 +1,1 @@
-"""Pre-trained encoders by name: wav2vec 2.0, HuBERT, WavLM, Whisper and RoBERTa."""
+"""Pre-trained encoders by name: wav2vec 2.0, HuBERT, WavLM, Whisper, RoBERTa and BERT."""

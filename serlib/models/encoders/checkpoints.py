@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ PROCESSOR = "processor_config.json"  # where transformers 5 puts an extractor be
 # Not model*.safetensors: some publish a second set of weights beside, such as model.fp32-*.
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"  # which shard each tensor is in
-SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta",)
+SPEECH, TEXT = ("wav2vec2", "hubert", "wavlm", "whisper"), ("roberta", "bert")
 FAMILIES = SPEECH + TEXT
 # Settings that act in training only, or not at all.
 _NO_MATTER = re.compile("_|.*(drop|mask_|spec_|version|dtype)")
@@ -73,7 +73,6 @@ class Pretrained(nn.Module):
     DROPOUTS: tuple[str, ...] = ()  # names of the configuration's rates
     OPTIONS: tuple[str, ...] = ()  # of `load_encoder`, that not all families have
     REFUSED: tuple[str, ...] = ()  # settings of a checkpoint that would need other code
-    PARTS = "this encoder has only 'all'"  # with a digest of its own
     OPTIONAL: tuple[str, ...] = ()  # weights that a checkpoint may lack
     modality = "speech"
     pre_norm = False
@@ -153,10 +152,10 @@ class Pretrained(nn.Module):
         """
         return (self.stored if inputs.ndim == 4 else self.encode)(inputs, lengths)
 
-    def through(self, x: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """All L + 1 states (B, T, D) from the first, x; ``mask`` is True at keys to attend to."""
-        states = [x]
-        for layer in self.stack:
+    def through(self, states: Sequence[Tensor], mask: Tensor | None) -> list[Tensor]:
+        """All L + 1 states (B, T, D) from the lowest; ``mask`` is True at keys to attend to."""
+        states = list(states)
+        for layer in self.stack[len(states) - 1 :]:
             states.append(layer(states[-1], mask))
         return states
 
@@ -196,10 +195,18 @@ class Pretrained(nn.Module):
         return ""
 
     def digest(self, part: str = "all") -> str:
-        """SHA-256 of the weights and settings that decide the output."""
-        if part != "all":
-            raise ValueError(f"{part=}: {self.PARTS}")
-        return content_digest(self.model, self.model.config, self.settings())
+        """SHA-256 of the weights and settings that decide the output of a part.
+
+        Args:
+            part: "all"; with frozen layers "lower", all that they keep as it was: models that were
+                tuned above it share its digest; of wave models the "cnn".
+        """
+        model = self.model
+        if part == "lower" and self.freeze_layers:
+            model = nn.ModuleList(self.frozen())
+        elif part != "all":
+            raise ValueError(f"{part=} of {self.family}: take all, or with frozen layers lower")
+        return content_digest(model, self.model.config, self.settings())
 
 
 def content_digest(

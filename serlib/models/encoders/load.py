@@ -1,7 +1,7 @@
 """Pre-trained encoders behind one interface.
 
-``load_encoder`` takes wav2vec 2.0, HuBERT and WavLM, Whisper and RoBERTa, which the modules beside
-this one wrap. Each gives a clip the same frames alone and in any batch:
+``load_encoder`` takes wav2vec 2.0, HuBERT and WavLM, Whisper, RoBERTa and BERT, which the modules
+beside this one wrap. Each gives a clip the same frames alone and in any batch:
 
     prepare   one item, a wave (N,) or a text, to an array: what a batch is made of
     forward   waves (B, N) or token ids (B, S), and lengths (B,), to ``Encoded``
@@ -18,6 +18,7 @@ import torch
 
 from serlib import records
 from serlib.models.encoders import wavlm
+from serlib.models.encoders.bert import TextEncoder
 from serlib.models.encoders.checkpoints import (
     CONFIG,
     DEMO,
@@ -31,7 +32,6 @@ from serlib.models.encoders.checkpoints import (
     EncoderError,
     read_json,
 )
-from serlib.models.encoders.roberta import TextEncoder
 from serlib.models.encoders.wav2vec2 import Encoder
 from serlib.models.encoders.whisper import WhisperEncoder
 
@@ -63,8 +63,8 @@ def load_encoder(
         freeze: What is not trained: the "cnn" (as in the papers; Whisper's are its two
             convolutions, a text encoder has none), "all" or "none".
         freeze_layers: With "cnn", so many of the lowest transformer layers are not trained either,
-            nor what is below them. Of wave models, and without SpecAugment, which would change what
-            they see.
+            nor what is below them. Of speech, and without SpecAugment, which would change what they
+            see.
         dropout: Replaces all of the checkpoint's rates; None keeps them.
         spec_augment: Share of frames hidden in training, in spans (drawn from numpy's RNG). The
             checkpoint sets the spans' length and their least number: as a rule 2 of 10 frames,
@@ -85,13 +85,14 @@ def load_encoder(
         raise EncoderError(f"attention={attention!r}: choose fused or stock.")
     folder = locate(name, weights=not random_init)
     config = read_config(folder)
-    kind = {"whisper": WhisperEncoder, "roberta": TextEncoder}.get(config.model_type, Encoder)
+    kind = {"whisper": WhisperEncoder, **dict.fromkeys(TEXT, TextEncoder)}
+    kind = kind.get(config.model_type, Encoder)
     some = {  # options of some families: as asked, what all families do, and whose it is
         "masked_group_norm": (masked_group_norm, True, "wave models"),
         "attention": (attention, "fused", "WavLM"),
         "context": (context, "full", "Whisper"),
         "spec_augment": (spec_augment, 0, "speech"),
-        "freeze_layers": (freeze_layers, 0, "wave models"),
+        "freeze_layers": (freeze_layers, 0, "speech"),
     }
     for option, (asked, neutral, family) in some.items():
         of_another = option == "attention" and config.model_type != "wavlm"
@@ -102,7 +103,7 @@ def load_encoder(
     if n_layers is not None and not 1 <= n_layers <= config.num_hidden_layers:
         raise EncoderError(f"n_layers={n_layers}: {name} has {config.num_hidden_layers}.")
     config.num_hidden_layers = n_layers or config.num_hidden_layers
-    if freeze == "cnn" and freeze_layers and kind is Encoder:
+    if freeze == "cnn" and freeze_layers:
         _check_freeze(freeze_layers, config.num_hidden_layers, spec_augment)
     config.update({} if dropout is None else dict.fromkeys(kind.DROPOUTS, float(dropout)))
     if "spec_augment" in own:

@@ -57,7 +57,6 @@ class Encoder(Pretrained):
     DROPOUTS = tuple(f"{at}_dropout" for at in ("hidden", "attention", "activation", "feat_proj"))
     OPTIONS = ("masked_group_norm", "attention", "freeze_layers", "spec_augment")
     REFUSED = ("add_adapter", "conv_pos_batch_norm")  # another frame rate; clips get mixed
-    PARTS = "all, cnn, or with frozen layers lower"
     OPTIONAL = ("masked_spec_embed",)  # SpecAugment may be new to the checkpoint
 
     def __init__(
@@ -214,16 +213,8 @@ class Encoder(Pretrained):
         return f"{self.masked_group_norm} {self.do_normalize}"
 
     def digest(self, part: str = "all") -> str:
-        """SHA-256 of the weights and settings that decide the output of a part.
-
-        Args:
-            part: "all"; the "cnn"; or "lower", all that ``freeze_layers`` keeps as it was: models
-                that were tuned above it share its digest.
-        """
-        config, settings = self.model.config, self.settings()
-        if part == "cnn":
-            which = re.compile("(conv|feat_extract)_").match
-            return checkpoints.content_digest(self.model.feature_extractor, config, settings, which)
-        if part == "lower" and self.freeze_layers:
-            return checkpoints.content_digest(nn.ModuleList(self.frozen()), config, settings)
-        return super().digest(part)
+        """As of all encoders, and of the "cnn"."""
+        if part != "cnn":
+            return super().digest(part)
+        module, which = self.model.feature_extractor, re.compile("(conv|feat_extract)_").match
+        return checkpoints.content_digest(module, self.model.config, self.settings(), which)

@@ -60,12 +60,14 @@ class WhisperEncoder(Pretrained):
 
     FACTS = Pretrained.FACTS + ("context", "context_seconds", "spec_augment", "n_mels", "stride")
     DROPOUTS = ("dropout", "attention_dropout", "activation_dropout")
-    OPTIONS = ("context", "spec_augment")
+    OPTIONS = ("context", "freeze_layers", "spec_augment")
     pre_norm = True
 
-    def __init__(self, model: nn.Module, extractor, *, context: str, freeze: str) -> None:
+    def __init__(
+        self, model: nn.Module, extractor, *, context: str, freeze: str, freeze_layers: int = 0
+    ) -> None:
         """Wrap a transformers encoder and its feature extractor; see ``load_encoder``."""
-        super().__init__(model, freeze)
+        super().__init__(model, freeze, freeze_layers)
         config = model.config
         self.context, self.n_fft, self.hop = context, extractor.n_fft, extractor.hop_length
         self.fill_value = float(extractor.padding_value)
@@ -104,8 +106,10 @@ class WhisperEncoder(Pretrained):
         return re.sub(r"^(model\.)?(encoder\.)?", "", name)
 
     def frozen(self) -> list[nn.Module]:
-        """The two convolutions."""
-        return [self.model.conv1, self.model.conv2]
+        """The two convolutions, and with ``freeze_layers`` positions and layers above them."""
+        model, k = self.model, self.freeze_layers
+        above = [model.embed_positions, *model.layers[:k]] if k else []
+        return [model.conv1, model.conv2, *above]
 
     def prepare(self, wave: np.ndarray) -> np.ndarray:
         """One wave (N,) at 16 kHz, as float32; ValueError without samples."""
@@ -189,8 +193,27 @@ class WhisperEncoder(Pretrained):
         # conv1 makes of the padding after it.
         x = functional.gelu(model.conv2(x)).transpose(1, 2)
         x = x + model.embed_positions.weight[:n_frames]
-        x = functional.dropout(x, p=model.dropout, training=self.training)
-        return self.through(x, mask)
+        x = functional.dropout(x, model.dropout, self.training and not self.freeze_layers)
+        return self.through([x], mask)
+
+    def finished(self, states: list[Tensor], valid: Tensor | None, lengths: Tensor) -> Encoded:
+        """Run the layers above the known states (B, T, D), in each window of the context.
+
+        Only with the short context, or if all are known: in the full one layers also see what is
+        after the clip, and that is not stored.
+        """
+        if len(states) <= self.n_layers:
+            if self.context == "full":
+                raise ValueError("context='full': states of some layers do not hold all they see.")
+            windows = []
+            for start in range(0, states[0].shape[1], self.window_frames):
+                x = [state[:, start : start + self.window_frames] for state in states]
+                seen = (lengths - start).clamp(1, x[0].shape[1])  # of what is all padding, any
+                mask = checkpoints.valid_mask(x[0], seen)
+                windows.append(self.through(x, None if mask is None else mask[:, None, None]))
+            joined = (torch.cat(state, 1) for state in zip(*windows, strict=True))
+            states = [checkpoints.blank(state, valid) for state in joined]
+        return super().finished(states, valid, lengths)
 
     def settings(self) -> str:
         """What decides the output beside weights and configuration."""

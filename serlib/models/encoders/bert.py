@@ -1,8 +1,8 @@
-"""RoBERTa (Liu et al., 2019) for transcripts, giving a text the same frames in any batch.
+"""BERT and RoBERTa for transcripts, giving a text the same frames in any batch.
 
-Two steps; a frame is a token:
+Devlin et al. (NAACL 2019) and Liu et al. (2019). Two steps; a frame is a token:
 
-    prepare   one text, or None   token ids (S,): <s>, the text's, </s>
+    prepare   one text, or None   token ids (S,): <s>, the text's, </s> (BERT: [CLS], [SEP])
     forward   token ids (B, S)    ``Encoded``
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ from serlib.models.encoders.checkpoints import TOKENIZER, Encoded, EncoderError,
 
 
 class TextEncoder(Pretrained):
-    """RoBERTa, made by ``load_encoder``; ``facts`` says what was loaded, and how.
+    """BERT or RoBERTa, made by ``load_encoder``; ``facts`` says what was loaded, and how.
 
     Texts are taken as the manifest has them, case and punctuation included: RoBERTa was trained on
-    cased text, and "I'm" and "I'M" are other tokens. A corpus in capitals should be lowered before.
-    At most ``max_tokens`` tokens of a text are used, the first ones.
+    cased text, and "I'm" and "I'M" are other tokens. A corpus in capitals should be lowered before;
+    an uncased BERT's tokenizer does so itself. A text is one segment, of token type 0. At most
+    ``max_tokens`` of its tokens are used, the first ones. What follows the last layer, such as
+    BERT's pooler, is left out.
     """
 
     FACTS = (*Pretrained.FACTS, "max_tokens")
@@ -39,14 +42,20 @@ class TextEncoder(Pretrained):
         self.tokenizer = tokenizer.backend_tokenizer
         self.begin, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         self.pad = model.config.pad_token_id
-        # Positions are numbered from the padding token's id + 1.
-        self.max_tokens = model.config.max_position_embeddings - self.pad - 1
+        self.max_tokens = model.config.max_position_embeddings - self.first
+
+    @property
+    def first(self) -> int:
+        """The number of the first position; RoBERTa's follows that of the padding token."""
+        return 0 if self.family == "bert" else self.pad + 1
 
     @staticmethod
     def beside(folder: Path, config):
         """The folder's tokenizer; refused if it does not fit the model."""
         from transformers import AutoTokenizer
 
+        if (kind := getattr(config, "position_embedding_type", "absolute")) != "absolute":
+            raise EncoderError(f"{folder}: {kind} positions are not supported. Take another.")
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
@@ -62,7 +71,8 @@ class TextEncoder(Pretrained):
             fix = "Fetch both again, from one checkpoint."
             raise EncoderError(f"{folder}: {TOKENIZER} has {found}; the model {model}. {fix}")
         if None in (tokenizer.cls_token_id, tokenizer.sep_token_id):
-            raise EncoderError(f"{folder}: {TOKENIZER} lacks <s> or </s>. Fetch it again.")
+            lacks = f"{TOKENIZER} lacks the token that begins or ends a text"
+            raise EncoderError(f"{folder}: {lacks}. Fetch it again.")
         return tokenizer
 
     @staticmethod
@@ -77,7 +87,9 @@ class TextEncoder(Pretrained):
     @staticmethod
     def rename(name: str) -> str:
         """The model's name of a checkpoint's weight, which may be saved with a head."""
-        return name.removeprefix("roberta.")
+        name = re.sub(r"^(roberta|bert)\.", "", name)
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")  # BERT's first checkpoints
+        return name.replace("LayerNorm.beta", "LayerNorm.bias")
 
     def prepare(self, text: str | None) -> np.ndarray:
         """One text to token ids (S,) int64: <s>, at most ``max_tokens`` - 2 of the text, </s>.
@@ -109,13 +121,13 @@ class TextEncoder(Pretrained):
             raise ValueError(f"need at most {self.max_tokens} token ids (use prepare), got {found}")
         n_tokens = inputs.shape[1]
         valid = checkpoints.frame_mask(lengths, n_tokens, inputs.device)
-        numbers = torch.arange(n_tokens, device=inputs.device) + self.pad + 1
+        numbers = torch.arange(n_tokens, device=inputs.device) + self.first
         x = self.model.embeddings(
             input_ids=inputs.long().masked_fill(~valid, self.pad),
             position_ids=numbers.expand_as(inputs).masked_fill(~valid, self.pad),
         )
         mask = valid[:, None, None] if int(lengths.min()) < n_tokens else None  # see `valid_mask`
-        states = [checkpoints.blank(x, valid) for x in self.through(x, mask)]
+        states = [checkpoints.blank(x, valid) for x in self.through([x], mask)]
         return self.finished(states, valid, lengths)
 
     def settings(self) -> str:
