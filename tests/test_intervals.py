@@ -1,4 +1,4 @@
-"""Intervals: a slow loop, hand-made numbers, simulation, and what they say when they cannot tell."""
+"""Intervals: slow loops, hand-made numbers, simulation, and what they say if they cannot tell."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from tests.bench.verdicts import missed
 from serlib.metrics import intervals, measures
 from serlib.metrics.intervals import Interval
+from tests.bench.verdicts import missed
 
 
 def labels(seed: int, n_seeds: int = 3, utterances: int = 120, speakers: int = 7) -> tuple:
@@ -144,9 +144,7 @@ def test_accuracy_as_a_ratio_is_nearly_that_of_the_confusion_matrix():
     [(3, 1, 0), (4, 2, 0.3), (5, 5, 0.3), (14, 1, 0), (14, 2, 0.3), (14, 3, 0.3), (14, 10, 0.3),
      (50, 1, 0), (50, 5, 0.3)],
 )  # fmt: skip
-def test_equally_good_systems_are_told_apart_in_seven_of_a_hundred_at_most(
-    speakers, n_seeds, luck
-):
+def test_equally_good_systems_are_told_apart_in_seven_of_a_hundred_at_most(speakers, n_seeds, luck):
     """Seeded; the same for one system's coverage. `python -m bench.verdicts` has all cases."""
     trials = 250 if speakers < 50 else 120
     allowed = stats.binom.ppf(0.999, trials, 0.07) / trials  # chance of the simulation itself

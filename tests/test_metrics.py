@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import math
-import tracemalloc
 
 import numpy as np
 import pytest

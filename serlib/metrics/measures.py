@@ -151,8 +151,8 @@ def eer(scores: np.ndarray, same: np.ndarray) -> float:
     """Equal error rate of a verifier: the error where it accepts as many as it rejects wrongly.
 
     Over thresholds on the score, false rejections rise and false acceptances fall; the rate is
-    where they cross, see `crossing`. 0.5 is guessing. NaN without both kinds of trials. Scores (U,) are
-    larger if more alike; same (U,) says if both sides of a trial are the same speaker.
+    where they cross, see `crossing`. 0.5 is guessing. NaN without both kinds of trials. Scores (U,)
+    are larger if more alike; same (U,) says if both sides of a trial are the same speaker.
 
     >>> eer(np.array([0.9, 0.6, 0.7, 0.1]), np.array([True, True, False, False]))
     0.5
