@@ -214,7 +214,7 @@ pd.DataFrame(
             {"best possible": oracle.ceilings(20_000).loc["everything"].round(3)} if planted else {}
         ),
     }
-).drop(index="runs")
+).drop(index=["seeds", "speakers"])
 
 # %% [markdown]
 # **{term}`WA`** is plain accuracy. **{term}`UA`** is the mean over classes of the share found, so that rare classes count as much as frequent ones. **Macro-F1** is like UA but also charges for false alarms.
@@ -393,7 +393,7 @@ check.number(
 # **Explore.** Is the recognizer better on women or on men? Give both WAs with intervals, and say whether you believe the difference.
 #
 # ```{dropdown} Solution
-# Score the two halves separately, resampling speakers. With so few test speakers of each gender the intervals are wide; where they overlap by much, the honest answer is that we cannot tell.
+# Score the two halves separately, with intervals over speakers. With so few test speakers of each gender the intervals are wide; where they overlap by much, the honest answer is that we cannot tell.
 # ```
 
 # %% tags=["solution", "hide-input"]

@@ -1041,7 +1041,7 @@ said = {
 
 # %% [markdown]
 # Each protocol tests every utterance once per seed, so the protocols can be compared pairwise on the same utterances.
-# The intervals resample whole *groups* {cite}`efron1979,bisani2004`, because partners share dialogues.
+# The intervals are over whole *groups*, because partners share dialogues: how far does a score move when each group in turn is left out? Chapter 02 has the formula.
 
 # %% mystnb={"image": {"alt": "Five panels, one per listener, with UA under the protocols session, speaker, prefix and random and a dashed line at chance: the talker-only control is at chance under session and speaker and above it under prefix and random"}, "figure": {"caption": "UA with 95 % intervals over groups. The dashed line is chance, one over the number of classes.", "name": "fig-01-protocols"}}
 group = rows["group"].to_numpy()
@@ -1056,7 +1056,7 @@ def score(who, protocol, metric=measures.ua):
 axes = plots.panels(len(listeners), size=(10, 2.9), sharey=True)
 chance = 1 / len(set(labels))
 levels = {who: {protocol: score(who, protocol) for protocol in divisions} for who in listeners}
-highest = max(v.high for row in levels.values() for v in row.values())
+highest = np.nanmax([(v.value, v.high) for row in levels.values() for v in row.values()])
 for ax, who in zip(axes, listeners, strict=True):
     plots.intervals(levels[who], xlabel="UA", ax=ax, ceilings={"chance": chance})
     ax.set_title(who, pad=16)
@@ -1103,7 +1103,8 @@ leaky = [p for p in divisions if p != "session"]
 gains = {p: {who: price(who, p) for who in listeners} for p in leaky}
 what = {"speaker": "half of the dialogue", "prefix": "talker", "random": "talker and dialogue"}
 axes = plots.panels(len(leaky), size=(10, 3.2), sharey=True)
-edge = max(abs(x) for row in gains.values() for v in row.values() for x in (v.low, v.high)) + 0.01
+ends = [(v.value, v.low, v.high) for row in gains.values() for v in row.values()]
+edge = np.nanmax(np.abs(ends)) + 0.01
 for ax, p in zip(axes, leaky, strict=True):
     plots.intervals(gains[p], xlabel="difference in UA", ax=ax, zero=True)
     ax.set_title(f"{p}:\n{what[p]}", fontsize=11, pad=10)
@@ -1114,7 +1115,7 @@ for ax, p in zip(axes, leaky, strict=True):
 def points(gain):
     """An interval in points, such as +1.5 [+0.5, +2.5] *, with an asterisk if zero is outside."""
     text = f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
-    return text if 0 in gain else text + " *"
+    return text + " *" if gain.decides else text
 
 
 tier(

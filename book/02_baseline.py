@@ -57,6 +57,7 @@ import pandas as pd
 from IPython.display import display
 
 from serbook.claims import pages
+from serbook.claims.verdicts import bold, verdict
 from serbook.figures import plots
 from serbook.lesson import cells
 from serlib.corpora.demo import corpus as corpus_of_demo
@@ -207,9 +208,9 @@ floor_runs = sweep([*baselines, control])
 floor_runs.summary()
 
 # %% [markdown]
-# Each cell reads *value [low, high]*. The interval is a 95 % bootstrap over **speakers**: draw as many test speakers as there are, with replacement,
-# score again, two thousand times. Utterances of one speaker resemble each other, so drawing single utterances would pretend to
-# more evidence than there is.
+# Each cell reads *value [low, high]*, a 95 % interval over **speakers**: leave out each of the $G$ test speakers in turn and see how far the score moves. These moves give its variance,
+# $\frac{G-1}{G} \sum_g (\theta_{(-g)} - \theta)^2$, called the jackknife {cite}`efron1979`, and Student's $t$ with $G - 1$ degrees of freedom the width. Where a system was trained with several seeds, their variance is added. Utterances of one speaker resemble each other, so leaving out single
+# utterances would pretend to more evidence than there is. `serlib.metrics.intervals` has the formula and how often it is wrong.
 #
 # ## Fine-tuning
 #
@@ -297,8 +298,8 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
 # ### Is the difference real?
 #
 # Two intervals that overlap do not prove that two systems are alike: most of their width is the same hard speakers, and these are hard for both. So compare
-# *pairs*: score both systems on the same redrawn speakers, and look at the difference. If zero lies outside the interval, the
-# difference is larger than what another draw of speakers and seeds would do.
+# *pairs*: score both systems on the same speakers and seeds, and look at the interval of the difference. If zero lies outside, the
+# difference is larger than what other speakers and seeds would do.
 
 # %%
 pairs = [
@@ -313,9 +314,7 @@ rows = {
     if a != b
 }
 differences = pd.DataFrame.from_dict(rows, orient="index")
-differences.style.map(lambda v: "" if 0 in v else "font-weight: bold").set_caption(
-    "Difference on test with its 95 % interval; bold where zero is outside"
-)
+bold(differences, "Difference on test with its 95 % interval; bold where zero is outside")
 
 # %% mystnb={"image": {"alt": "Two panels with differences in WA and in UA between pairs of systems, one point with a 95 percent interval each, and a vertical line at zero"}, "figure": {"caption": "Paired differences in WA and UA. A system is better than its partner if the whole interval is right of zero.", "name": "fig-02-pairs"}}
 fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True)
@@ -448,8 +447,7 @@ for name in both.names():
 for name in tuned.names():
     for m in ("wa", "ua", "macro_f1"):
         d = both.difference("functionals + SVM", name, m)
-        verdict = "yes" if d.low > 0 else "no, worse" if d.high < 0 else "cannot tell"
-        marks.append((f"{name} beats functionals + SVM in {m}", f"{verdict}: {d}"))
+        marks.append((f"{name} beats functionals + SVM in {m}", f"{verdict(d)}: {d}"))
 pd.DataFrame(marks, columns=["question", "answer"]).style.hide(axis="index")
 
 # %% [markdown]
@@ -483,7 +481,7 @@ effects = pd.DataFrame.from_dict(
     },
     orient="index",
 )
-effects.style.map(lambda v: "" if 0 in v else "font-weight: bold")
+bold(effects)
 
 # %% [markdown]
 # The sum of frames, on which paper and code disagree, makes no difference here by an interval. Class weights carry Cai's model across the line: they cost 0.16 in WA and bring 0.05 in UA, with the encoder untouched.
@@ -747,7 +745,7 @@ for name, features in {"as they are": x, "centered per talker": centered}.items(
 #
 # - A score means something only beside a floor, a ceiling, and an interval over speakers.
 # - WA, UA and macro-F1 answer different questions; print all three.
-# - Compare systems in pairs, on the same resampled speakers and seeds.
+# - Compare systems in pairs, on the same speakers and seeds.
 # - A probe on a random encoder is the control that shows what pre-training adds.
 # - Small unstated choices (class weights, a sum for a mean, {term}`padding` in the average) are experiments, not details. Some matter, some do not, and only a run tells which.
 #

@@ -329,7 +329,7 @@ if planted:
     answers += [
         (
             f"{n} in UA is above all that sound alone can give",
-            "yes" if v.low > sound["ua"] else "no" if v.high < sound["ua"] else "cannot tell",
+            verdict(0 - (sound["ua"] - v)),
         )
         for n in tuned.names()
         for v in [tuned.interval(n, "ua")]

@@ -72,7 +72,7 @@ import torch
 from IPython.display import display
 
 from serbook.claims import ledger, pages
-from serbook.claims.verdicts import bold
+from serbook.claims.verdicts import bold, verdict
 from serbook.figures import plots, taskplots
 from serbook.lesson import cells
 from serlib import records
@@ -452,7 +452,7 @@ def trials_of(x: np.ndarray, center: np.ndarray, within_gender: bool = False):
     return (x @ x.T)[i, j], talker[i] == talker[j], (i, j)
 
 
-def eer_interval(scores, same, pairs, n: int = 400, bins: int = 400) -> intervals.Interval | str:
+def eer_interval(scores, same, pairs, bins: int = 400) -> intervals.Interval | str:
     """EER with its 95 % interval over talkers, from counts of scores per pair of talkers."""
     if same.all() or not same.any():
         return "–"  # needs trials of both kinds
@@ -462,18 +462,18 @@ def eer_interval(scores, same, pairs, n: int = 400, bins: int = 400) -> interval
     edges = np.quantile(scores, np.linspace(0, 1, bins + 1))[1:-1]
     cell = (a * g + b) * bins + np.searchsorted(edges, scores)
     counts = np.bincount(cell, minlength=g * g * bins).reshape(g, g, bins).astype(float)
-    drawn = np.random.default_rng(0).multinomial(g, np.full(g, 1 / g), n).astype(float)
+    kept = np.vstack([np.ones(g), 1 - np.eye(g)])  # all talkers, then without each in turn
     inside = counts[np.arange(g), np.arange(g)]
     counts[np.arange(g), np.arange(g)] = 0
-    rejected = (drawn @ inside).cumsum(1)
-    accepted = np.einsum("na,nb,abk->nk", drawn, drawn, counts, optimize=True).cumsum(1)
-    both = (rejected[:, -1] > 0) & (accepted[:, -1] > 0)  # a draw of one talker has no false trials
-    rejected, accepted = rejected[both], accepted[both]
-    rejected, accepted = rejected / rejected[:, -1:], 1 - accepted / accepted[:, -1:]
-    at = np.abs(rejected - accepted).argmin(1)[:, None]
-    rates = np.take_along_axis(rejected + accepted, at, 1) / 2
-    low, high = np.quantile(rates, (0.025, 0.975))
-    return intervals.Interval(measures.eer(scores, same), float(low), float(high), 0.95)
+    rejected = (kept @ inside).cumsum(1)
+    accepted = np.einsum("na,nb,abk->nk", kept, kept, counts, optimize=True).cumsum(1)
+    rejected, accepted = (
+        np.pad(intervals.quotient(x, x[:, -1:]), ((0, 0), (1, 0))) for x in (rejected, accepted)
+    )
+    whole, *without = measures.crossing(rejected, 1 - accepted)
+    exact = measures.eer(scores, same)  # without bins
+    left_out = exact + np.array(without) - whole
+    return intervals.from_left_out(np.array([exact]), left_out, np.bincount(talker), within=(0, 1))
 
 
 def embedded(model: SER) -> np.ndarray:
@@ -1037,9 +1037,9 @@ def marked(task: str) -> tuple[str, str, str]:
     """The mark of one planted answer, by the rules above."""
     d = gains["ua"][task]
     if task == "+ ASR":
-        mark = "right" if d.low > 0 else "wrong" if d.high < 0 else "cannot tell"
+        mark = {"yes": "right", "no": "wrong"}.get(verdict(d), "cannot tell")
         return task, "helps", f"{mark}: {d}"
-    mark = "wrong" if d.low > 0 else "right" if d.high < 0.02 else "cannot tell"
+    mark = "wrong" if verdict(d) == "yes" else "right" if d.high < 0.02 else "cannot tell"
     return task, "no gain", f"{mark}: {d}"
 
 

@@ -571,6 +571,12 @@ def stretched(run) -> pd.DataFrame:
     return test
 
 
+def measured(key: str, *systems: np.ndarray) -> intervals.Interval:
+    """A measure of moments (S, U, A, 6); of two systems the second less the first."""
+    within = attributes.within(key)
+    return intervals.jackknife_sums(attributes.MEASURES[key], systems, talkers, within=within)
+
+
 if rated:
     penalty = runs["penalty"]
     answered = {name: penalty.predictions(name) for name in penalty.names()}
@@ -580,12 +586,8 @@ if rated:
     }
     talkers = answered["MSE"][0]["speaker"].to_numpy()
     MEASURES = {"deviation": "sd", "CCC": "ccc", "RMSE": "rmse"}
-    MEASURES = {name: attributes.MEASURES[key] for name, key in MEASURES.items()}
     values = pd.DataFrame(
-        {
-            name: {k: intervals.jackknife_sums(f, [m], talkers) for k, f in MEASURES.items()}
-            for name, m in moments.items()
-        }
+        {name: {k: measured(key, m) for k, key in MEASURES.items()} for name, m in moments.items()}
     ).T
     values["lowest"] = [min(t[A].min().min() for t in found) for found in answered.values()]
     values["highest"] = [max(t[A].max().max() for t in found) for found in answered.values()]
@@ -606,8 +608,7 @@ if rated:
 if rated:
     change = {
         f"{b} − {a}": {
-            k: intervals.jackknife_sums(f, [moments[a][:n], moments[b][:n]], talkers)
-            for k, f in MEASURES.items()
+            k: measured(key, moments[a][:n], moments[b][:n]) for k, key in MEASURES.items()
         }
         for a, b, n in [("MSE", n, len(moments[n])) for n in moments if n != "MSE"]
         + [("MSE, stretched", usual, len(moments[usual]))]
@@ -808,7 +809,7 @@ def largest(table: pd.DataFrame, metric: str) -> str:
     """The entry of a column farthest from zero, with its row."""
     column = table[TITLES[metric]].dropna()
     row = column.map(lambda v: abs(v.value)).idxmax()
-    mark = "" if 0 in column[row] else ", zero outside"
+    mark = ", zero outside" if column[row].decides else ""
     return f"{column[row]} ({row.split(' − ')[0]}{mark})"
 
 

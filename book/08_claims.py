@@ -90,7 +90,7 @@ pd.DataFrame(ledger.papers).T[["title", "read"]].rename(columns={"read": "what w
 # | not reproduced | else, if it lies wholly on the worse side |
 # | within seed noise | else |
 # | contradicted by the paper itself | no numbers that round to the printed ones can fulfill the statement; no run is needed |
-# | not testable here | and why: hidden labels, another paper's system, no run yet |
+# | not testable here | and why: hidden labels, another paper's system, no run yet, or too few speakers to tell ("cannot tell: 2 speakers") |
 #
 # ```{admonition} Predict first
 # :class: important
@@ -315,7 +315,7 @@ check.same(
 
 # %% tags=["solution", "hide-input"]
 compared = [m for f in directions for m in f.measured if m.interval is not None and not m.lacks]
-decided_ones = sum(0 not in m.interval for m in compared)
+decided_ones = sum(m.interval.decides for m in compared)
 print(
     f"{len(compared)} comparisons, {0.05 * len(compared):.1f} by chance, {decided_ones} exclude zero"
 )

@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from claims_toys import HEARD, SAID, SMALL
+from claims_toys import make as make_run
 from serbook.archive import checking, forms, sums
 from serbook.archive.checking import pack
 from serbook.archive.forms import dump
 from serbook.archive.make import make
 from serbook.claims.judge import judge
 from serbook.claims.ledger import read
-from serbook.claims.runs import Finished
+from serbook.claims.rules import parse
+from serbook.claims.runs import Finished, measure
 from serlib import __main__ as cli
 from serlib import records
 from serlib.data import manifest
@@ -146,6 +149,36 @@ def test_scores_and_intervals_come_out_again(made, monkeypatch):
             assert mine["value"] == pytest.approx(theirs.interval.value, abs=1e-12)
             assert mine["low"] == pytest.approx(theirs.interval.low, abs=1e-12)
             assert mine["high"] == pytest.approx(theirs.interval.high, abs=1e-12)
+
+
+def kept(recipe, run, masks) -> checking.Kept:
+    """A run as an archive keeps it, as far as intervals need it."""
+    told = sums.add_up(run.predictions("test"), len(recipe.classes), masks)
+    config = {"recipe": forms.bare(records.plain(recipe))}
+    return checking.Kept(run.path, {"config": config, "sums": {"test": told}})
+
+
+@pytest.mark.parametrize("rule", ["value(b, wa)", "more(a, b, ua) and less(a, b, wer)"])
+def test_pooled_folds_and_a_floor_without_seeds_come_out_again(place, rule):
+    """Two folds and three seeds against a floor that ran once in each fold."""
+    path, text = place / "claims.yaml", SMALL.replace(
+        "a: {recipe: cai2021, with: {alpha: 0.0}}", "a: {recipe: floor, with: {system: svm}}"
+    )  # fmt: skip
+    path.write_text(text)
+    ledger, found = read(path), []
+    a, b = (ledger.recipe(name, "demo") for name in "ab")
+    asked = [a.change(fold=k) for k in (1, 2)]
+    asked += [b.change(fold=k, seed=s) for s in (0, 1, 2) for k in (1, 2)]
+    for n, recipe in enumerate(asked):
+        found.append((recipe, make_run(recipe, 0.4 + n / 20, words=(SAID, HEARD[n:] + HEARD[:n]))))
+    masks = sums.Masks()
+    archived = checking.Archived(kept(*pair, masks) for pair in found[::-1])
+    for step in parse(rule):
+        here, there = (measure(step, {"a": a, "b": b}, e) for e in (Finished(), archived))
+        assert (here.seeds, here.folds) == (there.seeds, there.folds) == (3, 2)
+        assert set(here.runs) == set(there.runs) and here.interval.bounded
+        ends = [(m.interval.value, m.interval.low, m.interval.high) for m in (here, there)]
+        np.testing.assert_allclose(*ends, atol=1e-12)
 
 
 def test_sums_by_hand():

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 from sklearn import metrics as sk
 
 from serlib.metrics import measures
@@ -170,10 +170,9 @@ def test_ccc_degenerate_input():
 
 
 def eer_of_roc(scores, same) -> float:
-    """From scikit-learn's curve, at the point where the two errors are closest."""
+    """From scikit-learn's curve: where straight lines between its points meet the diagonal."""
     accepted, found, _ = sk.roc_curve(same, scores, drop_intermediate=False)
-    at = np.abs(1 - found - accepted).argmin()
-    return (1 - found[at] + accepted[at]) / 2
+    return optimize.brentq(lambda x: 1 - x - np.interp(x, accepted, found), 0, 1)
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 8])  # 0 and 1 give many ties
@@ -195,6 +194,15 @@ def test_eer_by_hand():
     assert measures.eer([7, 7, 7, 7, 7], truth) == 0.5  # accept all or none
     # at a threshold of 4: 1 of 3 rejected, 1 of 3 accepted wrongly
     assert measures.eer([6, 5, 1, 4, 2, 0], [1, 1, 1, 0, 0, 0]) == pytest.approx(1 / 3)
+    # no threshold has both equal: from (0, 1/2) to (1/3, 1/2) they pass nothing, to (1/3, 0) 1/3
+    assert measures.eer([5, 4, 2, 3, 1], [1, 1, 1, 0, 0]) == pytest.approx(1 / 3)
+    # tied: (0, 1/2) and (1/2, 0) are the points around the crossing, so a quarter
+    assert measures.eer([9, 5, 5, 1], [1, 1, 0, 0]) == pytest.approx(1 / 4)
+
+
+def test_curves_cross_row_by_row():
+    rejected, accepted = np.array([[0, 0.2, 1], [0, 0, 1]]), np.array([[1, 0.6, 0], [1, 1, 0]])
+    np.testing.assert_allclose(measures.crossing(rejected, accepted), [3 / 7, 0.5])
 
 
 def test_eer_without_both_kinds_of_trials_is_unknown():

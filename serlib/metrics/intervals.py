@@ -228,13 +228,32 @@ def _interval(
     sign = np.array([-1.0, 1.0])[-k:]
     total = tables.sum(2)
     scores = sign @ metric(total)  # (S,)
-    value = float(scores.mean())
+    left_out = np.tensordot(sign, metric(total[:, :, None] - tables), 1).mean(0)  # (G,)
+    if k == 2:
+        within = within[0] - within[1], within[1] - within[0]
+    return from_left_out(scores, left_out, said, level, within)
+
+
+def from_left_out(
+    scores: np.ndarray,
+    left_out: np.ndarray,
+    said: np.ndarray,
+    level: float = 0.95,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
+    """The interval of a score, however it is computed, by the formula of the module's text.
+
+    Args:
+        scores: (S,) of all utterances, for each seed.
+        left_out: (G,) without each speaker in turn, means over seeds.
+        said: (G,) how much of the data each speaker is.
+        level: The coverage wanted.
+        within: The lowest and the highest that the score can be, to which bounds are cut.
+    """
+    value, s, g = float(np.mean(scores)), len(scores), len(left_out)
     if g < FEWEST:
-        return Interval(
-            value, math.nan, math.nan, level, f"cannot tell: {g} speaker{'s' * (g != 1)}"
-        )
-    without = metric(total[:, :, None] - tables)  # (K, S, G)
-    left_out = np.tensordot(sign, without, 1).mean(0)  # (G,)
+        note = f"cannot tell: {g} speaker{'s' * (g != 1)}"
+        return Interval(value, math.nan, math.nan, level, note)
     of_speakers = (g - 1) / g * float(((left_out - value) ** 2).sum())
     of_seeds = float(scores.var(ddof=1)) / s if s > 1 else 0.0
     if math.isnan(of_speakers + of_seeds):
@@ -243,10 +262,10 @@ def _interval(
     nu = max(1.0, said.sum() ** 2 / (said**2).sum() - 1)
     half = _quantile(of_speakers, of_seeds, nu, s - 1, level) * math.sqrt(of_speakers + of_seeds)
     if half <= 1e-9 * max(1, abs(value)):  # all speakers alike, up to rounding
-        end = value if k == 1 or abs(value) <= 1e-9 else math.nan
-        return Interval(value, end, end, level, "cannot tell: no spread" if end != end else "")
-    low, high = within if k == 1 else (within[0] - within[1], within[1] - within[0])
-    return Interval(value, max(value - half, low), min(value + half, high), level)
+        proof = within[0] < 0 and abs(value) > 1e-9  # of a difference it would be one
+        end, note = (math.nan, "cannot tell: no spread") if proof else (value, "")
+        return Interval(value, end, end, level, note)
+    return Interval(value, max(value - half, within[0]), min(value + half, within[1]), level)
 
 
 def _quantile(of_speakers: float, of_seeds: float, nu: float, nu_s: int, level: float) -> float:

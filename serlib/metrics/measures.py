@@ -151,8 +151,8 @@ def eer(scores: np.ndarray, same: np.ndarray) -> float:
     """Equal error rate of a verifier: the error where it accepts as many as it rejects wrongly.
 
     Over thresholds on the score, false rejections rise and false acceptances fall; the rate is
-    their mean where they cross. 0.5 is guessing. NaN without both kinds of trials. Scores (U,) are
-    larger if more alike; same (U,) says if both sides of a trial are the same speaker.
+    where they cross, see `crossing`. 0.5 is guessing. NaN without both kinds of trials. Scores (U,)
+    are larger if more alike; same (U,) says if both sides of a trial are the same speaker.
 
     >>> eer(np.array([0.9, 0.6, 0.7, 0.1]), np.array([True, True, False, False]))
     0.5
@@ -166,5 +166,21 @@ def eer(scores: np.ndarray, same: np.ndarray) -> float:
     last = np.r_[np.diff(scores[order]) > 0, True]  # equal scores are rejected together
     rejected = np.r_[0, np.cumsum(same[order])[last] / same.sum()]
     accepted = np.r_[1, 1 - np.cumsum(~same[order])[last] / (~same).sum()]
-    best = np.abs(rejected - accepted).argmin()
-    return float((rejected[best] + accepted[best]) / 2)
+    return float(crossing(rejected, accepted))
+
+
+def crossing(rejected: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+    """The height at which a rising and a falling curve cross, straight between their points.
+
+    Rejected (..., T) goes from 0 to 1 and accepted (..., T) from 1 to 0 over T thresholds; the
+    result is (...,).
+
+    >>> float(crossing(np.array([0, 0.2, 1]), np.array([1, 0.6, 0])))  # 0.4 before, 1 behind
+    0.4285714285714286
+    """
+    gap = rejected - accepted
+    after = np.maximum((gap >= 0).argmax(-1), 1)[..., None]  # the first point at or past it
+    low, high = (np.take_along_axis(gap, at, -1) for at in (after - 1, after))
+    share = (low / (low - high))[..., 0]  # of the way between the two points
+    ends = [np.take_along_axis(rejected, at, -1)[..., 0] for at in (after - 1, after)]
+    return ends[0] + share * (ends[1] - ends[0])

@@ -11,14 +11,18 @@ import numpy as np
 def edits(unit: str, reference: str, hypothesis: str) -> tuple[int, int]:
     """Substitutions, deletions and insertions of one clip, and the units of its reference.
 
-    Units are "words" or "characters"; the reference was said, the hypothesis heard.
+    Units are "words" or "characters"; the reference was said, the hypothesis heard. An empty
+    reference means that nobody knows what was said, not that nothing was: (0, 0), whatever was
+    heard.
 
-    >>> edits("words", "a b c", "a x c d")
-    (2, 3)
+    >>> edits("words", "a b c", "a x c d"), edits("words", "", "a")
+    ((2, 3), (0, 0))
     """
     import jiwer
 
     reference, hypothesis = (" ".join(text.split()) for text in (reference, hypothesis))
+    if not reference:
+        return 0, 0
     found = getattr(jiwer, f"process_{unit}")(reference, hypothesis)
     missed = found.substitutions + found.deletions
     return missed + found.insertions, missed + found.hits
@@ -47,10 +51,10 @@ def wer(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Word error rate of a corpus: (substitutions + deletions + insertions) / reference words.
 
     Split at whitespace and compared as they are: fold case and drop punctuation first. Can exceed
-    1. Words heard where the reference is empty are insertions; NaN if all references are empty.
+    1. Clips without a reference are left out, see `edits`; NaN if none has one.
 
-    >>> wer(["a b c", ""], ["a x c", "d"])  # (1 + 1) / 3
-    0.6666666666666666
+    >>> wer(["a b c", ""], ["a x c", "d"])  # 1 / 3
+    0.3333333333333333
     """
     return _error_rate("words", references, hypotheses)
 
@@ -68,8 +72,6 @@ def _error_rate(unit: str, references: Sequence[str], hypotheses: Sequence[str])
     """Edits over reference units, from jiwer's alignments."""
     if isinstance(references, str) or len(references) != len(hypotheses):
         raise ValueError("references and hypotheses must be two lists of texts of equal length")
-    if not any(text.split() for text in references):
-        return math.nan
     pairs = zip(references, hypotheses, strict=True)
-    wrong, units = np.sum([edits(unit, *pair) for pair in pairs], axis=0)
-    return float(wrong / units)
+    wrong, units = np.sum([(0, 0), *(edits(unit, *pair) for pair in pairs)], axis=0)
+    return float(wrong / units) if units else math.nan

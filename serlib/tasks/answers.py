@@ -61,7 +61,7 @@ def task_ratio(table: pd.DataFrame, metric: str) -> tuple[np.ndarray, np.ndarray
     if metric in ("wer", "cer") and "reference" in table:
         unit = "words" if metric == "wer" else "characters"
         pairs = zip(table["reference"], table["hypothesis"], strict=True)
-        counts = np.array([recognition.edits(unit, *pair) if pair[0] else (0, 0) for pair in pairs])
+        counts = np.array([recognition.edits(unit, *pair) for pair in pairs]).reshape(-1, 2)
         return counts[:, 0], counts[:, 1]
     column = {"gender": "gender", "speaker": "speaker_id"}.get(metric)
     if f"{column}_truth" not in table:

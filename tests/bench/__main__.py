@@ -52,9 +52,17 @@ def main(argv: list[str] | None = None) -> None:
     losses = add("losses", _losses, "Losses against versions that loop over samples.")
     losses.add_argument("--repeats", type=COUNT, default=5, metavar="N", help="default: 5")
 
+    intervals = add("intervals", _intervals, "How often 95 % intervals are wrong, by simulation.")
+    intervals.add_argument("--trials", type=COUNT, default=1_000, metavar="N", help="default: 1000")
+    for name, many in (
+        ("speakers", (2, 3, 4, 5, 8, 10, 14, 20, 30, 50)),
+        ("seeds", (1, 2, 3, 5, 10)),
+    ):
+        intervals.add_argument(f"--{name}", type=COUNT, nargs="+", default=many, metavar="N")
+
     gpu = add("gpu", _gpu, "All that only a GPU can tell, in some minutes.")
 
-    for command in (train, cpu, lora, losses, gpu):
+    for command in (train, cpu, lora, losses, intervals, gpu):
         command.add_argument("--markdown", action="store_true", help="tables for a page")
 
     rehearse = add("rehearse", _rehearse, "Train every kind that chapters ask for a few hundred "
@@ -135,6 +143,14 @@ def _losses(arguments: argparse.Namespace) -> None:
 
     table = losses.run(repeats=arguments.repeats)
     turns.show(table, f"Losses, {arguments.repeats} repeats", "cpu", arguments.markdown)
+
+
+def _intervals(arguments: argparse.Namespace) -> None:
+    from tests.bench import intervals
+
+    table = intervals.table(arguments.trials, arguments.speakers, arguments.seeds)
+    title = f"Intervals at 95 % that miss, percent of {arguments.trials}"
+    turns.show(table, title, "cpu", arguments.markdown)
 
 
 def _rehearse(arguments: argparse.Namespace) -> None:

@@ -10,7 +10,10 @@ the runs and measures; `pages` shows. A verdict is one of `VERDICTS`:
   noise" if it holds zero;
 - of a direction, by `verdicts.verdict`: yes, no and cannot tell are "reproduced", "not reproduced"
   and "within seed noise"; of several, all must hold;
-- not testable here, and why.
+- not testable here, and why: also where an interval "cannot tell", as of two speakers.
+
+An interval of trained systems with one seed says "speakers only: 1 seed": its verdict is about
+other speakers, and nobody looked at luck in training.
 
 A number on human speech gets a verdict from the full tier only. The demo tier answers directions,
 on synthetic speech, beside the answer that was planted there.

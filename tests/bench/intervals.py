@@ -1,19 +1,12 @@
-"""How often intervals are wrong: simulated speakers, seeds and utterances, no run and no corpus.
-
-    PYTHONPATH=tests python -m bench.verdicts [TRIALS]
-
-prints, for numbers of speakers and seeds, the percentage of 95 % intervals of the difference of two
-equally good systems that miss zero, of one system's score that miss its expectation, and the width
-of the former.
-"""
+"""How often intervals are wrong: simulated speakers, seeds and utterances, no run, no corpus."""
 
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
+import pandas as pd
 
 from serlib.metrics import intervals, measures
 from serlib.metrics.intervals import Interval
@@ -77,26 +70,23 @@ def missed(
     rates: dict[str, dict[str, float]] = {"one system": {}, "two systems": {}}
     for metric in one[0]:
         true = np.mean([i[metric].value for i in one])
-        rates["one system"][metric] = np.mean([true not in i[metric] for i in one])
+        rates["one system"][metric] = np.mean(
+            [i[metric].bounded and true not in i[metric] for i in one]
+        )
         rates["two systems"][metric] = np.mean([i[metric].decides for i in two])
     return rates
 
 
-def main() -> None:
-    """Print the table."""
-    trials = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
-    print("speakers seeds luck  " + "  ".join(f"{k:>22}" for k in (*METRICS, "wer")))
-    for n, s, luck in itertools.product(
-        (3, 4, 5, 8, 10, 14, 20, 30, 50), (1, 2, 3, 5, 10), (0.0, 0.1, 0.3)
-    ):
+def table(trials: int, speakers: Iterable[int], seeds: Iterable[int]) -> pd.DataFrame:
+    """The percentages of `missed`, one row per number of speakers, of seeds, and spread of luck."""
+    rows = {}
+    for g, s, luck in itertools.product(speakers, seeds, (0.0, 0.1, 0.3)):
         if s > 1 or luck == 0:
-            rates = missed(n, s, luck, trials)
-            cells = (
-                f"{100 * rates['one system'][m]:9.1f} % {100 * rates['two systems'][m]:9.1f} %"
-                for m in (*METRICS, "wer")
-            )
-            print(f"{n:8d} {s:5d} {luck:4.1f}  " + "  ".join(cells), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            rates = missed(g, s, luck, trials)
+            rows[g, s, luck] = {
+                f"{metric}, {kind}": f"{100 * rate:.1f}"
+                for kind, found in rates.items()
+                for metric, rate in found.items()
+            }
+    names = ["speakers", "seeds", "luck"]
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(names).reset_index()
