@@ -395,7 +395,7 @@ if transcribed:
     scores["characters"] = {
         "pre-trained": [right(single[k].name) if k in single else nothing for k in range(n_states)]
     }
-letters.summary(("cer", "wer"))
+letters.summary(("cer", "wer")) if transcribed else None
 
 # %% mystnb={"image": {"alt": "Six panels, one per question, with the test score of a linear probe on each layer of the pre-trained and of the random encoder, with 95 percent intervals over talkers"}, "figure": {"caption": "What a linear layer reads off each state: pre-trained (dots) against random weights (squares), 95 % intervals over talkers. Note the different scales.", "name": "fig-06-probes"}}
 units = {

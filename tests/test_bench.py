@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 from torch import nn
 
 from serbook.plan import architectures, machine
+from serbook.runner import chapters
 from serlib import __main__ as cli
+from serlib import records
 from serlib.data import audio
 from serlib.data.batching import Clips, collate
 from serlib.models.encoders.load import load_encoder
 from serlib.recipes import papers
 from tests.bench import __main__ as bench
-from tests.bench import contenders, cpu, gpu, losses, rehearse, speech, train, turns, weights
+from tests.bench import chain, contenders, cpu, gpu, losses, rehearse, speech, train, turns, weights
 from tests.bench.rehearse import RehearsalError
 
 SMALL = dict(device="cpu", seconds=12.0, repeats=1, budget=12.0, layers=1, width=32)
@@ -98,6 +101,40 @@ def test_sizes_are_the_published_ones():
     assert architectures.config("demo-wavlm").num_hidden_layers == 5
     with pytest.raises(architectures.UnknownArchitectureError, match="nobody"):
         architectures.config("nobody")
+
+
+@pytest.mark.slow
+def test_a_link_of_the_chain(own_home, tmp_path, capsys):
+    """One chapter on one small tree, in full; `python -m tests.bench chain` does all."""
+    assert bench.CORPORA == tuple(chain.CORPORA)
+    given = ["chain", "--chapters", "02", "--corpora", "iemocap", "--utterances", "90"]
+    with pytest.raises(SystemExit) as ended:
+        bench.main([*given, "--folder", str(tmp_path / "chain")])
+    told = capsys.readouterr().out
+    assert ended.value.code == 0, told
+    assert re.search(r"^02_baseline on iemocap: .* min, 13 runs, ok$", told, re.MULTILINE)
+    assert re.search(r"^papermill 02_baseline on .* 0 runs, ok$", told, re.MULTILINE)
+    runs = [records.read_json(f) for f in tmp_path.glob("chain/home/runs/*/config.json")]
+    trained = [c["recipe"] for c in runs if c["recipe"]["system"] == "fine-tune"]
+    assert {r["train"]["epochs"] for r in trained} == {1}
+    assert {r["model"]["encoder"] for r in trained} == {
+        "facebook/wav2vec2-base", "microsoft/wavlm-large"
+    }  # fmt: skip
+    assert not list((own_home / "runs").glob("*"))
+
+
+def test_a_broken_link_names_its_cell(tmp_path, monkeypatch, capsys):
+    """A chapter that cannot end: what was raised, and where; and the command fails."""
+    told = "code cell 3 of 9:\n\nx = corpus\n\nTraceback\nRecipeError: no clip of train has y\n"
+    failed = chapters.ChapterRun("04_x", "full", {}, "k", tmp_path, error=told)
+    monkeypatch.setattr(chapters, "execute", lambda *_: failed)
+    monkeypatch.setattr(chain, "prepare", lambda folder, corpora, n: {"iemocap": folder})
+    with pytest.raises(SystemExit) as ended:
+        bench.main(["chain", "--chapters", "04", "--folder", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert ended.value.code == 1 and "1 of them failed" in out
+    assert "04_x on iemocap: 0.0 min, 0 runs, RecipeError: no clip of train has y" in out
+    assert "code cell 3 of 9:\n\nx = corpus" in out
 
 
 def test_sizes_of_what_lies_here_are_its_own(own_home):

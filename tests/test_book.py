@@ -22,7 +22,7 @@ from serbook.runner import chapters, notebooks
 from serbook.runner.notebooks import BOOK, ChapterError
 from serbook.site import course, publish
 from serlib import records
-from serlib.data import manifest
+from serlib.data import manifest, tables
 from serlib.experiments import dataset, experiment
 from serlib.recipes import papers
 
@@ -287,6 +287,36 @@ def test_stock_papermill_and_a_readers_tree(path, corpus, trees, tmp_path):
     assert 'profile = "smoke"' in injected[0].source
     assert all(c.execution_count for c in cells if c.cell_type == "code")
     assert digest(BOOK) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["05", "06", "07"])
+def test_a_corpus_of_classes_alone(number, trees, own_home, tmp_path):
+    """No ratings, transcripts or genders: what needs them is left out, and the chapter says so."""
+    root = trees("emodb")
+    tables.write(
+        tables.read(root / "emodb.csv").assign(text=None, gender=None), tmp_path / "my.csv"
+    )
+    given = {"corpus": str(tmp_path / "my.csv"), "data_root": str(root)}
+    done = chapters.execute(number, "smoke", given, out_root=tmp_path / "out")
+    assert done.ok, done.error
+    shown = ""
+    for cell in nbformat.read(done.notebook, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            shown += str(output.get("text", "")) + str(output.get("data", {}).get("text/plain", ""))
+    assert "Empty DataFrame" not in shown and "nan [nan, nan]" not in shown
+    said = {
+        "05": ["no ratings of the three attributes", "known of the demo corpus only"],
+        "06": ["has no transcripts", "does not tell women from men"],
+        "07": ["has no transcripts: the expert that reads is left out", "has no ratings of val"],
+    }
+    assert all(words in shown for words in said[number])
+    configs = [records.read_json(f)["recipe"] for f in own_home.glob("runs/*/config.json")]
+    tasks = {task for c in configs for task in c["model"]["tasks"]}
+    assert tasks == ({"emotion", "speaker"} if number == "06" else {"emotion"})
+    if number == "07":
+        experts = {name for c in configs for name in c["model"].get("experts", [])}
+        assert experts == {"demo-whisper", "demo-wavlm"}
 
 
 # ------------------------------------------------------------------------------------- the site
