@@ -24,7 +24,7 @@
 #
 # ```{admonition} What you will be able to do
 # :class: tip
-# - say what this book tests and what its three tiers can and cannot prove;
+# - say what this book tests and what its four tiers can and cannot prove;
 # - tell what your machine can run and how long each chapter takes;
 # - look at an utterance as a waveform, a mel spectrogram and a pitch contour;
 # - load a trained recognizer, let it judge an utterance, and find where it errs.
@@ -81,19 +81,20 @@ cells.cost("00_start_here")
 # hold only speakers that training never heard? Does the gain survive several random seeds and an interval? Would the single-task system have done as well with the same care? And does the
 # second task help *for the reason given*?
 #
-# ## Three tiers, one source
+# ## Four tiers, one source
 #
-# IEMOCAP {cite}`busso2008` and MSP-Podcast {cite}`lotfian2019` may not be handed on, and the encoders are large. So each chapter runs in three tiers, chosen by its parameter `profile`:
+# IEMOCAP {cite}`busso2008` and MSP-Podcast {cite}`lotfian2019` may not be handed on, and the encoders are large. So each chapter runs in up to four tiers, chosen by its parameter `profile`:
 #
 # | `profile` | Speech | Encoder | For |
 # |:--|:--|:--|:--|
 # | `smoke` | a slice of the demo corpus | tiny, shipped | tests |
 # | `demo` | **synthetic** speech, made on your machine in half a minute | tiny, shipped | everyone: no license, no download, no GPU |
+# | `open` | **acted human** speech that anybody may fetch | Whisper base, frozen | everyone with a network, on a CPU; chapter 09 |
 # | `full` | the licensed corpora, from your `data_root` | wav2vec 2.0, WavLM, Whisper, RoBERTa | reviewers with a GPU |
 #
 # In each tier `corpus` and `data_root` may name a corpus of your own (chapter 01 says how its table is made).
 #
-# The same cells run in all three. **A demo result is never evidence about human speech.** What the demo tier offers instead is rarer: its corpus has *planted answers*. We know how every utterance was made, so we
+# The same cells run in all of them (03 and 07 have nothing to say at `open`). **A demo result is never evidence about human speech.** What the demo tier offers instead is rarer: its corpus has *planted answers*. We know how every utterance was made, so we
 # know the best possible score, and a method can be caught being wrong.
 #
 # ## Your machine
@@ -494,7 +495,7 @@ if planted:
 # ## Recap
 #
 # - The book tests one claim: a second task makes emotion recognition better.
-# - Three tiers run the same cells; only `full` speaks about human speech.
+# - The tiers run the same cells; `open` speaks about acted human speech, only `full` about the papers' corpora.
 # - The {term}`demo corpus` is synthetic and has planted answers, so the best possible score is known.
 # - One utterance is a waveform, a spectrogram, a pitch contour, and a row of the manifest.
 #

@@ -278,7 +278,7 @@ asked = [*list(single.values())[:1], *systems, *list(single.values())[1:]]
 _ = sweep(asked, workers=workers)
 
 # %% [markdown]
-# That was the long step of this chapter. The first training of a frozen encoder stores all its states of the corpus; a second core, where there is one, fine-tunes the systems of the last section meanwhile. All of it is read below. Now the means:
+# That was the long step of this chapter: the systems of the last section were fine-tuned, too, and are read there. Now the means:
 
 # %%
 dialogues = "dialogue" if data.table["dialogue"].notna().any() else "random"
@@ -291,13 +291,8 @@ if profile == "demo":
 
 def layer_means(encoder: wav2vec2.Encoder) -> np.ndarray:
     """Mean over time of every state of the clips that are heard, (U, L + 1, D)."""
-    places = np.flatnonzero(heard)
-    if profile == "full" or encoder is random_encoder:
-        some = WaveStore(data.store.waves[i] for i in places)
-        found = [x.numpy() for x in features.cache(encoder, some, kind="layers_mean")]
-    else:  # the trainings have stored them
-        kept = features.cache(encoder, data.store, kind="layers", dtype="float16")
-        found = [kept[int(i)].float().mean(0).view(n_states, -1) for i in places]
+    some = WaveStore(data.store.waves[i] for i in np.flatnonzero(heard))
+    found = [x.numpy() for x in features.cache(encoder, some, kind="layers_mean")]
     means = np.full((len(heard), n_states, encoder.width), np.nan, np.float32)
     means[heard] = np.stack(found)
     return means

@@ -179,19 +179,20 @@ def _train(arguments: argparse.Namespace) -> None:
     if address is not None and ":" not in address:
         raise TrainError(f"--scheduler {address!r}: expected an address such as tcp://head:8786")
 
-    from serlib.experiments import experiment, sweep
+    from serlib.experiments import dataset, experiment, sweep
     from serlib.training import processes
 
+    wanted = [r for recipe in wanted for r in dataset.in_folds(recipe)]
     if address:
         runs = sweep.sweep(wanted, address).runs
     elif processes.count() > 1:  # they share each run
-        runs = [experiment.run(recipe) for recipe in wanted]
+        runs = tuple(experiment.run(recipe) for recipe in wanted)
     else:
         runs = sweep.sweep(wanted).runs
     if not processes.main():
         return
     for recipe, run in zip(wanted, runs, strict=True):
-        print(f"{recipe.name}, seed {recipe.seed}: {run.path}")
+        print(f"{recipe.name}, fold {recipe.fold}, seed {recipe.seed}: {run.path}")
         for role in ("dev", "test"):
             scores = run.summary[role].items()
             told = ", ".join(f"{k} {v:.3f}" for k, v in scores if isinstance(v, float))
@@ -201,6 +202,9 @@ def _train(arguments: argparse.Namespace) -> None:
             print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
         if told := sweep.repeated(run):
             print(f"  wer, cer: {told}")
+    together = sweep.Runs(tuple(wanted), runs)
+    if len({recipe.fold for recipe in wanted}) > 1:
+        print(*(together.folds(name).to_string() for name in together.names()), sep="\n")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -81,7 +81,7 @@ def test_scores_are_printed(monkeypatch, capsys):
     monkeypatch.setattr(experiment, "run", pretend)
     assert cli.main(["train", "cai2021", "--seeds", "0,1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{papers.cai2021().name}, seed 0: runs/x"
+    assert lines[0] == f"{papers.cai2021().name}, fold 1, seed 0: runs/x"
     assert lines[1:3] == ["  dev  ua 0.500", "  test ua 0.250"] and len(lines) == 6
     cli.main(["train", "cai2021", "--scheduler", "tcp://x"])
     assert called == [(), ("tcp://x",)]

@@ -39,7 +39,7 @@ def _data(
     profile: str, corpus: str, data_root: str, papers: str, classes: tuple[str, ...], merge=()
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
-    corpus = corpus or CORPORA.get(profile, papers)
+    corpus = CORPORA.get(profile, papers) if corpus == "" else corpus
     if profile == "open":
         classes, merge = CLASSES, ()
     protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session

@@ -16,12 +16,13 @@ An interval of trained systems with one seed says "speakers only: 1 seed": its v
 other speakers, and nobody looked at luck in training.
 
 A number on human speech gets a verdict from the full tier only. The demo tier answers directions,
-on synthetic speech, beside the answer that was planted there.
+on synthetic speech, beside the answer that was planted there. What the open tier says, of acted
+human speech, stands beside a direction's verdict and is none itself, see `on_acted`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -44,7 +45,8 @@ TOLERANCE, WIDEST = 0.01, 0.05  # a point of a percentage, and five to either si
 class Finding:
     """A claim with its verdict at one profile, why, and what was measured.
 
-    `corpus` is what the runs are on, if that is neither the paper's corpus nor the demo's.
+    `corpus` is what the runs are on, if that is neither the paper's corpus nor the demo's; `acted`
+    what `on_acted` says.
     """
 
     claim: Claim
@@ -53,6 +55,7 @@ class Finding:
     why: str = ""
     measured: tuple[Measured, ...] = ()
     corpus: str = ""
+    acted: str = ""
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -158,6 +161,25 @@ def judge(
     return finding(of_number(found[0].interval, printed, steps[0].better), claim.why, found)
 
 
+def on_acted(ledger: Ledger, claim: Claim, evidence: Evidence) -> str:
+    """What the open tier says of a direction, through a frozen encoder, or why it cannot."""
+    if claim.kind != "direction":
+        return ""
+    systems = [ledger.recipe(name, "demo") for name in claim.systems]
+    tasks = [set(recipe.model.tasks) for recipe in systems]
+    heard = {"asr" in own for own in tasks}  # in all or in none of them it is not what is tested
+    why = {
+        "all speakers say the same few sentences": len(heard) > 1 or claim.metric in ("wer", "cer"),
+        "nothing is rated for valence, arousal or dominance": "attributes" in set.union(*tasks),
+        "the words tell no emotion": any(recipe.system == "fusion" for recipe in systems),
+        "it is of another test set": any(step.role != "test" for step in claim.steps),
+    }
+    if told := [reason for reason, holds in why.items() if holds]:
+        return f"cannot say: {told[0]}"
+    found = judge(ledger, claim, "open", evidence)
+    return f"{found.verdict}: {found.seen}" if found.seen else "not run"
+
+
 def _untold(found: tuple[Measured, ...]) -> str:
     """Why intervals have no bounds, such as "cannot tell: 2 speakers"."""
     return "; ".join(dict.fromkeys(m.interval.note for m in found if not m.interval.bounded))
@@ -186,7 +208,7 @@ def findings(
         verdict = judge(ledger, claim, profile or "full", evidence, corpus, data_root)
         if not profile and verdict.verdict == UNTESTED:
             verdict = judge(ledger, claim, "demo", evidence)
-        found.append(verdict)
+        found.append(replace(verdict, acted=on_acted(ledger, claim, evidence)))
     return found
 
 

@@ -23,7 +23,9 @@ from serbook.claims.ledger import Ledger
 from serlib import records
 
 # Of a finding, in the order that a narrow page shows first what counts.
-COLUMNS = tuple("claim verdict planted printed measured tier where why runs".split())
+COLUMNS = tuple(
+    "claim|verdict|planted|acted speech|printed|measured|tier|where|why|runs".split("|")
+)
 SLICE = COLUMNS[:-1]
 WAITING = ("claim", "printed", "where", "why")  # of numbers without a verdict
 UNSAID = ("left open", "ours", "instead", "effect", "seeds", "paper", "chapter")
@@ -63,7 +65,8 @@ def slice_of(found: Iterable[Finding], number: str) -> HTML:
     told = ", ".join(f"{many[v]} {v}" for v in VERDICTS if many[v])
     profile = ", ".join(dict.fromkeys(f"profile {f.profile}" for f in found)) or "none"
     profile += "".join(sorted({f" on {f.corpus}" for f in found if f.corpus}))
-    columns = [name for name in SLICE if name != "planted" or any(f.planted for f in shown)]
+    asked = {"planted": any(f.planted for f in shown), "acted speech": any(f.acted for f in shown)}
+    columns = [name for name in SLICE if asked.get(name, True)]
     text = table(
         shown, f"Claims of chapter {number}, {profile}{': ' if told else ''}{told}", columns
     )
@@ -80,6 +83,7 @@ def rows(found: Iterable[Finding]) -> pd.DataFrame:
     known = {
         "where": "claim.where", "claim": "claim.says", "printed": "claim.as_printed",
         "measured": "seen", "verdict": "verdict", "tier": "tier", "planted": "planted",
+        "acted speech": "acted",
         "why": "why", "runs": "runs", "paper": "claim.paper", "chapter": "claim.chapter",
         "kind": "claim.kind",
     }  # fmt: skip
@@ -115,7 +119,8 @@ def plain(finding: Finding) -> dict[str, Any]:
     fields = ("id", "paper", "where", "says", "printed", "unit", "chapter", "corpus", "protocol")
     about = {name: getattr(claim, name) for name in (*fields, "rule", "kind", "planted")}
     verdict = {"profile": finding.profile, "verdict": finding.verdict, "tier": finding.tier}
-    return about | verdict | {"why": finding.why, "measured": steps, "runs": list(finding.runs)}
+    verdict |= {"why": finding.why, "acted": finding.acted}
+    return about | verdict | {"measured": steps, "runs": list(finding.runs)}
 
 
 def report(finding: Finding, ledger: Ledger) -> str:

@@ -29,7 +29,12 @@ CLOSED = {  # chapters that the corpora for everybody have nothing for
     "03_ctc_mtl": "all speakers say the same few sentences, so there is no speech to recognize",
     "07_fusion": "nothing is rated for valence, arousal or dominance, and the words say nothing",
 }
-TIMEOUT = {"smoke": 300, "demo": 1800, "open": 1800, "full": 1800}  # seconds in which a cell may do nothing
+TIMEOUT = {
+    "smoke": 300,
+    "demo": 1800,
+    "open": 1800,
+    "full": 1800,
+}  # seconds in which a cell may do nothing
 
 
 @dataclass(frozen=True)
