@@ -179,7 +179,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if address is not None and ":" not in address:
         raise TrainError(f"--scheduler {address!r}: expected an address such as tcp://head:8786")
 
-    from serlib.experiments import experiment, sweep
+    from serlib.experiments import experiment, remarks, sweep
     from serlib.training import processes
 
     if address:
@@ -199,7 +199,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if lacking := run.summary.get("train_without"):
             known = run.summary["train_transcripts"]
             print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
-        if told := sweep.repeated(run):
+        if told := remarks.repeated(run):
             print(f"  wer, cer: {told}")
 
 
