@@ -179,7 +179,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if address is not None and ":" not in address:
         raise TrainError(f"--scheduler {address!r}: expected an address such as tcp://head:8786")
 
-    from serlib.experiments import dataset, experiment, sweep
+    from serlib.experiments import dataset, experiment, remarks, sweep
     from serlib.training import processes
 
     wanted = [r for recipe in wanted for r in dataset.in_folds(recipe)]
@@ -200,7 +200,7 @@ def _train(arguments: argparse.Namespace) -> None:
         if lacking := run.summary.get("train_without"):
             known = run.summary["train_transcripts"]
             print(f"  {lacking} of {known + lacking} clips of train have no usable transcript")
-        if told := sweep.repeated(run):
+        if told := remarks.repeated(run):
             print(f"  wer, cer: {told}")
     together = sweep.Runs(tuple(wanted), runs)
     if len({recipe.fold for recipe in wanted}) > 1:

@@ -214,6 +214,7 @@ def test_a_sweep_compares_only_the_same_utterances_and_seeds(tmp_path):
         table = pd.DataFrame({"truth": 0, "hypothesis": heard, "speaker": list("xy")})
         index = pd.Index(list(keys), name="key")
         run.save_predictions("test", table.assign(reference="A B").set_index(index))
+        run.finish({})
         return run
 
     one = papers.cai2021("demo").change(

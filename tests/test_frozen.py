@@ -16,7 +16,7 @@ from model_toys import tiny_folders, tone
 from serlib import __main__ as cli
 from serlib import records
 from serlib.data import audio, features, tables
-from serlib.experiments import dataset, experiment, floors, inference, inputs
+from serlib.experiments import dataset, experiment, floors, inference, inputs, remarks
 from serlib.experiments.sweep import sweep
 from serlib.models.encoders.checkpoints import EncoderError
 from serlib.models.encoders.load import load_encoder
@@ -418,4 +418,4 @@ def test_ctc_on_two_sentences_is_warned_of_and_noted_beside_word_errors(home, ba
 def test_how_far_tests_sentences_are_known(train, test, expected):
     roles = ["train"] * len(train) + ["test"] * len(test)
     table = pd.DataFrame({"text": train + test, "role": roles})
-    assert tuple(dataset.repetition(table).values()) == expected
+    assert tuple(remarks.repetition(table).values()) == expected

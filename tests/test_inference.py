@@ -249,11 +249,13 @@ def files(tmp_path, waves):
     return paths
 
 
-def test_predict_prints_every_task(run, files, waves, capsys):
+def test_predict_prints_every_task(run, four, files, waves, capsys):
     assert cli.main(["predict", str(run.path), *map(str, files)]) == 0
     shown = capsys.readouterr()
-    lines, trained = shown.out.splitlines(), dataset.SMOKE["train"]
-    assert shown.err == f"trained on demo, eng, synthetic, {trained} utterances of 16 speakers\n"
+    lines, table = shown.out.splitlines(), dataset.load(four).table
+    table = table[table["role"] == "train"]
+    count = f"{len(table)} utterances of {table['speaker'].nunique()} speakers"
+    assert shown.err == f"trained on demo, eng, acted, {count}\n"
     assert [line for line in lines if not line.startswith("  ")] == [str(f) for f in files]
     answer = inference.Recognizer(run)(next(iter(waves.values())))
     shown = [line.split(maxsplit=1) for line in lines[1:5]]

@@ -20,6 +20,7 @@ from serlib.data.audio import AudioError
 from serlib.data.manifest import ATTRIBUTES
 from serlib.data.stores import READ, WaveStore, stamp
 from serlib.data.text import encode
+from serlib.experiments import remarks
 from serlib.experiments.screen import bars, lines
 from serlib.recipes.recipe import TRAINED, Recipe, RecipeError
 from serlib.tasks.answers import SCORES
@@ -125,51 +126,13 @@ def _taught(path: Path, name: str, classes: tuple[str, ...], merge: tuple):
     if kept != classes:
         lost = ", ".join(name for name in classes if name not in kept)
         told.append(f"no {lost} to train on; the classes are {', '.join(kept)}")
-    others = every.loc[manifest.label_ids(every, kept, dict(merge)) < 0, "emotion"].value_counts()
-    if len(others):
-        counts = ", ".join(f"{name} {n}" for name, n in others.items())
-        out = f"{counts} of {len(every)} utterances left out: not among the classes"
-        told.append(f"{out} {', '.join(kept)} (a recipe's `classes` names others)")
+    told += remarks.left_out(every, manifest.label_ids(every, kept, dict(merge)), kept)
     return kept, tuple(told)
 
 
 @functools.lru_cache(maxsize=32)
 def _few(path: Path, name: str) -> tuple[str, ...]:
-    """What must be told of a corpus whose sentences come ten times or more, on average."""
-    said = _said(_manifest(path)[0])
-    if not len(said) or 10 * said.nunique() > len(said):
-        return ()
-    return (
-        f"{said.nunique()} different transcripts in {len(said)} utterances: CTC can memorize them, "
-        "and word errors say nothing about recognition",
-    )
-
-
-def _said(table: pd.DataFrame) -> pd.Series:
-    """Transcripts as CTC is taught them, of the rows that have one."""
-    said = table["text"].map(lambda text: tuple(encode(text)))
-    return said[said.astype(bool)]
-
-
-def described(table: pd.DataFrame) -> str:
-    """Which speech a model was trained on, in words, of a table with column ``role``."""
-    train = table[table["role"] == "train"]
-    named = [" and ".join(sorted(train.get(c, pd.Series(dtype=str)).dropna().unique()))
-             for c in ("dataset", "language", "style")]  # fmt: skip
-    count = f"{len(train)} utterances of {train['speaker'].nunique() or 'unknown'} speakers"
-    return ", ".join(filter(None, [*named, count]))
-
-
-def repetition(table: pd.DataFrame) -> dict[str, float]:
-    """How far speech recognition can know test's sentences, of a table with column ``role``.
-
-    Returns:
-        ``train_texts``, the different transcripts in train, and ``test_heard``, the share of test's
-        clips with a transcript whose transcript is among them.
-    """
-    train, test = (_said(table[table["role"] == role]) for role in ("train", "test"))
-    heard = float(test.isin(set(train)).mean()) if len(test) else 0.0
-    return {"train_texts": train.nunique(), "test_heard": heard}
+    return remarks.few_sentences(_manifest(path)[0])
 
 
 def _place(recipe: Recipe) -> tuple[Path, Path | None]:

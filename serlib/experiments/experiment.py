@@ -9,20 +9,18 @@ from __future__ import annotations
 import functools
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 
-import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
 
 from serlib import records
 from serlib.data import batching
-from serlib.experiments import dataset, floors
+from serlib.experiments import dataset, floors, remarks
 from serlib.experiments.dataset import Data, load
-from serlib.experiments.inputs import default_device, inputs, transcripts
+from serlib.experiments.inputs import default_device, frozen, inputs, transcripts, unchanged
 from serlib.experiments.screen import lines, quiet
 from serlib.models import fusion
 from serlib.models.encoders.load import load_encoder
@@ -153,22 +151,6 @@ def restore(run: records.Run) -> SER | fusion.Fusion:
     return model.eval()
 
 
-def frozen(encoders: Mapping[str, torch.nn.Module]) -> dict[str, str]:
-    """The digests of those of some encoders that are frozen as a whole: no run stores them."""
-    return {name: x.digest() for name, x in encoders.items() if x.freeze == "all"}
-
-
-def unchanged(run: records.Run, encoders: Mapping[str, torch.nn.Module]) -> None:
-    """Refuse frozen encoders that are others than a run was trained with: a DamagedError."""
-    known = records.read_json(run.checked("model.json")).get("frozen", {})
-    for name, now in frozen(encoders).items():
-        if name in known and now != known[name]:
-            raise records.DamagedError(
-                f"{run.path} was trained with another {name} than the one that is there now: bring "
-                "that back, or train again"
-            )
-
-
 def _sources(recipe: Recipe) -> list[str]:
     """What decides a result beside the recipe: the package's source and the encoders' weights."""
     if recipe.system in ("svm", *GUESSERS):
@@ -190,7 +172,7 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
     targets, taught = task_targets(data.table, wanted, recipe.speaker_labels, recipe.seed)
     model, about, given = _build(recipe, data, targets, len(taught))
     about |= {"classes": recipe.classes, "speakers": taught, "recipe": recipe.name}
-    about["trained_on"] = dataset.described(data.table)
+    about["trained_on"] = remarks.speech(data.table)
     if processes.main():
         records.write_json(record.path / "model.json", about)
     _start(model, recipe)
@@ -223,7 +205,11 @@ def _fine_tune(recipe: Recipe, data: Data, record: records.Run):
     loss, config = total_loss(recipe.loss, wanted, data.counts), recipe.train
     config = replace(config, seed=recipe.seed)
     history = loop.fit(model, loss, share, judge, config, record, lines())
-    facts = _transcripts(data, targets) | {"throughput": speed.summary(history)}
+    facts = {"throughput": speed.summary(history)}
+    if "asr" in wanted:
+        usable = targets["n_tokens"][data.rows("train")] > 0
+        facts |= {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}
+        facts |= remarks.repetition(data.table)
     dev = selection.of_selected(judged, history.to_dict("records"), config.select)
     dev = _predict(model, recipe, data, given, "dev") if dev is None else dev
     return {"dev": dev, "test": _predict(model, recipe, data, given, "test")}, facts
@@ -305,12 +291,3 @@ def _reread(recipe: Recipe, data: Data, record: records.Run):
     device = default_device()
     found = {role: _predict(model, recipe, data, given, role, device) for role in roles}
     return found, {"model": base.path.name}
-
-
-def _transcripts(data: Data, targets: dict[str, np.ndarray]) -> dict[str, float]:
-    """How many clips of train speech recognition learns from, and how often it hears the same."""
-    if "n_tokens" not in targets:
-        return {}
-    usable = targets["n_tokens"][data.rows("train")] > 0
-    counts = {"train_transcripts": int(usable.sum()), "train_without": int((~usable).sum())}
-    return counts | dataset.repetition(data.table)

@@ -18,7 +18,7 @@ from serlib import records
 from serlib.data import audio, manifest, text
 from serlib.data.batching import Batch, Item, collate
 from serlib.experiments import experiment
-from serlib.experiments.inputs import of_one
+from serlib.experiments.inputs import of_one, unchanged
 from serlib.models import fusion
 from serlib.models.recognizer import SER, TASKS
 from serlib.tasks.answers import task_answers
@@ -83,7 +83,7 @@ class Recognizer:
         if isinstance(self.model, fusion.Fusion):
             config = self.model.config
             self.experts = fusion.load(config, names=config.frozen)
-            experiment.unchanged(run, self.experts)
+            unchanged(run, self.experts)
             self.experts |= {name: self.model.encoders[fusion.key(name)] for name in config.tuned}
         self.trained_on = self.about.get("trained_on", "unknown speech")  # in words
         self.max_seconds = run.config["recipe"]["max_seconds"]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from serlib import records
 from serlib.data import audio, batching, features
 from serlib.data.stores import TextStore
 from serlib.data.text import sentence
@@ -201,6 +202,22 @@ def transcripts(recipe: Recipe, data: Data, heard: Mapping[str, str] | None = No
         )
     rows = zip(keys, judged, said, strict=True)
     return [sentence(heard[key]) if j else t for key, j, t in rows]
+
+
+def frozen(encoders: Mapping[str, nn.Module]) -> dict[str, str]:
+    """The digests of those of some encoders that are frozen as a whole: no run stores them."""
+    return {name: x.digest() for name, x in encoders.items() if x.freeze == "all"}
+
+
+def unchanged(run: records.Run, encoders: Mapping[str, nn.Module]) -> None:
+    """Refuse frozen encoders that are others than a run was trained with: a DamagedError."""
+    known = records.read_json(run.checked("model.json")).get("frozen", {})
+    for name, now in frozen(encoders).items():
+        if name in known and now != known[name]:
+            raise records.DamagedError(
+                f"{run.path} was trained with another {name} than the one that is there now: bring "
+                "that back, or train again"
+            )
 
 
 @torch.no_grad()

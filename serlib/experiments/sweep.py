@@ -19,7 +19,7 @@ import torch
 from tqdm.auto import tqdm
 
 from serlib import records
-from serlib.experiments import dataset, experiment
+from serlib.experiments import dataset, experiment, remarks
 from serlib.experiments.inputs import store_frames
 from serlib.experiments.screen import bars, quiet
 from serlib.metrics import intervals, measures
@@ -166,7 +166,7 @@ class Runs:
         if interval.bounded:
             notes += [_lucky(self.named(n), len(t)) for t, n in zip(found, names, strict=True)]
         if metric in ("wer", "cer"):
-            notes.append(repeated(self.named(names[-1]).runs[0]))
+            notes.append(remarks.repeated(self.named(names[-1]).runs[0]))
         return replace(interval, note="; ".join(dict.fromkeys(filter(None, notes))))
 
     def summary(
@@ -252,14 +252,6 @@ def _unknown(speakers: np.ndarray, keys: np.ndarray) -> str:
     if n == len(speakers):
         return "over utterances, speakers are unknown"
     return f"{n} of {len(speakers)} utterances without a speaker" if n else ""
-
-
-def repeated(run: records.Run) -> str:
-    """What must be said beside word errors: that most of test's sentences were trained on."""
-    if (heard := run.summary.get("test_heard", 0)) <= 0.5:
-        return ""
-    different = run.summary["train_texts"]
-    return f"{heard:.0%} of test's clips say one of train's {different} sentences"
 
 
 def _of(pairs: Iterable[tuple[Recipe, records.Run]]) -> Runs:
