@@ -84,7 +84,8 @@ from serlib.data import audio, text
 from serlib.data.batching import DurationBatchSampler
 from serlib.experiments import dataset, experiment, inference
 from serlib.experiments.inputs import inputs
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.losses.ctc import ctc_loss
 from serlib.metrics import intervals, measures, recognition
 from serlib.models.recognizer import SER
