@@ -90,7 +90,8 @@ from serlib.data import audio, text
 from serlib.data.batching import DurationBatchSampler
 from serlib.experiments import dataset, experiment, inference
 from serlib.experiments.inputs import inputs
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.losses.ctc import ctc_loss
 from serlib.metrics import intervals, measures, recognition
 from serlib.models.recognizer import SER
@@ -210,7 +211,7 @@ else:
 # 1. *α helps* if the paired 95 % interval of metric(α) − metric(0), over talkers and seeds, lies above zero. It *hurts* if the interval lies below. Otherwise we *cannot tell*.
 # 2. *The best α is 0.1* if its interval against every other α lies above zero; *no* if one lies below.
 # 3. *WER falls with α* if each step up lowers it, by the interval; *no* if one step raises it.
-# 4. *Slower at first*: in the first fifth of the epochs (at least one) dev WA, the paper's metric, at α = 0.1 is below that at α = 0, for every seed. *Overtakes*: at the last epoch it is above, for every seed. *After the WER has converged*:
+# 4. *Slower at first*: in the first fifth of the epochs (at least one) dev WA, the paper's metric, at α = 0.1 is below that at α = 0, for every seed. *Overtakes*: at the last epoch it is above, for every seed. With one seed we cannot tell. *After the WER has converged*:
 #    the epoch from which the mean curve stays above is not before the first epoch whose WER is within 0.05 of the final one; if that is the last epoch, the WER has not converged and we cannot tell.
 # 5. No system may score above the perfect listener.
 #

@@ -81,7 +81,8 @@ from serbook.lesson import cells
 from serlib.data import features, splits
 from serlib.data.stores import WaveStore
 from serlib.experiments import dataset, floors
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models import heads
 from serlib.models.encoders import checkpoints, wav2vec2

@@ -85,7 +85,8 @@ from serlib.corpora.demo import oracle, plan
 from serlib.data import manifest
 from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import inputs, store_frames, transcripts
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals
 from serlib.models import fusion
 from serlib.tasks import attributes

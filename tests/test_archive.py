@@ -23,7 +23,7 @@ from serbook.claims.runs import Finished, measure
 from serlib import __main__ as cli
 from serlib import records
 from serlib.data import manifest
-from serlib.experiments.sweep import METRICS, Runs
+from serlib.experiments.runs import METRICS, Runs
 from serlib.tasks import attributes
 from serlib.training import evaluation
 

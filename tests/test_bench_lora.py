@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from serlib.experiments.sweep import Runs
+from serlib.experiments.runs import Runs
 from tests.bench import __main__ as bench
 from tests.bench import lora
 

@@ -431,11 +431,13 @@ def test_dynamics_by_hand(small, place, monkeypatch):
     a, b = (small.recipe(name, "demo") for name in "ab")
     make(a, 0.5, history=curves([0.4] * 6, [1.0] * 6))
     make(b, 0.5, history=curves([0.3, 0.3, 0.3, 0.5, 0.5, 0.5], [0.9, 0.6, 0.3, 0.3, 0.3, 0.3]))
-    found = of(a, b, 0)
+    found = of(a, b, 0)  # one seed is one throw
+    assert found.answer == found.slower == found.ahead == found.waits == "cannot tell"
+    found = of(a, b, 0, 0)
     assert found.answer == "yes" and [*histories(b)] == [0]
     assert (found.leads, found.settled, found.epochs) == (4, 3, 6)
     # Turned around: faster at first, behind at last.
-    found = of(b, a, 0)
+    found = of(b, a, 0, 0)
     assert found.answer == found.ahead == "no" and found.gap.value == pytest.approx(-0.1)
     assert found.leads == 7  # never for good
     # The WER still moves at the last epoch: one cannot tell.
@@ -443,7 +445,7 @@ def test_dynamics_by_hand(small, place, monkeypatch):
         b.change(seed=1), 0.5, history=curves([0.3] * 3 + [0.5] * 3, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     )
     make(a.change(seed=1), 0.5, history=curves([0.4] * 6, [1.0] * 6))
-    found = of(a, b, 1)
+    found = of(a, b, 1, 1)
     assert found.answer == found.waits == "cannot tell" and found.slower == found.ahead == "yes"
 
 

@@ -15,7 +15,7 @@ from model_toys import RATE, tiny_folders, tone
 from serbook.claims.decide import elsewhere
 from serlib import records
 from serlib.data import manifest, tables
-from serlib.experiments.sweep import Runs
+from serlib.experiments.runs import Runs
 from serlib.models.recognizer import SER
 from serlib.recipes import papers
 from serlib.recipes.recipe import RecipeError

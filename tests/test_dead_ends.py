@@ -11,7 +11,8 @@ from serlib import __main__ as cli
 from serlib.corpora.demo import corpus
 from serlib.data import tables
 from serlib.experiments import dataset, experiment
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe, RecipeError
@@ -161,10 +162,10 @@ def test_a_corpus_without_speakers_is_trained_and_its_intervals_say_so(built, kn
                                       n_classes=len(recipe.classes))  # fmt: skip
         assert (found.value, found.low, found.high) == (by_hand.value, by_hand.low, by_hand.high)
         unknown = int(named.isna().sum())
-        if unknown == len(test):
-            assert str(found).endswith("(over utterances, speakers are unknown)")
-        else:
-            assert str(found).endswith(f"({unknown} of {len(test)} utterances without a speaker)")
+        told = f"{unknown} of {len(test)} utterances without a speaker"
+        told = "over utterances, speakers are unknown" if unknown == len(test) else told
+        trained = "; speakers only: 1 seed" if recipe.trained else ""
+        assert found.note == told + trained
         assert experiment.run(recipe, progress=False).summary == run.summary
 
 

@@ -11,7 +11,8 @@ from serlib import records
 from serlib.corpora.demo import corpus
 from serlib.data import manifest, tables, text
 from serlib.experiments import dataset, experiment, inference, inputs
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.losses.classification import IGNORE
 from serlib.metrics import recognition
 from serlib.models.encoders import checkpoints

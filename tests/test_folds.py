@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from serlib import records
-from serlib.experiments.sweep import Runs
+from serlib.experiments.runs import Runs
 from serlib.metrics import intervals, measures
 from serlib.recipes import papers
 

@@ -49,7 +49,7 @@ ONLY = {
 }
 # Rooms and modules that do without a library.
 NEVER = {
-    "serlib.metrics.": {"torch", "pandas", "sklearn", "scipy"},
+    "serlib.metrics.": {"torch", "pandas", "sklearn"},
     "serlib.losses.": {"pandas", "numpy", "sklearn"},
     "serlib.models.": {"pandas", "sklearn"},
     "serlib.data.audio": {"pandas", "sklearn"},

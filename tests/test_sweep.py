@@ -16,7 +16,8 @@ import torch
 from serlib import records
 from serlib.experiments import cluster, dataset, experiment, screen
 from serlib.experiments import sweep as sweeps
-from serlib.experiments.sweep import Runs, sweep
+from serlib.experiments.runs import Runs
+from serlib.experiments.sweep import sweep
 from serlib.recipes import papers
 from serlib.recipes.recipe import Recipe
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from serlib.data.manifest import ATTRIBUTES
-from serlib.experiments.sweep import METRICS
+from serlib.experiments.runs import METRICS
 from serlib.metrics import intervals
 from serlib.tasks import attributes
 from serlib.tasks.answers import ratio_range, task_ratio

@@ -41,7 +41,7 @@ def dynamics(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], metric: str) 
     """Whether b learns more slowly than a at first, is ahead at last, and only once its WER rests.
 
     Rule 4 of chapter 03, on the curves `dev_<metric>`: in the first fifth of the epochs (at least
-    one) b is below a, and at the last epoch above, for every seed; and the epoch from which the
+    one) b is below a, and at the last epoch above, for every seed, of which there must be two; and the epoch from which the
     mean curve stays above is not before the first whose WER is within 0.05 of the last. If that is
     the last epoch itself, one cannot tell. Of both systems there is a table per seed, the same
     seeds, with a row per epoch; b is the one that learns to transcribe.
@@ -54,13 +54,15 @@ def dynamics(a: Sequence[pd.DataFrame], b: Sequence[pd.DataFrame], metric: str) 
     leads = int(np.flatnonzero(gap.mean(0) <= 0).max(initial=-1)) + 2
 
     def signs(x: np.ndarray) -> str:
-        return "yes" if (x > 0).all() else "no" if (x < 0).all() else "cannot tell"
+        if len(x) < 2 or not ((x > 0).all() or (x < 0).all()):
+            return "cannot tell"
+        return "yes" if x[0] > 0 else "no"
 
     order = "yes" if settled <= leads <= epochs else "no"
     return Dynamics(
         slower=signs(-gap[:, : max(1, epochs // 5)].mean(1)),
         ahead=signs(last),
-        waits="cannot tell" if settled >= epochs else order,
+        waits="cannot tell" if settled >= epochs or len(last) < 2 else order,
         gap=Interval(float(last.mean()), float(last.min()), float(last.max()), 1.0),
         leads=leads,
         settled=settled,

@@ -19,7 +19,7 @@ from serbook.claims.rules import Step
 from serbook.runner.evidence import look, note, system_key
 from serlib import records
 from serlib.experiments import experiment
-from serlib.experiments.sweep import Runs
+from serlib.experiments.runs import Runs
 from serlib.metrics.intervals import Interval
 from serlib.recipes.recipe import Recipe
 
