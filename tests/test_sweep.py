@@ -71,7 +71,6 @@ def test_a_sweep_hands_a_scheduler_only_what_is_missing(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cluster, "train", train)
     monkeypatch.setattr(dataset, "locate", lambda recipe: None)
-    monkeypatch.setattr(sweeps, "_refuse", lambda missing: None)  # no corpus, no check
     experiment.record(asked[0]).finish({})
     runs = sweep(asked, "tcp://x", progress=False)
     assert handed == [([1], "tcp://x", False)] and all(run.done for run in runs.runs)
