@@ -18,7 +18,7 @@ from serlib.experiments import dataset, experiment
 from serlib.experiments.inputs import store_frames
 from serlib.experiments.runs import Runs
 from serlib.experiments.screen import bars, quiet
-from serlib.recipes.recipe import GUESSERS, Recipe
+from serlib.recipes.recipe import GUESSERS, TRAINED, Recipe
 
 WATCH = "watch"  # the thread of a worker that ends it
 
