@@ -65,13 +65,13 @@ def test_a_slice_is_shown_again_when_runs_came(write_chapter, empty, steady):
     assert chapters.execute(ledger, "smoke").cached
 
     made = chapters.execute(maker, "smoke")
-    assert not made.cached and shown(made) == "[0]"
+    assert not made.cached and shown(made) == "[(0, 1)]"
     assert chapters.execute(maker, "smoke").cached  # its own run, made before its slice
     assert {p.name for p in made.folder.iterdir()} == {".lock", "03_maker.ipynb", "run.json"}
 
     assert chapters.lookup(ledger, "smoke") is None
     second = chapters.execute(ledger, "smoke")
-    assert not second.cached and shown(second) == "[0]" and second.key == first.key
+    assert not second.cached and shown(second) == "[(0, 1)]" and second.key == first.key
     for source in (ledger, maker):
         assert chapters.execute(source, "smoke").cached
     finish(papers.floor("majority", "smoke"))  # of a system that neither looked for
