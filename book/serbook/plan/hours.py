@@ -17,6 +17,7 @@ import pandas as pd
 from serbook.plan import architectures, asked, work
 from serbook.runner import notebooks
 from serlib.experiments import dataset
+from serlib.models.encoders import checkpoints
 from serlib.recipes.recipe import Recipe
 
 FRAMES = 50  # a second, of every encoder of speech
@@ -168,7 +169,9 @@ def _costs(
     recipe: Recipe, amount: Size, rate: Mapping, times: int, experts: Sequence[str]
 ) -> tuple[float, ...]:
     """A training's row of the table; `experts` are the frozen ones whose frames it stores."""
-    names = recipe.model.tuned if recipe.system == "fusion" else [recipe.model.encoder]
+    model = recipe.model
+    frozen = recipe.system != "fusion" and model.freeze == "all" and not model.random_init
+    names = model.tuned if recipe.system == "fusion" else [] if frozen else [model.encoder]
     # Of the encoders that a run's weights file has; heads are small beside them.
     weights = sum(map(architectures.n_parameters, names)) * WEIGHT / 1e9
     disk = times * weights + sum(frames(name, amount) for name in experts) / 1e9
@@ -181,5 +184,5 @@ def _costs(
 def frames(name: str, amount: Size) -> float:
     """Bytes of a frozen expert's frames; text has a few tokens a second, and is left out."""
     made = architectures.config(name)
-    speech = made.model_type != "roberta"
+    speech = made.model_type not in checkpoints.TEXT
     return amount.whole * FRAMES * made.hidden_size * FRAME_NUMBER if speech else 0.0

@@ -20,7 +20,7 @@ from torch.utils import flop_counter
 from serbook.plan import architectures
 from serlib.data.audio import SAMPLE_RATE
 from serlib.data.batching import Batch
-from serlib.models.encoders import wav2vec2
+from serlib.models.encoders import checkpoints, wav2vec2
 from serlib.models.recognizer import SER, ModelConfig
 from serlib.recipes.recipe import Recipe
 from serlib.training import speed
@@ -150,7 +150,7 @@ def encoding(name: str) -> float:
         model = architectures.model(architectures.config(name, layers=n)).eval()
         given = {
             "whisper": lambda: torch.zeros(1, made.num_mel_bins, 3000),  # 30 s, whatever the clip
-            "roberta": lambda: torch.full((1, round(CLIP * TOKENS)), 5),
+            **dict.fromkeys(checkpoints.TEXT, lambda: torch.full((1, round(CLIP * TOKENS)), 5)),
         }.get(made.model_type, lambda: torch.zeros(1, round(CLIP * SAMPLE_RATE)))()
         found.append(_forward_operations(model, given))
     return (found[0] + (made.num_hidden_layers - 1) * (found[1] - found[0])) / CLIP
