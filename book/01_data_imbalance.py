@@ -42,7 +42,7 @@ profile = "demo"
 corpus = ""
 data_root = ""
 encoder = ""
-seeds = [0, 1]
+seeds = [0, 1, 2]
 max_utterances = 6000
 copies = []
 

@@ -44,7 +44,7 @@ encoder = ""  # a name on the hub, or a folder as /data/NAME; "" takes the recip
 epochs = 0  # of each fine-tuning; 0 takes the recipes' own
 workers = 0  # trainings at a time; 0 takes what this machine has room for
 scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
-seeds = [0, 1]
+seeds = [0, 1, 2]
 
 # %% tags=["hide-input"]
 import functools

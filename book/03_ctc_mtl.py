@@ -51,7 +51,7 @@ workers = 0  # trainings at a time; 0 takes what this machine has room for
 scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
 fold = 1
 alphas = []
-seeds = [0, 1]
+seeds = [0, 1, 2]
 label_seeds = [0]
 
 # %% tags=["recipes", "hide-input"]

@@ -42,8 +42,8 @@ encoder = ""  # a name on the hub, or a folder as /data/NAME; "" takes the recip
 epochs = 0  # of each fine-tuning; 0 takes the recipes' own
 workers = 0  # trainings at a time; 0 takes what this machine has room for
 scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
-seeds = [0, 1]
-tuned_seeds = [0, 1]
+seeds = [0, 1, 2]
+tuned_seeds = [0, 1, 2]
 frozen_epochs = 2
 probe_rows = 4000
 

@@ -47,7 +47,7 @@ experts = []  # names on the hub, or folders as /data/NAME, the one of text last
 epochs = 0  # of the first phase, the second has half; 0 takes the recipe's own
 workers = 0  # trainings at a time; 0 takes what this machine has room for
 scheduler = ""  # of a Dask cluster, such as "tcp://node1:8786"; "" trains here
-seeds = [0, 1]
+seeds = [0, 1, 2]
 sigmas = [0.5, 1.0, 2.0]
 weights = [0.1, 1.0, 10.0]
 
