@@ -350,6 +350,7 @@ LOSSES = {
     "SWFC": {"swfc": 1.0, "swfc_on": "embedding"},
     "SWFC, as printed": {"swfc": 1.0, "swfc_on": "embedding", "swfc_form": "printed"},
 }
+LOSSES = {name: {"layers": "weighted"} | loss for name, loss in LOSSES.items()}
 
 # %% tags=["hide-input"]
 counts = pd.read_csv(serlib.DATA / "published_counts.csv")
@@ -388,7 +389,7 @@ def judged(corpus: str, h: Heard, runs: Runs) -> dict[str, np.ndarray]:
     """Pooled decisions (S, U) on all test clips, of models that were trained on few."""
     found = {name: np.full((len(seeds), len(h.table)), -1) for name in LOSSES}
     for recipe in runs.recipes:
-        whole = base(corpus, fold=recipe.fold)
+        whole = base(corpus, layers="weighted", fold=recipe.fold)
         data, model = dataset.load(whole), experiment.trained(recipe)
         clips, quantum = inputs(whole, data, model.encoder)
         rows = data.rows("test")
