@@ -9,7 +9,6 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -27,7 +26,6 @@ from training_toys import (
     assert_same_weights,
     cross_entropy,
     dev_scores,
-    open_run,
     settings,
     toy_batch,
     toy_batches,
@@ -206,30 +204,6 @@ def test_frozen_parameters_stay():
     assert torch.equal(before["encoder.0.weight"], after["encoder.0.weight"])
     assert not torch.equal(before["head.1.weight"], after["head.1.weight"])
     assert "lr_encoder" not in history
-
-
-def test_what_is_frozen_is_not_stored_and_a_killed_run_goes_on_without(tmp_path):
-    def frozen() -> Toy:
-        model = Toy()
-        model.encoder.requires_grad_(False)
-        return model
-
-    whole, halves = frozen(), frozen()
-    fit(whole, cross_entropy, toy_batches, dev_scores, settings(select="last"), progress=False)
-    run, killed = open_run(tmp_path), frozen()
-
-    def judge(model):
-        if len(run.history()) == 2:
-            raise KeyboardInterrupt
-        return dev_scores(model)
-
-    with pytest.raises(KeyboardInterrupt):
-        fit(killed, cross_entropy, toy_batches, judge, settings(select="last"), run, False)
-    fit(halves, cross_entropy, toy_batches, dev_scores, settings(select="last"), run, False)
-    assert_same_weights(halves.state_dict(), whole.state_dict())
-    stored = safetensors.torch.load_file(run.path / "model.safetensors")
-    assert stored and not any(name.startswith("encoder.") for name in stored)
-    assert_same_weights(stored, {k: whole.state_dict()[k] for k in stored})
 
 
 @pytest.mark.parametrize(

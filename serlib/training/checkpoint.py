@@ -180,19 +180,9 @@ def set_random_state(state: dict, device: torch.device) -> None:
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a model on the CPU, sharing no memory with it (nor, for ties, with itself).
-
-    Without the frozen parameters, which are as they were loaded: a head on a frozen encoder takes
-    kilobytes, not gigabytes.
-    """
-    left_out = frozen(model)
-    kept = {k: whole(v.detach()) for k, v in model.state_dict().items() if k not in left_out}
-    return {k: v.contiguous() for k, v in on_host(kept).items()}
-
-
-def frozen(model: nn.Module) -> set[str]:
-    """The names of the parameters that training does not change, for which nothing is stored."""
-    return {name for name, p in model.named_parameters() if not p.requires_grad}
+    """The state of a model on the CPU, sharing no memory with it (nor, for ties, with itself)."""
+    weights = on_host({k: whole(v.detach()) for k, v in model.state_dict().items()})
+    return {k: v.contiguous() for k, v in weights.items()}
 
 
 def on_host(x: Any) -> Any:
@@ -231,11 +221,10 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Give a model, sharded or not, weights that are whole; what is frozen in it may be absent."""
+    """Give a model, sharded or not, weights that are whole."""
     own = model.state_dict()
     shared = {k: _like(x, own[k]) if k in own else x for k, x in weights.items()}
-    left_out = frozen(model)
-    model.load_state_dict({k: x for k, x in own.items() if k in left_out} | shared)
+    model.load_state_dict(shared)
 
 
 def load_optimizer(optimizer: Optimizer, state: dict) -> None:
