@@ -213,14 +213,14 @@ floor_runs.summary()
 
 # %% [markdown]
 # Each cell reads *value [low, high]*, a 95 % interval over **speakers**: leave out each of the $G$ test speakers in turn and see how far the score moves. These moves give its variance,
-# $\frac{G-1}{G} \sum_g (\theta_{(-g)} - \theta)^2$, called the jackknife {cite}`efron1979`, and Student's $t$ with $G - 1$ degrees of freedom the width. Where a system was trained with several seeds, their variance is added. Utterances of one speaker resemble each other, so leaving out single
+# $\frac{G-1}{G} \sum_g (\theta_{(-g)} - \theta)^2$, called the jackknife {cite}`efron1979`, and Student's $t$ the width, with $G - 1$ degrees of freedom or fewer. Where a system was trained with several seeds, their variance and their degrees of freedom count, too. Utterances of one speaker resemble each other, so leaving out single
 # utterances would pretend to more evidence than there is. `serlib.metrics.intervals` has the formula and how often it is wrong.
 #
 # ## Fine-tuning
 #
 # Now the encoder itself may move: in the full tier all that the papers train, in the demo tier its upper layer. There the CNN, the first stage that turns
-# samples into frames, and the two lower of three layers stay frozen. What they make of a clip is stored once, and a training takes some ten seconds, where all three layers take half a minute.
-# What that costs, we will ask below.
+# samples into frames, and the two lower of three layers stay frozen. What they make of a clip is stored once, so a training takes less time.
+# Chapter 03 trains all three layers, too.
 #
 # What differs between the two papers is how frames $z_1,\dots,z_T$ become one vector.
 #
@@ -428,7 +428,7 @@ else:
 
 # %% [markdown]
 # A rise near zero would mean deaf to words. None of the three is deaf. They follow happy words in a quarter to two fifths of the utterances, angry words in a sixth at most, and sad words hardly ever.
-# So **the encoders hear words, but over the three moods no more of them than the SVM does.** (Single cells differ both ways, and these rises have no interval.) How can it hear any? It recognizes no words. But one synthesizer speaks them all, and a few particular syllables in a clip of two seconds shift the mean and the spread of the MFCCs and of their slopes.
+# So **the encoders hear words, but over the three moods hardly more of them than the SVM does.** (Single cells differ both ways, and these rises have no interval.) How can it hear any? It recognizes no words. But one synthesizer speaks them all, and a few particular syllables in a clip of two seconds shift the mean and the spread of the MFCCs and of their slopes.
 # The cue words of this corpus were chosen so that the classes' words sound alike on average. On human speech with its open vocabulary the shortcut is weaker still.
 #
 # How much more there is to hear, the perfect listener tells: words alone are worth a UA of 0.66. Nothing in this chapter was *taught* words. The next chapter does that.
@@ -456,18 +456,17 @@ pd.DataFrame(marks, columns=["question", "answer"]).style.hide(axis="index")
 
 # %% [markdown]
 # The planted right answer to the first rule is *yes* for every system, and it was found. To the second it should be *yes* as well, since an encoder could hear words and voice alike. **It was not found: no fine-tuned system beats the SVM in any metric, by the interval.**
-# In WA the two that weigh utterances alike are ahead by 0.03 to 0.04, and the interval holds zero. In UA all three are behind.
+# In WA the two that weigh utterances alike are ahead by 0.03 to 0.04, and the interval holds zero. In UA all three are behind, in macro-F1 all but Cai's.
 #
 # Read the answers with the metrics in mind. The SVM weighs all classes alike in its loss, as the challenge's baseline does; Cai's and Wang's recipes weigh all *utterances* alike. As a rule, the first kind pays
 # with WA for a better UA, the second kind the other way round. Neither is "the better model": they answer different questions. So the comparison of Cai's and Wang's recipes with the SVM crosses a line, and may say more about
 # class weights than about encoders. The next section moves Cai's recipe across it.
 #
-# On its own side of the line the challenge's baseline *loses* to the SVM, in all three metrics. Beside Wang's baseline it has paid and got nothing: −0.221 [−0.313, −0.132] in WA, and in UA −0.018 [−0.047, 0.020].
-# It is one seed, and of its four epochs the second was chosen on dev, so how far it lies behind is uncertain. That it loses is a result, not an accident to be tuned away: 1,465 utterances and four epochs are little for a network that has to find out by itself what matters in a voice, and
-# functionals come with decades of knowledge about just that. The rarest classes have fewer than twenty training utterances, and no system here learns them, whatever it weighs.
+# On its own side of the line the challenge's baseline *loses* to the SVM, in all three metrics. Beside Wang's baseline it has paid and got nothing: −0.224 [−0.334, −0.114] in WA, and in UA −0.017 [−0.055, 0.020].
+# It is one seed, so how far it lies behind is uncertain. That it loses is a result, not an accident to be tuned away: 1,465 utterances and four epochs are little for a network that has to find out by itself what matters in a voice, and
+# functionals come with decades of knowledge about just that. Fear, the rarest class, has 17 training utterances, and no system in the figure of recalls finds it.
 #
-# Is it that only one layer was trained? `cai.change(freeze_layers=0)` trains all three, in four times the time. We tried: with seed 0 its WA on test is 0.63 and its UA 0.26, where one layer has 0.61 and 0.30. That is no gain to speak of.
-# What is missing is teaching, not room: in chapter 03 the same three layers get transcripts, and gain.
+# Is it that only one layer was trained? `cai.change(freeze_layers=0)` trains all three. In chapter 03 these three layers gain from transcripts.
 
 # %% [markdown]
 # ## What the papers did not say
@@ -488,7 +487,7 @@ effects = pd.DataFrame.from_dict(
 bold(effects)
 
 # %% [markdown]
-# The sum of frames, on which paper and code disagree, makes no difference here by an interval. Class weights carry Cai's model across the line: they cost 0.16 in WA and bring 0.05 in UA, with the encoder untouched.
+# The sum of frames, on which paper and code disagree, makes no difference here by an interval. Class weights carry Cai's model across the line: they cost 0.16 in WA, and their 0.05 in UA cannot be told from zero.
 #
 # ## This chapter's claims
 #

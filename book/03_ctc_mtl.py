@@ -338,9 +338,9 @@ if planted:
 pd.DataFrame(answers, columns=["question (rules 1 and 5)", "answer"]).style.hide(axis="index")
 
 # %% [markdown]
-# **In this sweep no α helps, by the rule.** In WA 0.01 and 0.1 lie within 0.003 of α = 0, and all three intervals hold zero. In UA and {term}`macro-F1` every α lies below α = 0: α = 1 by 0.07 and 0.08, so it hurts there; 0.1 by 0.02 and 0.03, and we cannot tell. Of 0.01 one interval ends just below zero, −0.023 [−0.041, −0.002] in macro-F1. By the rule it hurts, too; with one seed that is weak evidence.
-# Some words are learned: WER is 0.82 at 0.01, 0.64 at 0.1 and 0.59 at 1.
-# (α = 0 and 0.1 have two seeds, the others one; 0.001, which taught no word in an earlier run at this size, is left to the full tier. The figure's heights mix that; the paired differences do not.)
+# **In this sweep no α helps, by the rule.** In WA 0.01 and 0.1 lie within 0.001 of α = 0, and all three intervals hold zero. In UA and {term}`macro-F1` every α lies below α = 0: α = 1 by 0.07 and 0.08, so it hurts there; 0.1 by 0.03 in both, and we cannot tell. Of 0.01 one interval ends just below zero, −0.023 [−0.044, −0.002] in macro-F1. By the rule it hurts, too; with one seed that is weak evidence.
+# Some words are learned: WER is 0.82 at 0.01, 0.63 at 0.1 and 0.59 at 1.
+# (α = 0 and 0.1 have three seeds, the others one; 0.001, which taught no word in an earlier run at this size, is left to the full tier. The figure's heights mix that; the paired differences do not.)
 #
 # The planted right answer, *words help*, was *not* found in these scores. Did CTC fail to teach the words, or does the emotion head not use them? Or has the body no room for them? The next sections find out.
 #
@@ -380,8 +380,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# On dev WA, the paper's metric, we cannot tell whether α = 0.1 is slower at first: after the first epoch one seed is behind α = 0, the other ahead. It is ahead at the end, but was so from the second epoch on, before the WER settled in the third of four. The claim as printed is not found.
-# On dev UA it is ahead for good only in the last epoch, after the WER has settled. But there, too, one seed is behind at first and the other is not, so the rule cannot tell.
+# On dev WA, the paper's metric, we cannot tell whether α = 0.1 is slower at first: after the first epoch not every seed is behind α = 0. It is ahead at the end, but its mean was so from the second epoch on, before the WER settled in the third of four. The claim as printed is not found.
+# On dev UA its mean is never ahead for good, so the claim is not found there either.
 # Nor does the lead on dev carry over to test. Four epochs are a coarse clock beside the paper's hundred, so the full tier has the last word on this claim.
 #
 # The claim has three parts, and each can fail alone. Note what its evidence was in the paper: curves on the *test* fold, for the code has no dev set, and no seeds beside the first as far as paper and code tell.
@@ -571,7 +571,7 @@ if planted:
     ax = taskplots.groups(shares, ylabel="share of words missed")
 
 # %% [markdown]
-# At 0.1 and 1 adjectives are missed a little less often than topics, by five to seven words in a hundred. But about nine adjectives in ten are missed all the same. **A WER of 0.64 hides that**: what is right are interjections and the words of the frame, which come again and again.
+# At 0.1 and 1 adjectives are missed a little less often than topics, by five to seven words in a hundred. But about nine adjectives in ten are missed all the same. **A WER of 0.63 hides that**: what is right are interjections and the words of the frame, which come again and again.
 #
 # A difference between the kinds has several possible causes: how long the words are, how many there are to choose from, where in the clip they stand. And one that is special to the adjective: the emotion loss, too,
 # profits from hearing it. The figure shows the sum of these, not the parts.
@@ -640,7 +640,7 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **At this size the reason is not confirmed.** Both models follow the words in about a fifth of the utterances, where the perfect listener follows them in nearly three quarters. What CTC adds, 0.012 [−0.054, 0.071], cannot be told from nothing.
+# **At this size the reason is not confirmed.** Both models follow the words in about a fifth of the utterances, where the perfect listener follows them in nearly three quarters. What CTC adds, 0.003 [−0.058, 0.063], cannot be told from nothing.
 # What such a swap can show: the words were *set*, so a rise means that words *cause* decisions. That is causal, for these voices and these words, and so is the comparison of two models that differ in α alone.
 #
 # ### Room for the words
@@ -662,9 +662,9 @@ else:
     print("only an utterance whose recipe is known can be spoken anew with other words")
 
 # %% [markdown]
-# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.23 to 0.55, and the scores with it: 0.06 in WA, 0.08 in UA and 0.10 in macro-F1, each by its interval. The WER is 0.36.
-# α = 0 has no such gain from the two more layers: with this seed its WA is 0.63 with them and 0.61 without, its UA 0.26 and 0.30. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
-# the difference is large beside what seeds do in the sweep.
+# **Here the reason is confirmed, and the planted right answer found.** With all layers trained following rises from 0.23 to 0.55, and the scores with it: 0.06 in WA, 0.08 in UA and 0.10 in macro-F1, each by its interval. The WER falls by 0.64.
+# α = 0 has no such gain from the two more layers: its following is 0.23 with them and 0.21 without. So it is not capacity that helps, and not CTC, but both together: **a second task can teach the body only as far as the body may learn.** It is one seed, so the interval knows talkers and not luck in training. But
+# the rise in following is large beside the sweep's interval, which knows three seeds.
 #
 # What it does not show is the path inside. A model may follow the words more because its speech head made the body spell, or because any strong second loss changes what the body keeps.
 #
@@ -708,7 +708,7 @@ else:
     print("which words carry the emotion is marked in the demo corpus only")
 
 # %% [markdown]
-# With one trained layer the speech head gets all cue words right in 42 of 1,019 utterances. There α = 0.1 gains 0.065 [−0.054, 0.250]; with so few utterances we cannot tell. Elsewhere the difference is 0.002 [−0.029, 0.029]. So the sweep could hardly have found more: **words that are not heard cannot help.** α = 0 too does better on the left, so these utterances are also easier.
+# With one trained layer the speech head gets all cue words right in 44 of 1,019 utterances. There α = 0.1 gains 0.036 [−0.126, 0.198]; with so few utterances we cannot tell. Elsewhere the difference is −0.001 [−0.029, 0.027]. So the sweep could hardly have found more: **words that are not heard cannot help.** The perfect listener, too, does better on the left, so these utterances are also easier.
 #
 # Read across the rows first. If α = 0 also does better on the left, the left utterances are easier, or more often of a frequent class. Only the row of *differences* speaks about CTC; and even there the columns were not
 # assigned at random. This is an observation. The swap above is the experiment.
@@ -807,8 +807,8 @@ bold(
 )
 
 # %% [markdown]
-# With CTC, alone or beside the speaker task, we cannot tell. The speaker task alone has 0.06 less UA and 0.07 less macro-F1, and both intervals exclude zero. Do not call it the task's doing yet: it is one seed, and this run kept its third epoch, the corner its fourth. After the third and the fourth epoch
-# its dev WA was the same to the last digit, and of equals the first is kept. After the fourth its dev UA was 0.280, the corner's 0.285. How much of the gap on test is the task, and how much the epoch? One run per cell leaves it open.
+# With CTC, alone or beside the speaker task, we cannot tell. The speaker task alone has 0.06 less UA and 0.07 less macro-F1, and both intervals exclude zero. Do not call it the task's doing yet: it is one seed, and this run kept its third epoch, the corner its fourth.
+# After the fourth its dev UA was 0.280, the corner's 0.285. How much of the gap on test is the task, and how much the epoch? One run per cell leaves it open.
 #
 # ### Three answers at once
 #
@@ -897,7 +897,7 @@ pd.DataFrame(by_epoch).T.style.format("{:.3f}").format("{:.0f}", subset=["epoch 
 
 # %% [markdown]
 # At equal epochs the first three runs are as good as the same: no label moves dev UA by more than 0.01. (The last two rows are the runs of the surface without CTC.) But from the second epoch to the third each of the three loses 0.03 to 0.04, and wins it back in the fourth. Which epoch is kept hangs on dev WA. Here all three kept the fourth; in the surface above one run kept its third. **A table of single runs can show that a task helps, or hurts, by no more than the choice of the epoch**, and
-# it needs no ill will. An earlier recipe of this chapter, with all layers trained, did show it: true talkers *and* shuffled ones "gained" 0.03 to 0.04 in UA, with intervals above zero, because their runs had kept another epoch. An interval redraws talkers, and keeps the chosen epochs.
+# it needs no ill will. An interval over speakers leaves out speakers, and keeps the chosen epochs.
 #
 # How to read it: if true talkers beat both wrong labels, the reason stands. If wrong labels do as well, the task acts as a disturbance or a regularizer, whatever it is called. If all intervals hold zero, the experiment cannot tell,
 # and neither can a table of single numbers.
@@ -980,7 +980,7 @@ bold(
 )
 
 # %% [markdown]
-# Padding in the pooling makes the WER 0.045 worse, and of the emotion we cannot tell. α = 0 at a fifth of the learning rate, which is how the paper trained it, has 0.04 less UA and 0.05 less macro-F1, both by the interval; in WA we cannot tell. That is more than α = 0.1 changed in the sweep, and it could turn the table around:
+# Padding in the pooling makes the WER 0.045 worse, and of the emotion we cannot tell. α = 0 at a fifth of the learning rate, which is how the paper trained it, has 0.04 less UA, by an interval that ends only just below zero; in WA and macro-F1 we cannot tell. That is more than α = 0.1 changed in the sweep, and it could turn the table around:
 # with this seed α = 0.1 is 0.024 *below* α = 0 in UA, and would be 0.016 *above* the α = 0 of the lower rate. **An α table whose first row has another learning rate has two causes.**
 # Compare the sizes with the gain that the chapter is about. A choice that nobody prints and that moves the score as much as the claimed gain is a rival explanation of it.
 #
@@ -1028,8 +1028,8 @@ line = ax.axhline(1, color="#000000", lw=1)
 # serlib run 03 -p profile=full -p data_root=/data/IEMOCAP
 # ```
 #
-# `data_root` holds `iemocap.csv`, a {term}`manifest` as chapter 01 describes it. The command fine-tunes `facebook/wav2vec2-base` for 100 epochs in batches of 2 × 4 steps, once per row of the tables above: ten runs
-# for the sweep, eleven for the speaker task, six open choices: 27 in all. Test is one session of five (`-p fold=2` and so on for the others), so no talker of test is trained on; the paper's own folds do train on them
+# `data_root` holds `iemocap.csv`, a {term}`manifest` as chapter 01 describes it. The command fine-tunes `facebook/wav2vec2-base` for 100 epochs in batches of 2 × 4 steps, once per row of the tables above: fifteen runs
+# for the sweep, eleven for the speaker task, six open choices: 32 in all. Test is one session of five (`-p fold=2` and so on for the others), so no talker of test is trained on; the paper's own folds do train on them
 # (chapter 01). All layers are trained there. The empty `alphas` takes the paper's five values; to begin with fewer runs, name some: `-p 'alphas=[0.0, 0.1]' -p 'seeds=[0]'`. Cells that need planted words stay silent in this tier.
 
 # %% [markdown]
@@ -1043,9 +1043,9 @@ pages.chapter("03", profile, corpus, data_root)
 # %% [markdown]
 # *Within seed noise* is the ledger's word for *cannot tell*. Three places ask for a second look:
 #
-# - **WER falls as α grows, and α = 0.1 is best.** Both rules take every row of the paper's table, and the demo tier leaves out α = 0.001. So the ledger gives no verdict on either. Each step that ran lowers the WER. In WA 0.1 is ahead of the other three by 0.003 to 0.029, and each interval holds zero. A part that holds is not the whole.
+# - **WER falls as α grows, and α = 0.1 is best.** Both rules take every row of the paper's table, and the demo tier leaves out α = 0.001. So the ledger gives no verdict on either. Each step that ran lowers the WER. In WA 0.1 is level with α = 0 and ahead of the other two by 0.011 and 0.029, and each interval holds zero. A part that holds is not the whole.
 # - **All layers.** The ledger judges the recipe, which trains one layer at demo. That α = 0.1 helped when all layers were trained, with one seed, is evidence on another recipe: it says when to expect the effect, and it is no verdict on the claim.
-# - **Planted, and not found.** Words help on this corpus, by construction, and the sweep could not tell. The sections above say why: too few words were learned. This is a limit of the experiment and says nothing against the paper.
+# - **Planted, and not found.** Words help on this corpus, by construction, and the sweep could not tell. The sections above suggest why: too few words were learned. This is a limit of the experiment and says nothing against the paper.
 #
 # What arithmetic alone says about the printed accuracies, if each is pooled over all 5,531 utterances:
 

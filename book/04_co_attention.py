@@ -350,10 +350,9 @@ for ax, metric in zip(axes, ("wa", "ua"), strict=True):
 bold(pd.DataFrame(gains), "Difference to emotion alone; bold where zero is outside")
 
 # %% [markdown]
-# **ASR helps in all three metrics, with intervals above zero. Gender and speaker show no gain.** That is the planted answer. All three together cannot be told from nothing. In WA they are even below ASR alone, by 0.041 [0.013, 0.069], as the claims at the end of the chapter show. Why is open. With three tasks the emotion keeps 0.7 of the loss
-# instead of 0.9, but it does better with 0.1 (one seed, in the section on open choices). One surprise: words *improve* with the other tasks beside them. {term}`WER` falls from 1.03 to 0.80. A WER of 1.03 means more errors than words. That is no speech recognition, and still the emotion gained. The second task need not be solved to be useful.
-# (Every run with words kept its last epoch, so the trap of chapter 03 is not at work here. Of the runs without words only one seed of *+ gender* kept the third of four, by 0.003 in dev macro-F1.)
-# How to read this: two seeds say little about luck in training. An interval that just misses zero is a hint. With a dozen comparisons in this chapter at 95 %, about one in two chapters like it would show a
+# **None of the four rows can be told from emotion alone.** ASR comes closest, with 0.03 to 0.04 in all three metrics; but each interval holds zero, so its planted gain is not found. In WA all three together are below ASR alone, by 0.034 [0.003, 0.065], as the claims at the end of the chapter show. Why is open. With three tasks the emotion keeps 0.7 of the loss
+# instead of 0.9, but it does better with 0.1 (one seed, in the section on open choices). {term}`WER` is 1.00 with ASR alone and 0.83 with all three; the claims show that these cannot be told apart. A WER of 1.00 means as many errors as words. That is no speech recognition.
+# How to read this: three seeds say little about luck in training. An interval that just misses zero is a hint. With a dozen comparisons in this chapter at 95 %, about one in two chapters like it would show a
 # "difference" where there is none.
 #
 # ## Identification is not verification
@@ -435,7 +434,7 @@ identification.to_frame()
 # ### Verification of new talkers
 #
 # Every pair of test utterances is a *trial*. Embeddings are centered on the mean over the seen talkers, which needs nothing from test, and scored by their cosine. The reference is the pre-trained encoder before any
-# {term}`fine-tuning`. Trials of two genders are easy, so the second column leaves them out. Intervals redraw talkers.
+# {term}`fine-tuning`. Trials of two genders are easy, so the second column leaves them out. Intervals leave out one speaker at a time.
 
 
 # %%
@@ -524,8 +523,8 @@ taskplots.trials(scores, same, threshold=equal, ax=axes[0], title="all three: sp
 ax = taskplots.det(curves, ax=axes[1])
 
 # %% [markdown]
-# Training talkers are found in four to five of ten of their unused utterances, where chance is one in twenty, and shuffled labels stay at chance. Verification of *new* talkers improves with all three tasks: the EER of the speaker layer is 0.21 over all trials, against 0.27 before any tuning, and 0.32 against 0.42 within one gender. With the speaker task alone it hardly moves. (The intervals overlap, but they are not paired: the talkers are the same.)
-# **Training on emotion alone makes it worse over all trials**, 0.36: what does not serve the emotion fades. Within one gender there is little to lose, and it stays at 0.42. So a speaker task does keep the talker in the embedding. Whether the emotion has any use for that is the question of the table above, and there the answer was no.
+# Training talkers are found in four to five of ten of their unused utterances, where chance is one in twenty, and shuffled labels stay at chance. Verification of *new* talkers is best with all three tasks: the EER of the speaker layer is 0.21 over all trials, against 0.27 before any tuning, and 0.32 against 0.42 within one gender. With the speaker task alone it hardly moves. (The intervals overlap, and the table has no paired ones: these are hints.)
+# **With training on emotion alone it is worse over all trials**, 0.36; there, too, the intervals touch. Within one gender there is little to lose, and it stays at 0.42. So a speaker task seems to keep the talker in the embedding. Whether the emotion has any use for that is the question of the table above, and there no gain was seen.
 # How to read this: identification far above chance says that the speaker branch learned its talkers. Whether it learned *talkers in general* is read from verification, against the model that never heard of talkers. The twenty talkers of the demo corpus are very few to learn from;
 # verification systems are trained on thousands.
 #
@@ -596,13 +595,11 @@ for ax, metric, title in zip(axes, ("ua", "macro_f1"), ("UA", "macro-F1"), stric
     plots.intervals(steps[metric].to_dict(), xlabel=f"difference in {title}", ax=ax, zero=True)
 
 # %% [markdown]
-# **None of the three steps of Table 2 can be told from nothing.** Without co-attention the tasks take 0.012 from UA. With it they gain 0.009 over that, and 0.013 in WA. All these intervals hold zero.
-# Look at the last column. Without co-attention the words are far *better*: the WER is 0.56 and not 0.80. There the speech branch serves the words alone, and the emotion has no way to use them. With co-attention the emotion's loss reaches into the speech branch, and bends its frames towards what the emotion needs.
-# The controls are less kind. The wider head gains 0.033 [0.002, 0.064] in WA over the narrow one, and the proposed system is 0.027 [0.007, 0.050] below the wider head. So, with one seed, more parameters alone do at least as well as three more tasks. And shuffled talkers do as well as true ones: whatever the emotion takes in, it is not the talker. (This control has the first seed only. The second attends to the talker much more, as you will see.)
+# **None of the three steps of Table 2 can be told from nothing.** Without co-attention the tasks take 0.010 from UA. With it they gain 0.009 over that, and 0.014 in WA. All these intervals hold zero.
+# Look at the last column. Without co-attention the words are far *better*: the WER is 0.56 and not 0.83. There the speech branch serves the words alone, and the emotion has no way to use them. With co-attention the emotion's loss reaches into the speech branch; that may be why.
+# The controls are less kind. The wider head cannot be told from the narrow one, 0.033 [−0.003, 0.070] in WA, but the proposed system is 0.027 [0.002, 0.053] below the wider head. So, with one seed, more parameters alone do at least as well as three more tasks. And shuffled talkers cannot be told from true ones: nothing shows that the emotion takes in the talker. (This control has the first seed only. The second attends to the talker much more, as you will see.)
 #
-# **How firm is such an answer?** Rounding is enough to move such a step. With all layers of the encoder in training, two executions of this chapter had the same code, data and seeds; the stored CNN features differed in one value of eighty, by a millionth at most. The step from *without co-attention* to *proposed* was 0.023 [−0.008, 0.058] in WA in the one, and
-# 0.040 [0.016, 0.062] in the other. Rounding is no better reason than a new seed to end up elsewhere, and two seeds cannot say how far elsewhere reaches.
-# The recipe moves it further. An earlier execution had batches of 24 s instead of 48 and a learning rate of 0.002 instead of 0.003. There the same step was 0.063 [0.037, 0.088] in WA, and we called it a *yes*. Now it is 0.013 [−0.011, 0.042]. The interval redraws talkers and the two seeds; it knows nothing of a recipe that could as well have been another. So take every interval of this chapter that clears zero by a few points as a hint, and as one about this recipe.
+# **How firm is such an answer?** Rounding is enough to move such a step, and another batch size or learning rate moves it further. The interval knows speakers and three seeds; it knows nothing of a recipe that could as well have been another. So take every interval of this chapter that clears zero by a few points as a hint, and as one about this recipe.
 # How to read this: the claim "co-attention helps by attending to the right task" needs three intervals, not one. Proposed must beat no co-attention, beat the wider head, and beat shuffled talkers. Here it beats none of them.
 #
 # ## Looking at the attention
@@ -724,9 +721,9 @@ bold(
 )
 
 # %% [markdown]
-# **The seeds do not agree.** The first gives 94 % to ASR, the second 61 %, and 38 % to the talker, who carries no emotion. Their scores are alike. So most of the attention goes to the words, which is the planted right answer, but how much of it is luck. The picture by class shows the first seed only, and is no finding about a class.
-# The decision depends on the weights a little. Without any auxiliary feature 13 decisions in a hundred change and WA falls by 0.022 [0.002, 0.041]; for UA the interval holds zero. Attending to gender or the talker alone costs 0.109 and 0.059 in WA. Attending to ASR alone costs nothing. Equal weights change 13 decisions in a hundred as well, but their loss cannot be told from zero.
-# And "dynamic" the weights need not be: with their mean, or with another utterance's, four and six decisions in a hundred change, and the scores stay where they were.
+# **The seeds do not agree.** The first gives 94 % to ASR, the third 99 %, the second 61 %, and 38 % to the talker, who carries no emotion. So most of the attention goes to the words, which is the planted right answer, but how much of it is luck. The picture by class shows the first seed only, and is no finding about a class.
+# The decision depends on the weights a little. Without any auxiliary feature 12 decisions in a hundred change and WA falls by 0.024 [0.008, 0.040]; for UA the interval holds zero. Attending to gender or the talker alone costs 0.114 and 0.063 in WA. Attending to ASR alone costs nothing that can be told from zero. Equal weights change 12 decisions in a hundred as well, but their loss cannot be told from zero.
+# And "dynamic" the weights need not be: with their mean, or with another utterance's, three and four decisions in a hundred change, and the scores cannot be told from those before.
 # A caution the other way: the model was trained with its own weights, so a drop under others shows that it relies on *them*, not that a model trained without would be worse. That comparison is the row *without co-attention* above.
 #
 # ### Weights of the frames
@@ -841,8 +838,8 @@ if planted:
     ax.axvline(0, color="#000000", lw=1)
 
 # %% [markdown]
-# Cue words take 45 % of the time and get 63 % of the attention. In the second seed the surplus is largest around a lag of zero, so the model looks at the words while they are said; the frames of a transformer know what comes next. In the first seed it is half as large there, and a higher peak follows at 0.12 s, as the LSTM's delay would have it. Two seeds cannot say which is the rule.
-# In the pictures the peaks are a few frames wide. They sit on an interjection or on an adjective, and not on every one. On this corpus, where we know what should be attended to, **the attention over frames is right**: not in every utterance, but on average, with an interval above zero.
+# Cue words take 45 % of the time and get 65 % of the attention. In the second and third seed the surplus is largest around a lag of zero, so the model looks at the words while they are said; the frames of a transformer know what comes next. In the first seed it is half as large there, and a higher peak follows at 0.12 s, as the LSTM's delay would have it. Three seeds cannot say which is the rule.
+# In the pictures the peaks are a few frames wide. They sit on an interjection or on an adjective, and not on every one. On this corpus, where we know what should be attended to, **the surplus on cue words cannot be told from nothing**, 0.199 [−0.015, 0.413]. The other words get less attention than their time, by 0.191 [0.134, 0.248].
 # How to read this: a surplus on cue words is what the story of co-attention predicts. Its absence does not refute the system, because the frames carry context: an encoder with self-attention can store a word anywhere.
 #
 # ## Seven classes or eight?
@@ -989,8 +986,8 @@ if answered:
 #
 # At the printed 29.41 % on EmotiW2018 the difference between the two readings is 3.7 to 4.2 points, depending on which of them was printed. The printed gain is 3.20. As long as both rows were read alike this cancels; the paper does not say that they were.
 #
-# Our two systems, trained without class weights, hardly ever answer "contempt" here: emotion alone never, all three once in two times 249 answers. In accuracy the mapping is worth nothing to them. (The gain of the proposed system does not show on these voices: −0.014 in accuracy, with zero inside.) But that one answer makes contempt an eighth class for scikit-learn's macro-F1 of its seed. It takes 0.013 from the mean of the two seeds, which is as much as the whole estimate of the gain: 0.014 if both drop, 0.000 if both keep.
-# The challenge's baseline answers "contempt" in 2.4 % of the cases. Dropping the logit lifts its accuracy by 0.012 and scikit-learn's macro-F1 by 0.031, about the gain printed for EmotiW2018. (In an earlier execution, with smaller batches and a lower learning rate, the same baseline answered it in 29 % of the cases, and dropping was worth 0.19 in accuracy, more than any gain printed in Table 1.) **So what a mapping is worth hangs on the training and on the reading, and it can be as much as a printed gain.**
+# Our two systems, trained without class weights, hardly ever answer "contempt" here: emotion alone never, all three once in three times 249 answers. In accuracy the mapping is worth nothing to them. (The gain of the proposed system does not show on these voices: −0.015 in accuracy, with zero inside.) But that one answer makes contempt an eighth class for scikit-learn's macro-F1 of its seed. It takes 0.009 from the mean of the three seeds, which is as much as the whole estimate of the gain: 0.009 if both drop, 0.000 if both keep.
+# The challenge's baseline answers "contempt" in 2.4 % of the cases. Dropping the logit lifts its accuracy by 0.012, with zero just inside, and scikit-learn's macro-F1 by 0.031, about the gain printed for EmotiW2018. **So what a mapping is worth hangs on the training and on the reading, and it can be as much as a printed gain.**
 # Who compares two systems on seven classes must say which mapping was used, and F1 over which classes.
 #
 # ## What the paper did not say
@@ -1023,9 +1020,9 @@ bold(
 # | the choice of the epoch | best macro-F1 on dev | no |
 # | what happens to an answer "contempt" | both mappings | above |
 #
-# **Each of the three beats our own choice in WA, and the two that weigh CTC up beat it in all three metrics.** The sum gains 0.030 in WA; in UA and macro-F1 it cannot be told from our choice. α = 0.3, where the emotion keeps a tenth of the loss, gains 0.02 in UA and 0.04 in WA. Dividing CTC by the clips instead of the characters gains 0.05 in UA and 0.09 in WA. These two lower the WER from 0.83 to 0.53 and 0.43.
-# It is tempting to read: *the better the words, the better the emotion*. With one layer to train in four epochs, our α = 0.1 per character leaves the words half learned. But *+ ASR* has the worst words of all and gains, and *without co-attention* has words nearly as good as α = 0.3 and does not. What is sure is less: the gain that one measures for "multi-task learning" hangs on two numbers that the paper does not give. With CTC per clip the same three tasks would have gained some nine points of WA over emotion alone (first seed), instead of nothing.
-# Do not take α = 0.3 for the tuned system: it was found on test, with one seed. (With all layers in training the same change *lost* 0.025 in WA: there the words came more easily, and the emotion needed its own loss.)
+# **Each of the three beats our own choice in WA, and the two that weigh CTC up beat it in all three metrics.** The sum gains 0.030 in WA; in UA and macro-F1 it cannot be told from our choice. α = 0.3, where the emotion keeps a tenth of the loss, gains 0.02 in UA and 0.04 in WA. Dividing CTC by the clips instead of the characters gains 0.05 in UA and 0.09 in WA. These two lower the WER by 0.30 and 0.40.
+# It is tempting to read: *the better the words, the better the emotion*. With one layer to train in four epochs, our α = 0.1 per character leaves the words half learned. But *without co-attention* lowers the WER by 0.27 and shows no gain. What is sure is less: the gain that one measures for "multi-task learning" hangs on two numbers that the paper does not give. With CTC per clip the same three tasks would have gained some nine points of WA over emotion alone (first seed), instead of nothing.
+# Do not take α = 0.3 for the tuned system: it was found on test, with one seed.
 #
 # ## Marked against the planted truth
 #
@@ -1050,7 +1047,7 @@ if planted:
     display(marks.style.hide(axis="index"))
 
 # %% [markdown]
-# All three marks are right. The interval of ASR begins at +0.011. Those of gender and speaker end at +0.010 and +0.014, and +0.02 was allowed.
+# One mark is right, that of the speaker: its interval ends at +0.014, and +0.02 was allowed. That of gender ends at +0.042, and that of ASR holds zero, so we cannot tell.
 #
 # ## This chapter's claims
 #
@@ -1060,7 +1057,7 @@ if planted:
 pages.chapter("04", profile, corpus, data_root)
 
 # %% [markdown]
-# Of the paper's directions the demo tier reproduces one: ASR raises the accuracy. It reverses two others. All three tasks together are not best, since ASR alone is above them. And with gender and speaker beside it the WER falls, where the paper's rises. Co-attention points the paper's way, and so do gender and speaker, which lower the accuracy; two seeds cannot tell any of these from nothing.
+# Of the paper's directions the demo tier reproduces none, and reverses one: all three tasks together are not best, since ASR alone is above them. ASR and co-attention point the paper's way, and so do gender and speaker, which lower the accuracy. With gender and speaker beside it the WER falls, where the paper's rises. Three seeds cannot tell any of these from nothing.
 #
 # Arithmetic settles the rest. The text's gains of 3.22 and 3.67 points are 2.91 and 2.67 in Table 1, so *over 3 %* does not hold on both metrics throughout. The convolutions give one frame for 320 samples, so they do not up-sample. And the text says that co-attention adds 0.33 to 2.81 points of macro-F1. Which two rows of Table 2 differ by so much?
 
@@ -1134,7 +1131,7 @@ pd.Series({name: f"{smallest(v):,}" for name, v in accuracies.items()}, name="at
 #
 # ### On the papers' own corpora
 #
-# With a license for MSP-Podcast and a {term}`manifest` of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 17 fine-tunings with two seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
+# With a license for MSP-Podcast and a {term}`manifest` of it, the same cells run at the paper's size: WavLM-large, 60 epochs, batches of 16, 23 fine-tunings with three seeds, and the challenge baseline for the last comparison. Begin with one seed. A manifest of a seven-class corpus goes into `cross_corpus`:
 #
 # ```
 # serlib run 04 -p profile=full -p data_root=/data/MSP-Podcast -p seeds=[0] -p cross_corpus=/data/EmotiW.csv -p cross_root=/data/EmotiW

@@ -412,7 +412,7 @@ for ax, (letter, values) in zip(axes, knobs.items(), strict=True):
     ax.get_legend().remove()
 
 # %% [markdown]
-# Dev chooses β = 1, by 0.001 in macro-F1 over the next; all three lie within 0.003. On test no setting gains by its interval, and one loses: β = 30, in {term}`WA`. γ, τ and $a$ move macro-F1 by 0.002 at most. **To a frozen encoder the term hardly matters.** At β = 1 it is a sixtieth of the cross-entropy at the start of training. At β = 30 it is half of it, and then it is in the way.
+# Dev chooses β = 1; all three lie within 0.001 in macro-F1. On test one setting gains in macro-F1 by its interval, τ = 0.2, and that by 0.007; the others cannot be told from zero. γ, τ and $a$ move macro-F1 by 0.005 at most. **To a frozen encoder the term hardly matters.** At β = 1 it is a sixtieth of the cross-entropy at the start of training, at β = 30 half of it.
 #
 # ### Against class weights and focal loss
 
@@ -475,8 +475,8 @@ ax = plots.recalls(
 )
 
 # %% [markdown]
-# Plain cross-entropy never answers one of the four rarest classes, and neither does SWFC. **Class weights raise the minority recall by 0.14 to 0.16 and {term}`UA` by 0.10 to 0.11, and pay for it with 0.16 to 0.19 in WA**; in macro-F1 neither is above zero by its interval. Focal loss gains 0.009 in UA. SWFC differs from plain cross-entropy by 0.002 at most, with intervals a hundredth wide.
-# So here it is not a small gain that two seeds fail to show: it is no gain. Against the class-balanced loss it loses minority recall and UA, and keeps the WA that the other gave away.
+# Plain cross-entropy gets none of the four rarest classes right, and neither does SWFC. **Class weights raise the minority recall by 0.15 and {term}`UA` by 0.10 to 0.11, and pay for it with 0.13 to 0.18 in {term}`WA`**; in macro-F1 the class-balanced loss gains 0.052 [0.005, 0.098], and for inverse frequency one cannot tell. Neither focal loss nor SWFC can be told from plain cross-entropy in any score.
+# Against the class-balanced loss SWFC loses minority recall and UA, and keeps the WA that the other gave away.
 #
 # ### Does it separate the classes?
 #
@@ -553,7 +553,7 @@ for ax, key in zip(axes, ["before", *((name, seeds[0]) for name in looked)], str
     )
 
 # %% [markdown]
-# The gap between *within* and *between* is 0.02 before training and 0.04 after it, with any loss. SWFC's exceeds that of cross-entropy in both seeds, in the third decimal; the neighbors' UA follows by 0.002 and 0.007. The printed form widens the gap as well, by a thousandth at most: at this weight it cannot do the harm that it does alone.
+# The gap between *within* and *between* is 0.02 before training and 0.04 after it, with any loss. SWFC's does not exceed that of cross-entropy in every seed: with the first it is smaller by a thousandth. The neighbors' UA moves by −0.002 to 0.008. The printed form changes the gap by a thousandth at most: at this weight it cannot do the harm that it does alone.
 #
 # A picture of two components shows a small share of what there is: trust the table.
 #
@@ -601,7 +601,7 @@ bold(
 #
 # ### With a fine-tuned encoder
 #
-# A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and two seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the {term}`SSL` model", which is the pooled {term}`embedding`. Batches are those of the recipe, about as small as Wang's.
+# A frozen encoder gives the term little to shape. Here it is fine-tuned, in the demo tier its third layer, with each loss and three seeds. β is the one that dev chose above, and ten times as much, in case a moving encoder needs more of a push. The term now acts where the paper puts it, on the "global representation output from the {term}`SSL` model", which is the pooled {term}`embedding`. Batches are those of the recipe, about as small as Wang's.
 
 # %% tags=["recipes"]
 tuned_base = papers.wang2025_baseline(profile, corpus, data_root).change(name="CE", **trial)
@@ -629,9 +629,8 @@ bold(
 )
 
 # %% [markdown]
-# Fine-tuned, SWFC cannot be told from cross-entropy at either weight: the difference in macro-F1 is −0.006 [−0.023, 0.012] at β = 1 and −0.009 [−0.033, 0.018] at β = 10.
-# **One seed promises more, in either direction.** The second seed alone would call SWFC harmful: at both weights UA falls by more than 0.02, and the intervals exclude zero. The first seed shows nothing of the kind. And when this chapter trained all layers of the encoder, once, SWFC was 0.023 *above* cross-entropy in macro-F1 and 0.025 in UA,
-# with intervals that excluded zero as well. An interval over talkers does not know about luck in training. The setting was not quite the same, since fewer layers are trained now. Still, a gain (or a loss) that needs the right seed, or one certain setting, is not what a table with one number per system should print.
+# Fine-tuned, SWFC cannot be told from cross-entropy at either weight: the difference in macro-F1 is −0.003 [−0.021, 0.015] at β = 1 and −0.008 [−0.031, 0.015] at β = 10.
+# **One seed promises more.** The second seed alone would call SWFC harmful: at both weights UA falls by more than 0.02, and the intervals exclude zero. The other two show nothing of the kind. An interval over talkers does not know about luck in training. A gain (or a loss) that needs the right seed is not what a table with one number per system should print.
 #
 # ## Part B: a Gaussian on the error
 #
@@ -934,8 +933,8 @@ if rated:
     display(table)
 
 # %% [markdown]
-# Squared error predicts with a deviation of 0.51 where the raters have about 1.1. **1 − CCC doubles it and raises CCC from 0.33 to 0.42**, for 0.16 more RMSE, as the arithmetic says. **The attached Gaussian makes it almost three times as wide, and worse**: CCC falls to 0.23 and RMSE doubles to 1.9. Its predictions of valence go to both ends, as the table of optima had it.
-# Detached, it cannot be told from squared error in any of the three. The planted order was found: width as such is worth nothing.
+# Squared error predicts with a deviation of 0.52 where the raters have about 1.1. **1 − CCC doubles it and raises CCC from 0.34 to 0.42**, for 0.17 more RMSE, as the arithmetic says. **The attached Gaussian cannot be told from squared error in any of the three**: a deviation of 1.25, a CCC of 0.17 and an RMSE of 2.1, but the intervals are wide. Its predictions of valence go to both ends, as the table of optima had it.
+# Detached, it cannot be told from squared error either.
 #
 # ### How wide a Gaussian?
 #
@@ -957,7 +956,7 @@ if rated:
         taskplots.groups(by_sigma, ylabel=name, ax=ax)
 
 # %% [markdown]
-# Attached, σ = 1 loses about half of the CCC and σ = 0.5 nearly all of it. At 0.5 most predictions end at one end of the scale, so that even the spread is smaller than at 1. At σ = 2 nothing can be told from squared error, where the table of optima has left its ends as well. Detached, σ does not matter.
+# Attached, σ = 1 loses about half of the CCC and σ = 0.5 nearly all of it. At 0.5 the spread is smaller than at 1. At σ = 2 nothing can be told from squared error, where the table of optima has left its ends as well. Detached, σ does not matter.
 #
 # ### CCC depends on the batch
 #
@@ -1016,7 +1015,7 @@ if rated:
     display(pd.DataFrame(table).T)
 
 # %% [markdown]
-# It hardly does: from 8 utterances to 64 the CCC falls by 0.007, far within the intervals, and the steps fall from 1,104 to 144. The noise of small batches is averaged out over many steps.
+# It hardly does: from 8 utterances to 64 the CCC falls by 0.005, far within the intervals, and the steps fall from 1,104 to 144. The noise of small batches is averaged out over many steps.
 #
 # ## Against what was expected
 #
@@ -1103,7 +1102,7 @@ if rated:
 pd.DataFrame(marks, columns=["question", "expected", "found"]).style.hide(axis="index")
 
 # %% [markdown]
-# Of twelve expectations eleven came true. The one that did not: the printed form does *not* make the gap smaller, in neither seed; at the weight that dev chose, and with cross-entropy beside it, it is too weak to collapse anything. The two open questions: SWFC does not move minority recall at all, and whether it beats its best rival in macro-F1 one cannot tell.
+# Of twelve expectations seven came true. Two hold in some seeds only: SWFC's larger gap, and the printed form's smaller one. For three one cannot tell: whether the attached Gaussian widens the range, costs RMSE, and is below 1 − CCC in CCC. The two open questions: SWFC does not move minority recall at all, and whether it beats its best rival in macro-F1 one cannot tell.
 #
 # ## What the papers did not say
 #
@@ -1142,7 +1141,7 @@ pages.chapter("05", profile, corpus, data_root)
 # %% [markdown]
 # The formula contradicts the text: as printed, SWFC tells no pair from another, and pulls least where it should pull most. That needs no data, and the toy problem above shows it at work. *A novel loss* (section 2.4) needs none either: name and idea are those of the source that the paper cites, and only the printed formula is new.
 #
-# The direction is judged with the cited form, a fine-tuned encoder and β = 1, fixed before any run, with two seeds. It cannot be told from none. The frozen encoder above says the same. *SWFC raises the full system* asks for a run that no chapter makes at demo; `serlib claims run wang2025.s332.swfc_full` does.
+# The direction is judged with the cited form, a fine-tuned encoder and β = 1, fixed before any run, with three seeds. It cannot be told from none. The frozen encoder above says the same. *SWFC raises the full system* asks for a run that no chapter makes at demo; `serlib claims run wang2025.s332.swfc_full` does.
 #
 # The penalty costs errors near the mean more, as Zgórzyński et al. say, relative to far ones. What follows from it was the surprise of Part B: a wrong extreme is cheaper than a near miss. Whether the range of their system grows is for [chapter 07](07_fusion).
 #
@@ -1154,7 +1153,7 @@ pages.chapter("05", profile, corpus, data_root)
 # serlib run 05 -p profile=full -p data_root=/data/MSP-Podcast
 # ```
 #
-# With the licensed corpus the same cells freeze WavLM-large, and then fine-tune it with three losses and two seeds. The intervals then rest on thousands of test utterances, so that one point of macro-F1 can be told from none.
+# With the licensed corpus the same cells freeze WavLM-large, and then fine-tune it with three losses and three seeds. The intervals then rest on thousands of test utterances, so that one point of macro-F1 can be told from none.
 
 # %% [markdown]
 # ## Exercises

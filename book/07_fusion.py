@@ -141,7 +141,7 @@ ax = fusionplots.architecture(drawn)
 print(inspect.getsource(fusion.Fusion.forward))
 
 # %% [markdown]
-# A frozen expert gives the same frames in every epoch. So `features.cache` runs it once over the corpus and stores the frames, and a training only sees arrays. This makes a training a matter of seconds, and this chapter of some forty of them possible.
+# A frozen expert gives the same frames in every epoch. So `features.cache` runs it once over the corpus and stores the frames, and a training only sees arrays. This makes a training a matter of seconds, and this chapter of some fifty of them possible.
 
 
 # %% tags=["recipes"]
@@ -317,7 +317,7 @@ else:
 #
 # Phase one only: both tasks, weighted cross-entropy plus mean squared error.
 #
-# The cell holds every training of the chapter, so that no processor core waits; each is explained where it is read. What the claims rest on has two seeds. Side questions have one: two of the pairs, plain cross-entropy, two of the σ, kinds of fusion, weights of the loss, {term}`fine-tuning`.
+# The cell holds every training of the chapter, so that no processor core waits; each is explained where it is read. What the claims rest on has three seeds. Side questions have one: two of the pairs, plain cross-entropy, two of the σ, kinds of fusion, weights of the loss, {term}`fine-tuning`.
 
 # %% tags=["recipes"]
 companies = [c for n in range(1, len(names) + 1) for c in itertools.combinations(names, n)]
