@@ -104,7 +104,11 @@ def said(claim: Claim) -> str:
 
 
 def overview(runs: list[ChapterRun]) -> dict:
-    """What the book took: minutes, chapters at a time, and their memory and cores."""
+    """What the book took: minutes, chapters at a time, and their memory and cores.
+
+    A chapter that was shipped from another tier was not executed with the others.
+    """
+    runs = [run for run in runs if run.profile == runs[0].profile]
     seconds, at_a_time = chapters.elapsed(runs)
     gigabytes = sum(sorted(run.peak_mb / 1024 for run in runs)[-at_a_time:])
     cores = notebooks.on_cores(run.cores for run in runs)
