@@ -83,9 +83,9 @@ def test_wrong_usage_is_two(arguments):
         (["run", "01", "-p", "rate=x"], 2, ["rate", "'x'"]),
         (["run", "01", "-p", "rate=[1]"], 2, ["rate", "expected float"]),
         (["run", "01", "-p", "rate"], 2, ["name=value"]),
-        (["run", "01", "-p", "profile=big"], 2, ["smoke, demo, full"]),
-        (["pair", "01"], 1, ["01_toy", "serlib book --profile demo"]),
-        (["site", "--profile", "smoke"], 1, ["01_toy", "serlib book --profile smoke"]),
+        (["run", "01", "-p", "profile=big"], 2, ["smoke, demo, open, full"]),
+        (["pair", "01"], 1, ["01_toy", "serlib run 01 -p profile=demo"]),
+        (["site", "--profile", "smoke"], 1, ["01_toy", "serlib run 01 -p profile=smoke"]),
         (["manifest", "check", "/no/such.csv"], 2, ["/no/such.csv"]),
     ],
 )
