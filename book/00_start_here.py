@@ -70,7 +70,7 @@ cells.cost("00_start_here")
 # %% [markdown]
 # ## What a machine hears in people
 #
-# ![UA of a linear probe on each state of a frozen Whisper base, for EmoDB and RAVDESS: it rises from state 0 to the middle states and falls towards the last; on EmoDB the middle lies far above the SVM on functionals](_static/human.png)
+# ![One score for each layer of an encoder, on two corpora: it rises to the middle layers and falls towards the last](_static/human.png)
 #
 # *Acted human speech, from chapter [09](09_human_speech): how well a linear layer reads the emotion from each state of a frozen encoder that was trained to write down words.*
 #

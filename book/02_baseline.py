@@ -20,7 +20,7 @@
 # Better than what? This chapter builds the *what*: floors that need no learning or no deep learning, and
 # the single-task models from which two of the papers start.
 #
-# ![UA of a linear probe on each state of a frozen Whisper base, for EmoDB and RAVDESS: it rises from state 0 to the middle states and falls towards the last; on EmoDB the middle lies far above the SVM on functionals](_static/human.png)
+# ![One score for each layer of an encoder, on two corpora: it rises to the middle layers and falls towards the last](_static/human.png)
 #
 # *On people, first: acted speech, chapter [09](09_human_speech). The dashed floor is the classical system of this chapter; the dots are its linear probe, on a really pre-trained encoder. The floor is far below on EmoDB and on RAVDESS.* The demo tier, which follows, has tiny encoders that never heard a person, and there the floor is hard to beat. What it adds is a known truth: the best score that is possible.
 #

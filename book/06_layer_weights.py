@@ -19,7 +19,7 @@
 # A pre-trained encoder has many layers, and each says something else about the same second of speech. Most systems read the last one.
 # Wang et al. {cite}`wang2025` read all of them, through a weighted sum whose weights are learned. Does that help? And what do the weights say?
 #
-# ![UA of a linear probe on each state of a frozen Whisper base, for EmoDB and RAVDESS: it rises from state 0 to the middle states and falls towards the last; on EmoDB the middle lies far above the SVM on functionals](_static/human.png)
+# ![One score for each layer of an encoder, on two corpora: it rises to the middle layers and falls towards the last](_static/human.png)
 #
 # *On people, first: acted speech, chapter [09](09_human_speech).* With a really pre-trained encoder the layers differ, the middle knows most, and a learned sum beats the last state by 0.142 in UA on EmoDB and 0.066 on RAVDESS, if the states are standardized; if they are not, it loses by 0.183 and 0.065. The demo encoder of this chapter has layers that hardly differ. So here one can see what a weighting does when there is nothing to gain, and how its weights move.
 #

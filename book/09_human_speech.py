@@ -160,7 +160,7 @@ def hear(corpus: str, encoder: str = "", context: str = "short") -> Heard:
 # 2. **Better** means: the 95 % interval of the paired difference in UA lies above zero, over speakers and, where something is trained, over five seeds.
 # 3. A claim **holds** if it is better on both corpora. It is **contradicted** if it is worse on one and better on none. It **depends** if it is better on one and worse on the other. All else is *cannot tell*.
 # 4. **Three unstated choices**, each alone: states as they come, or standardized on train; weights that start equal, or all on the last state; weights that do not move, that move as fast as the head, or thirty times as fast. RAVDESS's dev folds preferred the last: UA 0.687, against 0.681 at ten times and 0.668 at once.
-# 5. **Imbalance.** MSP-Podcast's class shares, sorted, are given to the classes of a corpus by their size, by leaving clips out of train and dev once (seed 0). Test keeps all its clips. What counts is the mean recall of the three rarest classes.
+# 5. **Imbalance.** MSP-Podcast's class shares {cite}`lotfian2019`, sorted, are given to the classes of a corpus by their size, by leaving clips out of train and dev once (seed 0). Test keeps all its clips. What counts is the mean recall of the three rarest classes.
 # 6. **Second tasks.** Of the first four layers the top one is tuned as well, for three epochs, with one seed: as much as fits on two cores. Everybody says the same few sentences, so a transcript tells nothing about the emotion. *If CTC helps all the same, the words are not the reason.*
 
 # %%
@@ -545,7 +545,8 @@ else:
 # ## What acted speech decides
 #
 # The ledger (chapter [08](08_claims)) has a column for it, *acted speech*, beside a claim's verdict and never as one. It can speak of layers, of losses on frozen states, of gender and speaker as second tasks. It cannot speak of transcription (everybody says the same sentences), of valence and arousal (nobody rated them), or of any printed number (those are of other corpora).
-#
+
+# %% [markdown]
 # ## Exercises
 #
 # Answer first, then unfold the solution. To work without solutions in sight, make a notebook that has none: `serlib exercises 09 --out FOLDER`.
