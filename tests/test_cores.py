@@ -167,7 +167,7 @@ def test_side_by_side_is_as_one_after_another(write_chapter, tmp_path, steady, c
         "01_bad": "1 / 0",
         "02_killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
         "03_quick": "name = 'quick'\nprint(6 * 7)\n" + mark,
-        "04_last": f"import os\nprint(sorted(set(os.listdir({str(tmp_path)!r})) & "
+        "08_claims": f"import os\nprint(sorted(set(os.listdir({str(tmp_path)!r})) & "
                    "{'slow', 'quick'}))",
     }  # fmt: skip
     for name, body in bodies.items():
@@ -209,7 +209,7 @@ print(joblib.cpu_count(), many == [os.sched_getaffinity(0)] * 2)
 """
     write_chapter(PARAMETERS + meet + tell, "00_a")
     write_chapter(PARAMETERS + meet + tell, "01_b")
-    folder = write_chapter(PARAMETERS + "import os, joblib" + tell, "02_last").parent
+    folder = write_chapter(PARAMETERS + "import os, joblib" + tell, "08_claims").parent
     runs = chapters.book("demo", folder=folder, out_root=tmp_path / "out", jobs=2)
     assert all(run.ok for run in runs), [run.error for run in runs]
     own = [set(map(int, lines(run)[0].split())) for run in runs]
@@ -224,9 +224,9 @@ print(joblib.cpu_count(), many == [os.sched_getaffinity(0)] * 2)
 
 
 def test_half_in_order_then_the_longest_and_the_last_waits(write_chapter, tmp_path, monkeypatch):
-    for name in ("00_a", "01_b", "02_new", "03_c", "04_last"):
+    for name in ("00_a", "01_b", "02_new", "03_c", "08_claims"):
         folder = write_chapter(PARAMETERS, name).parent
-    took = {"00_a": 10.0, "01_b": 60.0, "03_c": 20.0, "04_last": 99.0}
+    took = {"00_a": 10.0, "01_b": 60.0, "03_c": 20.0, "08_claims": 99.0}
     monkeypatch.setattr(
         notebooks, "measured",
         lambda folder: {p.stem: {"seconds": took[p.stem]} if p.stem in took else {}
@@ -246,9 +246,9 @@ def test_half_in_order_then_the_longest_and_the_last_waits(write_chapter, tmp_pa
     monkeypatch.setattr(cores, "side_by_side", one_by_one)
     monkeypatch.setattr(cores, "shares", lambda jobs: [[]] * jobs)
     runs = chapters.book("smoke", folder=folder, jobs=2)
-    assert [name for name, _ in ended] == ["00_a", "01_b", "03_c", "02_new", "04_last"]
+    assert [name for name, _ in ended] == ["00_a", "01_b", "03_c", "02_new", "08_claims"]
     assert [stop for _, stop in ended] == [True] * 4 + [False]
-    assert [run.chapter for run in runs] == ["00_a", "01_b", "02_new", "03_c", "04_last"]
+    assert [run.chapter for run in runs] == ["00_a", "01_b", "02_new", "03_c", "08_claims"]
     ended.clear()
     monkeypatch.setattr(cores, "at_a_time", lambda: 4)
     chapters.book("full", folder=folder)  # one GPU, or days of one CPU: in order, on all cores

@@ -92,7 +92,7 @@ IMPOSSIBLE = {  # what each may not be, by hand
     "alpha": ["abc", -1, NAN, float("inf"), 10**400, True, None], "gamma": [-1.0], "tau": [0],
     "epochs": [0, -3, 1.5, "three", True], "lr_head": ["x", -1, NAN], "warmup": [1.0, -0.1],
     "clip": [0, NAN], "precision": ["fp17"], "schedule": ["none"], "budget_seconds": [0, NAN],
-    "max_clips": [0, 2.5], "max_seconds": [0, -1.0], "fold": [0], "seed": [-1, 2**32, "[", 0.0],
+    "max_clips": [0, 2.5], "max_seconds": [0, -1.0], "fold": [-1, 0.5], "seed": [-1, 2**32, "[", 0.0],
     "pooling": ["meen"], "layers": [0, "²", "all"], "head": ["lstm"], "dropout": [1.0, -0.1],
     "hidden": [0], "freeze": ["half"], "n_layers": [0], "lora": [-1], "n_classes": [1, 9, 4.0],
     "select": ["f1", "both", "ccc", "wre", 1], "name": [7], "data_root": [1], "model": ["x"],
