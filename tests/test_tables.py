@@ -173,8 +173,8 @@ GOOD = "d-1,d,1,a.wav,1,anger,s,g"
         (f"{HEADER},end \n{GOOD},1\n", "looks like 'end': rename it"),
         (f"{HEADER},emotion dist\n{GOOD},1\n", "looks like 'emotion_dist'"),
         (f"{HEADER},gneder\n{GOOD},male\n", "looks like 'gender'"),
-        (f"{HEADER},languages\n{GOOD},eng\n", "looks like 'language'"),
-        (f"{HEADER},splitt\n{GOOD},test\n", "looks like 'split'"),
+        (f"{HEADER},languge\n{GOOD},eng\n", "looks like 'language'"),  # codespell:ignore languge
+        (f"{HEADER},splet\n{GOOD},test\n", "looks like 'split'"),  # codespell:ignore splet
         (f"{HEADER},speakers\n{GOOD.replace(',s,', ',,')},x\n", "looks like 'speaker'"),
         (f'{HEADER},emotion_dist\n{GOOD},"{{""a"": 1, ""a"": 2}}"\n', "is no JSON"),
         (f"{HEADER},key\n{GOOD},x\n", "column names are empty or repeated"),
