@@ -22,7 +22,7 @@
 #
 # ![One score for each layer of an encoder, on two corpora: it rises to the middle layers and falls towards the last](_static/human.png)
 #
-# *On people, first: acted speech, chapter [09](09_human_speech). The dashed floor is the classical system of this chapter; the dots are its linear probe, on a really pre-trained encoder. The floor is far below on EmoDB and on RAVDESS.* The demo tier, which follows, has tiny encoders that never heard a person, and there the floor is hard to beat. What it adds is a known truth: the best score that is possible.
+# *On people, first: acted speech, chapter [09](09_human_speech). The dashed floor is the classical system of this chapter; the dots are its {term}`linear probe`, on a really pre-trained encoder. The floor is far below on EmoDB and on RAVDESS.* The demo tier, which follows, has tiny encoders that never heard a person, and there the floor is hard to beat. What it adds is a known truth: the best score that is possible.
 #
 # ```{admonition} What you will be able to do
 # :class: tip

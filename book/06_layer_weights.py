@@ -21,7 +21,7 @@
 #
 # ![One score for each layer of an encoder, on two corpora: it rises to the middle layers and falls towards the last](_static/human.png)
 #
-# *On people, first: acted speech, chapter [09](09_human_speech).* With a really pre-trained encoder the layers differ, the middle knows most, and a learned sum beats the last state by 0.142 in UA on EmoDB and 0.066 on RAVDESS, if the states are standardized; if they are not, it loses by 0.183 and 0.065. The demo encoder of this chapter has layers that hardly differ. So here one can see what a weighting does when there is nothing to gain, and how its weights move.
+# *On people, first: acted speech, chapter [09](09_human_speech).* With a really pre-trained encoder the layers differ, the middle knows most, and a learned sum beats the last state by 0.142 in {term}`UA` on EmoDB and 0.066 on RAVDESS, if the states are standardized; if they are not, it loses by 0.183 and 0.065. The demo encoder of this chapter has layers that hardly differ. So here one can see what a weighting does when there is nothing to gain, and how its weights move.
 #
 # ```{admonition} What you will be able to do
 # :class: tip
@@ -661,7 +661,7 @@ for ax, (title, lines) in zip(axes, panels_.items(), strict=True):
     layerplots.layer_weights(lines, ax=ax, title=title)
 
 # %% [markdown]
-# Of six pairs of ends only one is the same place by the rule, and the scores hardly differ, by 0.005 at most in {term}`UA` or CER: the loss does not single out one set of weights. Layer norm does not take weight from the long last layer. On the contrary, it gets more: 59 % in place of 39 %.
+# Of six pairs of ends only one is the same place by the rule, and the scores hardly differ, by 0.005 at most in UA or CER: the loss does not single out one set of weights. Layer norm does not take weight from the long last layer. On the contrary, it gets more: 59 % in place of 39 %.
 #
 # ## How far can a weight move?
 #

@@ -18,11 +18,11 @@
 #
 # Every trained result so far was about a synthetic voice. Here people speak, and an encoder that has heard 680,000 hours of speech listens, on a laptop, in minutes. What comes out:
 #
-# - **The emotion sits in the middle.** A linear probe of the state that dev chooses has a UA of 0.90 on EmoDB and 0.70 on RAVDESS, one of the last state 0.77 and 0.64. The classical SVM has 0.71 and 0.38.
+# - **The emotion sits in the middle.** A {term}`linear probe` of the state that dev chooses has a {term}`UA` of 0.90 on EmoDB and 0.70 on RAVDESS, one of the last state 0.77 and 0.64. The classical SVM has 0.71 and 0.38.
 # - **A learned sum over layers beats the last layer**, by 0.142 [0.115, 0.169] on EmoDB and 0.066 [0.028, 0.104] on RAVDESS, **if its states are standardized. If they are not, it loses**, by 0.183 and 0.065. The paper that makes the claim does not say which it did.
 # - **Learning adds to averaging**, by 0.025 [0.002, 0.047] and 0.027 [0.006, 0.048], if the weights may move thirty times as fast as the head.
-# - **Weighting the classes by their inverse frequency** lifts the recall of the three rarest by 0.16 and 0.17. The contrastive loss SWFC moves nothing that we can see.
-# - The control of Cai's reason, CTC where words say nothing, is **not decided**: what fits on a laptop did not learn.
+# - **Weighting the classes by their {term}`inverse frequency`** lifts the recall of the three rarest by 0.16 and 0.17. The {term}`contrastive loss` {term}`SWFC` moves nothing that we can see.
+# - The control of Cai's reason, {term}`CTC` where words say nothing, is **not decided**: what fits on a laptop did not learn.
 #
 # ```{admonition} What you will be able to do
 # :class: tip
@@ -156,7 +156,7 @@ def hear(corpus: str, encoder: str = "", context: str = "short") -> Heard:
 #
 # The numbers of EmoDB had been seen in part when this chapter was planned: the layer curve, the floors, a first trained head. So every choice below was made on **RAVDESS**, on its dev folds; EmoDB was then run once with them.
 #
-# 1. **Folds.** No speaker on two sides: five folds of two speakers (EmoDB), folds of four speakers (RAVDESS). The epoch, the penalty or the layer is chosen on dev, another fold. The decisions on all test folds are pooled and scored together. UA leads; WA stands beside it.
+# 1. **Folds.** No speaker on two sides: five folds of two speakers (EmoDB), folds of four speakers (RAVDESS). The epoch, the penalty or the layer is chosen on dev, another fold. The decisions on all test folds are pooled and scored together. UA leads; {term}`WA` stands beside it.
 # 2. **Better** means: the 95 % interval of the paired difference in UA lies above zero, over speakers and, where something is trained, over five seeds.
 # 3. A claim **holds** if it is better on both corpora. It is **contradicted** if it is worse on one and better on none. It **depends** if it is better on one and worse on the other. All else is *cannot tell*.
 # 4. **Three unstated choices**, each alone: states as they come, or standardized on train; weights that start equal, or all on the last state; weights that do not move, that move as fast as the head, or thirty times as fast. RAVDESS's dev folds preferred the last: UA 0.687, against 0.681 at ten times and 0.668 at once.
@@ -184,7 +184,7 @@ pd.DataFrame(
 #
 # ## What single layers know
 #
-# For each state of the frozen encoder: the mean over time, standardized, one linear layer. Whisper's two convolutions give state 0, its six layers the others; the *output* is state 6 after a last LayerNorm. Two floors: 88 functionals of the sound with an SVM, and the book's own demo encoders, which never heard a person.
+# For each state of the frozen encoder: the mean over time, standardized, one linear layer. Whisper's two convolutions give state 0, its six layers the others; the *output* is state 6 after a last LayerNorm. Two floors: 88 {term}`functionals` of the sound with an SVM, and the book's own demo encoders, which never heard a person.
 
 
 # %% tags=["hide-input"]
@@ -440,7 +440,7 @@ pd.concat(
 )
 
 # %% [markdown]
-# Weighting each class by its inverse frequency is better on both corpora, for UA (0.060 and 0.058) and for the rarest three (0.162 and 0.173). **SWFC is not**: both forms lie within 0.01 of plain cross-entropy, with zero inside every interval. On RAVDESS cross-entropy hardly ever says one of the rarest classes; a single line in the loss changes that, and a contrastive term on a frozen encoder's embedding does not. What SWFC might do where the encoder is tuned, this cannot tell.
+# Weighting each class by its inverse frequency is better on both corpora, for UA (0.060 and 0.058) and for the rarest three (0.162 and 0.173). **SWFC is not**: both forms lie within 0.01 of plain cross-entropy, with zero inside every interval. On RAVDESS cross-entropy hardly ever says one of the rarest classes; a single line in the loss changes that, and a contrastive term on a frozen encoder's {term}`embedding` does not. What SWFC might do where the encoder is tuned, this cannot tell.
 #
 # ## A second task, and a control of the reason
 #
@@ -544,7 +544,7 @@ else:
 #
 # ## What acted speech decides
 #
-# The ledger (chapter [08](08_claims)) has a column for it, *acted speech*, beside a claim's verdict and never as one. It can speak of layers, of losses on frozen states, of gender and speaker as second tasks. It cannot speak of transcription (everybody says the same sentences), of valence and arousal (nobody rated them), or of any printed number (those are of other corpora).
+# The ledger (chapter [08](08_claims)) has a column for it, *acted speech*, beside a claim's verdict and never as one. It can speak of layers, of losses on frozen states, of gender and speaker as second tasks. It cannot speak of transcription (everybody says the same sentences), of {term}`valence` and {term}`arousal` (nobody rated them), or of any printed number (those are of other corpora).
 
 # %% [markdown]
 # ## Exercises
@@ -558,7 +558,7 @@ import torch
 from serbook.lesson import check
 
 # %% [markdown]
-# **Check.** Trainings in this chapter take seconds, because a clip is stored as one mean per state and not as hundreds of frames. Is that allowed? Write the mean over time of a weighted sum of states so that it never touches a frame twice.
+# **Check 1.** Trainings in this chapter take seconds, because a clip is stored as one mean per state and not as hundreds of frames. Is that allowed? Write the mean over time of a weighted sum of states so that it never touches a frame twice.
 #
 # ```{dropdown} Solution
 # $\frac1T\sum_t \sum_l s_l h_{l,t} = \sum_l s_l \bigl(\frac1T\sum_t h_{l,t}\bigr)$: both are sums, so their order does not matter. It would not be allowed with attentive pooling, whose weights are no constants, nor with a LayerNorm of each frame.
@@ -587,6 +587,37 @@ check.function(
         "The weights have no effect: all states count alike.": lambda h, s: h.mean(dim=(0, 1)),
     },
     within=1e-5,
+)
+
+# %% [markdown]
+# **Check 2.** The one cure that helped here is a weight for each class: inverse to its number of clips in train, and such that a clip of train weighs 1 on average. Write it.
+#
+# ```{dropdown} Solution
+# With $n_c$ clips of class $c$ among $N$, and $C$ classes, $w_c = N / (C n_c)$. Then every class weighs $n_c w_c = N / C$, the same, and all of them together weigh $N$, one for each clip.
+# ```
+
+
+# %% tags=["solution", "hide-input"]
+def class_weights(counts):
+    """Weights (C,) of classes from their numbers of clips in train (C,)."""
+    ### BEGIN SOLUTION
+    return counts.sum() / (len(counts) * counts)
+    ### END SOLUTION
+
+
+# %% tags=["check", "hide-input"]
+check.function(
+    class_weights,
+    lambda n: np.array([sum(n) / sum(x for _ in n) for x in n]),
+    [(np.array([80.0, 15.0, 5.0]),), (np.array([3.0, 3.0]),)],
+    {
+        "Inverse to the counts, but a clip does not weigh 1 on average.": lambda n: 1 / n,
+        "The weights have a mean of 1 over classes. Clips of large classes are more.": (
+            lambda n: len(n) / n / (1 / n).sum()
+        ),
+        "That is the share of a class: the largest weighs most.": lambda n: n / n.sum(),
+    },
+    within=1e-6,
 )
 
 # %% [markdown]

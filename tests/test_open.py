@@ -14,7 +14,7 @@ from serbook.lesson import cells
 from serbook.runner import chapters, notebooks
 from serlib import records
 from serlib.corpora import cards
-from serlib.data import tables
+from serlib.data import manifest, tables
 from serlib.experiments import dataset, experiment
 from serlib.experiments.sweep import sweep
 from serlib.recipes import papers
@@ -45,6 +45,17 @@ def test_recipes_of_the_open_tier(emodb):
         assert set(recipe.classes) == set(cards.read("emodb").labels.values())
         assert (recipe.model.freeze, recipe.model.context) == ("all", "short")
     assert dataset.locate(papers.floor("svm", "open"))[1] == emodb
+
+
+@pytest.mark.parametrize("name", papers.ACTED)
+def test_acted_corpora_are_taught_by_all_their_classes(name):
+    """Whatever a recipe's own classes are; a corpus of other speech keeps these."""
+    card = set(cards.read(name).labels.values())
+    for make in (papers.cai2021, papers.wang2025_baseline):
+        assert card <= set(make("open", name, "/there").classes)
+        assert make("open", name, "/there").merge == ()
+    assert papers.cai2021("open", "iemocap", "/there").classes == manifest.CLASSES_4
+    assert papers.cai2021("open", "iemocap", "/there").merge == papers.IEMOCAP_MERGE
 
 
 def test_fold_0_is_every_fold_of_the_protocol(emodb):

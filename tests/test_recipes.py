@@ -275,7 +275,7 @@ def test_a_class_that_cannot_be_learned_is_left_out_and_named_once(profile, own,
         f"without-{profile}: no_agreement 138, frustration 46 of 1600 utterances left out: not "
         f"among the classes {', '.join(seven)} (a recipe's `classes` names others)",
     ]
-    table = dataset.assign(recipe, dataset.locate(recipe)[0])
+    table = dataset.assign(dataset.in_folds(recipe)[0], dataset.locate(recipe)[0])
     assert set(table["label"]) == set(range(7)) or profile == "smoke"  # its slice is small
     with_it = papers.wang2025_baseline(profile, **own(corpus.load(), "with"))
     assert dataset.taught(with_it) == with_it and with_it.classes == manifest.CLASSES_8

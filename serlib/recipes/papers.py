@@ -30,7 +30,8 @@ DEMO_FROZEN = 2  # of these; their states are stored, which makes a training fou
 OPEN = dict(encoder="openai/whisper-base", freeze="all", context="short", standardize=True,
             layer_speed=30.0)  # fmt: skip
 CORPORA = {"smoke": "demo", "demo": "demo", "open": "emodb"}  # unless another is named
-CLASSES = (*manifest.CLASSES_8, "boredom", "calm")  # of acted speech
+ACTED = ("emodb", "ravdess", "cremad")  # corpora that anybody may fetch
+CLASSES = (*manifest.CLASSES_8, "boredom", "calm")  # of these
 PHASES = ("multitask", "emotion", "attributes")  # of Zgórzyński 2025
 IEMOCAP_MERGE = (("excitement", "happiness"),)  # the usual four classes, e.g. Cai 2021
 
@@ -40,7 +41,7 @@ def _data(
 ) -> dict:
     """What a recipe learns from, as arguments of `Recipe`; `papers` is the paper's own corpus."""
     corpus = CORPORA.get(profile, papers) if corpus == "" else corpus
-    if profile == "open":
+    if profile == "open" and corpus in ACTED:
         classes, merge = CLASSES, ()
     protocol = "official" if corpus == "demo" else "usual"  # "usual" on IEMOCAP: one session
     return dict(profile=profile, corpus=corpus, data_root=data_root, protocol=protocol,
