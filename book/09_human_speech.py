@@ -447,11 +447,13 @@ pd.concat(
 # Cai et al. {cite}`cai2021` say why CTC helps: the emotion is also in the *words*. On these corpora it is not. So CTC is a control here. One layer is tuned with it, on stored states of the layers below.
 
 # %% tags=["recipes"]
-TUNED = {"freeze": "cnn", "n_layers": 4 if human else 3, "freeze_layers": 3 if human else 2}
-TUNED |= {"layers": "weighted", "standardize": False, "lr_encoder": 1e-4, "epochs": 3 if human else 1}
+TUNED = {"freeze": "cnn", "n_layers": 4, "freeze_layers": 3} if human else {"freeze": "cnn", "n_layers": 3, "freeze_layers": 2}
+TUNED |= {"layers": "weighted", "lr_encoder": 1e-4, "budget_seconds": 50.0, "epochs": 3 if human else 1}
 TASKS = {
     "emotion alone": {},
     "with CTC": {"tasks": ("emotion", "asr"), "alpha": 0.1},
+    "with gender": {"tasks": ("emotion", "gender"), "alpha": 0.1},
+    "with speaker": {"tasks": ("emotion", "speaker"), "alpha": 0.1},
 }
 tuned_on = corpora[:1]
 second = {c: named_recipes(c, {n: TUNED | t for n, t in TASKS.items()}, tuned_seeds) for c in tuned_on}

@@ -7,7 +7,6 @@ lengths and the checksum of the data.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -25,7 +24,6 @@ from tqdm.auto import tqdm
 
 from serlib import records
 from serlib.data.batching import pad
-from serlib.data.stores import stamp
 
 KINDS = ("cnn", "lower", "frames", "layers", "layers_mean", "output_mean")
 SOURCES = ("data", "models/encoders")  # folders that decide features, and are in their names
@@ -97,20 +95,13 @@ def read(path: str | Path) -> FeatureStore | None:
     path = Path(path)
     try:
         about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if _content(path, stamp(path)) != about["sha256"]:
+        if records.sha256(path) != about["sha256"]:
             return None
         shape = (sum(about["lengths"]), about["width"])
         rows = np.memmap(path, dtype=about["dtype"], mode="r", shape=shape)
         return FeatureStore(rows, about["lengths"])
     except (OSError, ValueError, KeyError, TypeError):  # absent, cut short, another format
         return None
-
-
-@functools.lru_cache(maxsize=64)
-def _content(path: Path, stamp: tuple[int, ...]) -> str:
-    """SHA-256 of a file as it was at a time."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache(

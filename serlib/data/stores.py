@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from serlib import records
 from serlib.data import audio, manifest
 
 SHOWN = 10  # clips that an error lists
@@ -26,13 +26,6 @@ def stamp(path: str | Path) -> tuple[int, ...]:
     except (OSError, ValueError):
         return ()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns  # the last cannot be set back
-
-
-@functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
-    """Of a file as it was at a time; segments of one file follow each other."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replaced(row: Mapping, size: int, sha256: Callable[[], str]) -> str | None:
@@ -85,8 +78,7 @@ class WaveStore(Sequence):
             try:
                 path = manifest.resolve(root, row["wav"])
                 wave = audio.to_int16(audio.load(path, **span))
-                now = stamp(path)
-                why = replaced(row, now[0], lambda: _sha256(path, now))
+                why = replaced(row, path.stat().st_size, lambda: records.sha256(path))
                 return wave if why is None else f"{path}: {why}"
             except ValueError as error:  # AudioError, ManifestError
                 return str(error)
