@@ -56,7 +56,7 @@ notebooks: setup
 	$(BIN)/serlib book --profile demo --no-site
 	$(BIN)/serlib manifest get emodb
 	$(BIN)/serlib manifest get ravdess
-	$(BIN)/serlib run 09
+	$(BIN)/serlib run 09 --shipped
 	$(BIN)/serlib pair
 
 # A fresh environment, so that nothing installed by hand gets in.

@@ -18,6 +18,7 @@ import serlib
 from serbook.runner import chapters, kernels, names, notebooks
 from serbook.runner.notebooks import ChapterError, UsageError
 from serbook.site import publish
+from serlib import __main__ as cli
 from serlib import records
 
 TOY = """
@@ -477,6 +478,28 @@ def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
     assert "cells" in notebooks.compare(source, beside)[0]
     with pytest.raises(ChapterError, match="not that of its source"):
         publish.pair(run, source.parent)
+
+
+def test_a_shipped_notebook_says_with_what_more_it_was_made(write_chapter, tmp_path, monkeypatch):
+    """It has the chapter's own parameters, for whoever runs it, and outputs of more."""
+    source, more = write_chapter(TOY), {"seeds": [0, 1, 2], "rate": 2.0}
+    monkeypatch.setitem(notebooks.SHIPPED, "01_toy", more)
+    with pytest.raises(ChapterError, match="run: serlib run 01 --shipped"):
+        publish.finished(folder=source.parent)
+    monkeypatch.setenv("SERLIB_HOME", str(tmp_path))
+    assert cli.main(["run", str(source), "--shipped"]) == 0
+    (run,) = publish.finished(folder=source.parent)
+    beside = publish.pair(run, source.parent)
+    assert notebooks.compare(source, beside) == []
+    cells = nbformat.read(beside, as_version=4).cells
+    assert "demo 2.0 [0, 1, 2]" in cells[3].outputs[0].text
+    said = cells[2].outputs[0].data["text/markdown"]
+    assert "made with `seeds = [0, 1, 2]`, `rate = 2.0`; as it stands" in said
+    (shown,) = publish.shipped(source.parent)
+    assert shown.parameters == more and shown.profile == "demo"
+    other = chapters.execute(source, parameters={"rate": 2.0}, out_root=tmp_path / "out")
+    with pytest.raises(ChapterError, match="not that of its source"):
+        publish.pair(other, source.parent)
 
 
 def test_nothing_of_the_readers_surroundings_changes_a_chapter(

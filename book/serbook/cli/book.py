@@ -14,6 +14,8 @@ def parsers(commands, add) -> None:
     run.add_argument("chapter", help="number, name or path: 02, 02_baseline, book/02_baseline.py")
     run.add_argument("-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[],
                      help="set a parameter of the chapter; may be repeated")  # fmt: skip
+    run.add_argument("--shipped", action="store_true",
+                     help="as the notebook beside it was made: with more seeds, where it says so")  # fmt: skip
     run.add_argument("--force", action="store_true", help="run again even if finished")
     run.add_argument("--timeout", type=argument(Positive), metavar="S",
                      help="give up a cell that does nothing for so long")  # fmt: skip
@@ -45,6 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
     source = notebooks.find(arguments.chapter)
     known = notebooks.declared(notebooks.read(source))
     given = notebooks.parse(arguments.parameters, known)
+    given = (notebooks.SHIPPED.get(source.stem, {}) if arguments.shipped else {}) | given
     asked = dict(parameters=given, force=arguments.force, timeout=arguments.timeout)
     run = chapters.execute(source, **asked)
     _show(run)

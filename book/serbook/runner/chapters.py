@@ -175,6 +175,7 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     }
     partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
+    took |= {"parameters": parameters} if parameters.keys() - {"profile"} else {}
     if error:
         said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         tail = kernels.last_words(said)

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+import nbformat
+
 from serbook.runner import chapters, notebooks
 from serbook.runner.chapters import ChapterRun
 from serbook.runner.notebooks import BOOK, ChapterError
@@ -21,15 +23,23 @@ from serlib import records
 def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
     """Write a finished run's notebook beside the chapter's source.
 
+    It has the chapter's own parameters cell; if others were given, the notebook says so in words.
+
     Raises:
-        ChapterError: If the run failed, is of an older source, or had parameters injected.
+        ChapterError: If the run failed, is of an older source, or had other parameters injected
+            than `notebooks.SHIPPED` has.
     """
     source = notebooks.find(run.chapter, folder)
-    if not run.ok or (differing := notebooks.compare(source, run.notebook)):
+    known = notebooks.declared(notebooks.read(source))
+    changed = {k: v for k, v in run.parameters.items() if v != known.get(k)}
+    notebook = nbformat.read(run.notebook, as_version=4)
+    if changed == notebooks.SHIPPED.get(run.chapter):
+        notebook = notebooks.without_injected(notebook)
+    if not run.ok or (differing := notebooks.compare(source, notebook)):
         reason = "it failed" if not run.ok else "; ".join(differing[:3])
         raise ChapterError(f"the run of {run.chapter} is not that of its source: {reason}")
     beside = source.with_suffix(".ipynb")
-    records.atomic_write(beside, run.notebook.read_bytes())
+    records.atomic_write(beside, nbformat.writes(notebook) + "\n")
     return beside
 
 
@@ -43,7 +53,7 @@ def shipped(folder: Path = BOOK) -> list[ChapterRun]:
     if missing := [name for name, took in known.items() if not took]:
         raise ChapterError(f"no notebook yet beside {', '.join(missing)}; run: make notebooks")
     about = dict(parameters={}, key="", folder=folder, status="ok", cached=True)
-    return [ChapterRun(name, **took, **about) for name, took in known.items()]
+    return [ChapterRun(name, **about | took) for name, took in known.items()]
 
 
 def finished(
@@ -51,18 +61,21 @@ def finished(
 ) -> list[ChapterRun]:
     """The finished runs of chapters as they are now: all, or those chosen by number or name.
 
-    Without a profile each at its own, the one that its parameters cell has.
+    Without a profile each as it is shipped: at the profile that its parameters cell has, and with
+    the parameters of `notebooks.SHIPPED`.
 
     Raises:
         ChapterError: Naming the chapters that are missing.
     """
     paths = [notebooks.find(c, folder) for c in chosen] or notebooks.chapters(folder)
     at = {path: profile or notebooks.declared(notebooks.read(path))["profile"] for path in paths}
-    runs = {path.stem: chapters.lookup(path, own) for path, own in at.items()}
+    shipped = notebooks.SHIPPED if not profile else {}
+    runs = {p.stem: chapters.lookup(p, own, shipped.get(p.stem)) for p, own in at.items()}
     for path, own in at.items():
         if runs[path.stem] is None:
+            how = "--shipped" if path.stem in shipped else f"-p profile={own}"
             told = f"{path.stem} was not executed at profile {own} as it is now"
-            raise ChapterError(f"{told}; run: serlib run {path.stem[:2]} -p profile={own}")
+            raise ChapterError(f"{told}; run: serlib run {path.stem[:2]} {how}")
     return list(runs.values())
 
 
