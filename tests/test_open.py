@@ -162,3 +162,9 @@ def test_the_first_figure_is_the_chapters():
     )
     (image,) = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
     assert (notebooks.BOOK / "_static" / "human.png").read_bytes() == base64.b64decode(image)
+
+
+def test_no_human_voice_is_shipped():
+    """Players of other chapters have the synthetic voice: none of them hears people as shipped."""
+    text = notebooks.find("09").with_suffix(".ipynb").read_text()
+    assert "audio/mpeg" not in text and "<audio" not in text

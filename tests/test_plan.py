@@ -178,6 +178,16 @@ def test_a_plan_adds_up(toy, monkeypatch):
     assert made(toy, seeds=1).table.loc["all", "trainings"] == 2 + 13 + 1
 
 
+def test_a_plan_of_fewer_epochs():
+    """A trial of a few epochs is planned as it is run."""
+    own, cut = (hours.make(["02", "03"], seeds=1, epochs=n).table.loc["all"] for n in (None, 2))
+    assert own["trainings"] == cut["trainings"]
+    for number in ("02", "03"):
+        found = asked.of(number, profile="full", seeds=[0], epochs=2).trained()
+        assert {r.train.epochs for r in found} == {2}
+    assert cut["audio hours trained on"] < own["audio hours trained on"] / 5
+
+
 def test_what_nobody_measured_has_no_hours(toy, monkeypatch):
     monkeypatch.setattr(architectures, "n_parameters", lambda name: 10**9)
     found = hours.make([toy])

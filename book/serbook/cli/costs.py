@@ -15,6 +15,7 @@ def parsers(commands, add) -> None:
     plan.add_argument("--chapters", nargs="+", metavar="CHAPTER", help="default: all")
     plan.add_argument("--data-root", default="", metavar="DIR", help="of corpora: their true sizes")
     plan.add_argument("--seeds", type=COUNT, metavar="N", help="instead of the chapters' own")
+    plan.add_argument("--epochs", type=COUNT, metavar="N", help="instead of the recipes' own")
     plan.add_argument("--folds", type=COUNT, default=1, metavar="K", help="of IEMOCAP; default: 1")
     plan.add_argument("--card", default="", choices=("h200", "a100", "rtx4090"),
                       help="compute what was not measured for this GPU; takes minutes")  # fmt: skip
@@ -28,7 +29,8 @@ def _plan(arguments: argparse.Namespace) -> None:
     rates = machine.rates(named)
     made = hours.make(
         arguments.chapters, profile=arguments.profile, data_root=arguments.data_root,
-        seeds=arguments.seeds, folds=arguments.folds, rates=rates, card=arguments.card,
+        seeds=arguments.seeds, epochs=arguments.epochs, folds=arguments.folds,
+        rates=rates, card=arguments.card,
     )  # fmt: skip
     print(f"{made.table.round(1).to_string(na_rep='?')}\n\n{made.verdict()}")
     print(f"\nmachine: {named}")

@@ -109,8 +109,8 @@ class Plan:
 
 def make(
     chapters: Iterable[str] | None = None, *, profile: str = "full", data_root: str = "",
-    seeds: int | None = None, folds: int = 1, rates: Mapping[str, Mapping] | None = None,
-    card: str = "",
+    seeds: int | None = None, epochs: int | None = None, folds: int = 1,
+    rates: Mapping[str, Mapping] | None = None, card: str = "",
 ) -> Plan:  # fmt: skip
     """Count and add up; a training that an earlier chapter asked for is not counted again.
 
@@ -119,6 +119,7 @@ def make(
         profile: "full"; the others only for counting.
         data_root: Folder of the corpora's manifests, if they are there.
         seeds: So many instead of the chapters' own; in chapters that have them.
+        epochs: So many of each training instead of the recipes' own; in chapters that take them.
         folds: So many folds of each training on IEMOCAP; others have one.
         rates: By kind, from `machine.rates`.
         card: One of `work.CARDS`, for whose hours and memory kinds without a rate are computed.
@@ -126,8 +127,9 @@ def make(
     rates, seen, stored, rows, kinds, sources = rates or {}, set(), set(), {}, {}, {}
     cpu = 0.0
     for path in map(notebooks.find, chapters or notebooks.chapters()):
-        has_seeds = seeds and "seeds" in notebooks.declared(notebooks.read(path))
-        more = {"seeds": [*range(seeds)]} if has_seeds else {}
+        given = {"seeds": seeds and [*range(seeds)], "epochs": epochs}
+        known = notebooks.declared(notebooks.read(path))
+        more = {name: value for name, value in given.items() if value and name in known}
         costs = []
         found = asked.of(path, profile=profile, **more)
         for recipe in (*found.trained(), *(r for r in found.recipes if r.system == "svm")):
