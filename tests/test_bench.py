@@ -112,7 +112,7 @@ def test_a_link_of_the_chain(own_home, tmp_path, capsys):
         bench.main([*given, "--folder", str(tmp_path / "chain")])
     told = capsys.readouterr().out
     assert ended.value.code == 0, told
-    assert re.search(r"^02_baseline on iemocap: .* min, 13 runs, ok$", told, re.MULTILINE)
+    assert re.search(r"^02_baseline on iemocap: .* min, 15 runs, ok$", told, re.MULTILINE)
     assert re.search(r"^papermill 02_baseline on .* 0 runs, ok$", told, re.MULTILINE)
     runs = [records.read_json(f) for f in tmp_path.glob("chain/home/runs/*/config.json")]
     trained = [c["recipe"] for c in runs if c["recipe"]["system"] == "fine-tune"]

@@ -63,7 +63,8 @@ def test_a_slice_of_hand_made_runs(small, place):
     html = slice_of(small)
     shown, waiting = rows_of(html)
     assert list(shown.columns) == [
-        "claim", "verdict", "planted", "printed", "measured", "tier", "where", "why",
+        "claim", "verdict", "planted", "acted speech", "printed", "measured", "tier", "where",
+        "why",
     ]  # fmt: skip
     row = shown.loc["p.t.more"]
     assert (row["verdict"], row["planted"], row["tier"]) == ("reproduced", "yes", "demo")

@@ -8,6 +8,7 @@ import pytest
 
 from serbook.plan import architectures, asked, hours, work
 from serbook.runner import notebooks
+from serlib.experiments import dataset
 from serlib.recipes import papers
 from serlib.recipes.recipe import GUESSERS
 
@@ -186,6 +187,26 @@ def test_a_plan_of_fewer_epochs():
         found = asked.of(number, profile="full", seeds=[0], epochs=2).trained()
         assert {r.train.epochs for r in found} == {2}
     assert cut["audio hours trained on"] < own["audio hours trained on"] / 5
+
+
+def test_human_speech_costs_no_gpu_hours_in_full():
+    """Chapter 09 trains small heads at any profile; the open tier's own plan counts them."""
+    assert asked.of("09", profile="full").trained()
+    assert hours.make(["09"], card="h200").table.loc["all", "trainings"] == 0
+
+
+def test_a_card_is_computed_for_encoders_of_waves():
+    recipe = papers.cai2021("full")
+    assert work.computable(recipe) and work.computable(papers.zgorzynski2025("full"))
+    assert not work.computable(recipe.change(encoder="openai/whisper-base"))
+
+
+def test_all_folds_count_as_so_many_trainings(toy, monkeypatch):
+    """Of one corpus that is there: the demo corpus, dealt to its speakers' folds."""
+    base = papers.wang2025_baseline("demo").change(protocol="speaker", allow_leaks=True)
+    monkeypatch.setattr(asked, "of", lambda *_, **__: asked.Asked("x", (base.change(fold=0),)))
+    n = len(dataset.in_folds(base.change(fold=0)))
+    assert n > 2 and hours.make([toy], profile="demo").table.loc["all", "trainings"] == n
 
 
 def test_what_nobody_measured_has_no_hours(toy, monkeypatch):

@@ -2,7 +2,7 @@
 
 Sizes are those of the checkpoints' own configurations, as the papers print them: Baevski et al.
 2020 (wav2vec 2.0, base), Chen et al. 2022 (WavLM, base and large), Radford et al. 2023 and the
-model card (Whisper large-v3), Liu et al. 2019 (RoBERTa large). What is not written out is the
+model card (Whisper base and large-v3), Liu et al. 2019 (RoBERTa large). What is not written out is the
 default of transformers, which for wav2vec 2.0 and WavLM is the base model.
 """
 
@@ -21,6 +21,10 @@ PUBLISHED = {
     "microsoft/wavlm-base": dict(model_type="wavlm"),
     "microsoft/wavlm-large": LARGE
     | dict(model_type="wavlm", feat_extract_norm="layer", do_stable_layer_norm=True),
+    "openai/whisper-base": dict(
+        model_type="whisper", d_model=512, encoder_layers=6, encoder_attention_heads=8,
+        encoder_ffn_dim=2048, num_mel_bins=80, vocab_size=51865, decoder_layers=1,
+    ),
     "openai/whisper-large-v3": dict(
         model_type="whisper", d_model=1280, encoder_layers=32, encoder_attention_heads=20,
         encoder_ffn_dim=5120, num_mel_bins=128, vocab_size=51866,

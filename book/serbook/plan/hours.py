@@ -9,6 +9,7 @@ kind that nobody measured has no hours, unless a card is named for which `work` 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from serbook.plan import architectures, asked, work
 from serbook.runner import notebooks
 from serlib.experiments import dataset
 from serlib.models.encoders import checkpoints
-from serlib.recipes.recipe import Recipe
+from serlib.recipes.recipe import Recipe, RecipeError
 
 FRAMES = 50  # a second, of every encoder of speech
 WEIGHT, FRAME_NUMBER = 4, 2  # bytes: float32, float16
@@ -59,8 +60,8 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
         PlanError: Neither is known.
     """
     corpus = Path(recipe.corpus).stem
-    if (Path(recipe.data_root) / f"{corpus}.csv").is_file() and recipe.data_root:
-        table = dataset.assign(recipe, dataset.locate(recipe)[0])
+    if _there(recipe):
+        table = dataset.assign(dataset.in_folds(recipe)[0], dataset.locate(recipe)[0])
         seconds = table.groupby("role")["length"].sum()
         return Size(*(float(seconds[r]) for r in ("train", "dev", "test")), "the manifest")
     if corpus == "iemocap":
@@ -71,6 +72,13 @@ def size(recipe: Recipe, folds: int = 5) -> Size:
         train, source = 66992 * 5.75, "66,992 + 25,258 utterances, mean 5.75 s (assumed)"
         return Size(0.9 * train, 0.1 * train, 25258 * 5.75, source)
     raise PlanError(f"nothing is known of {corpus}: give data_root, where its manifest is")
+
+
+def _there(recipe: Recipe) -> bool:
+    """Whether the manifest of a recipe's corpus can be read."""
+    with suppress(RecipeError):
+        return dataset.locate(recipe) is not None
+    return False
 
 
 def hours(recipe: Recipe, amount: Size, rate: Mapping[str, float]) -> float:
@@ -122,7 +130,8 @@ def make(
         epochs: So many of each training instead of the recipes' own; in chapters that take them.
         folds: So many folds of each training on IEMOCAP; others have one.
         rates: By kind, from `machine.rates`.
-        card: One of `work.CARDS`, for whose hours and memory kinds without a rate are computed.
+        card: One of `work.CARDS`, for whose hours and memory kinds without a rate are computed,
+            as far as `work.computable` goes.
     """
     rates, seen, stored, rows, kinds, sources = rates or {}, set(), set(), {}, {}, {}
     cpu = 0.0
@@ -133,21 +142,22 @@ def make(
         costs = []
         found = asked.of(path, profile=profile, **more)
         for recipe in (*found.trained(), *(r for r in found.recipes if r.system == "svm")):
-            if (key := recipe.nameless()) in seen:
-                continue
+            if recipe.profile != profile or (key := recipe.nameless()) in seen:
+                continue  # what a chapter of human speech trains in full takes a CPU minutes
             seen.add(key)
             recipe = replace(recipe, data_root=data_root)
             amount, kind = size(recipe, max(folds, 5)), asked.kind(recipe)
             if recipe.system == "svm":
                 cpu += SVM[0] * (amount.train / work.CLIP / SVM[1]) ** SVM[2]
                 continue
-            if card and kind not in rates:
+            if card and kind not in rates and work.computable(recipe):
                 rates = {**rates, kind: work.rate(recipe, work.CARDS[card])}
             sources[recipe.corpus], kinds[kind] = amount.source, kind in rates
             frozen = recipe.model.frozen if recipe.system == "fusion" else ()
             first = [name for name in frozen if (recipe.corpus, name) not in stored]
             stored |= {(recipe.corpus, name) for name in first}
             times = folds if recipe.corpus == "iemocap" else 1
+            times = times if recipe.fold else len(dataset.in_folds(recipe))  # 0 is all folds
             costs.append(_costs(recipe, amount, rates.get(kind, UNKNOWN), times, first))
         rows[path.stem] = _total(pd.DataFrame(costs, columns=COLUMNS, dtype=float))
     table = pd.DataFrame(rows).T

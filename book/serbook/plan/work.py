@@ -56,6 +56,13 @@ class Work:
     shared: float  # bytes kept once, however many clips a batch has
 
 
+def computable(recipe: Recipe) -> bool:
+    """Whether `rate` knows a training's encoder: any of a fusion, else those that take waves."""
+    if recipe.system == "fusion":
+        return True
+    return architectures.config(recipe.model.encoder).model_type in ("wav2vec2", "hubert", "wavlm")
+
+
 def rate(recipe: Recipe, card: Card) -> dict[str, float]:
     """What `hours` takes of a training, as if it had been measured on a card.
 
