@@ -175,7 +175,6 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
     }
     partial, log, read = run.notebook, run.folder / kernels.LOG, run.folder / kernels.EVIDENCE
     run = replace(run, **took, cells=[round(s, 2) for s in watch.seconds])
-    took |= {"parameters": parameters} if parameters.keys() - {"profile"} else {}
     if error:
         said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
         tail = kernels.last_words(said)
@@ -183,10 +182,13 @@ def _execute(run: ChapterRun, notebook: NotebookNode, parameters, timeout, stop)
         told = re.sub(r"\x1b\[[0-9;]*m", "", f"{cell}\n\n{error}\n\n{tail}").rstrip()
         return replace(run, error=told)
     run = replace(run, status="ok", read=evidence.noted(read))
-    executed.metadata["serlib"] = took
+    own = not notebooks.ELSEWHERE & parameters.keys()
+    executed.metadata["serlib"] = took | ({"parameters": parameters} if parameters and own else {})
     for output in (o for c in executed.cells for o in c.get("outputs", [])):
         if notebooks.COST in output.get("data", {}):  # shown by `cells.cost`, known only now
-            output.data = NotebookNode({"text/markdown": notebooks.cost(**took)})
+            output.data = NotebookNode(
+                {"text/markdown": notebooks.cost(**took, parameters=parameters)}
+            )
     records.atomic_write(run.notebook, nbformat.writes(notebooks.tidy(executed)) + "\n")
     for file in (partial, log, read):
         file.unlink(missing_ok=True)

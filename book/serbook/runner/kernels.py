@@ -129,6 +129,8 @@ def manager(folder: Path, watch: Watch) -> type:
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONUTF8": "1",  # a locale may not have all that a chapter prints
         "SERLIB_HOME": str(home),
+        # A worker that joblib renews for its memory loses nothing, and is no news to a reader.
+        "PYTHONWARNINGS": "ignore:A worker stopped while:UserWarning",
         "TQDM_DISABLE": "1",  # each refresh would be a line in the page; `tidy` drops widgets
         # Figures go into the notebook, with no settings file of the user's, nor start-up code.
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

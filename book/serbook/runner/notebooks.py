@@ -21,6 +21,7 @@ from serlib import PROFILES
 
 BOOK = Path(__file__).resolve().parents[2]
 COST = "application/vnd.serlib.cost+json"  # marks the output that the runner fills in
+ELSEWHERE = {"profile", "corpus", "corpora", "data_root", "encoder"}  # whose change changes results
 INJECTED = "injected-parameters"  # papermill's tag
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # With what the notebooks beside the sources were executed, where a reader's run takes less.
@@ -214,13 +215,17 @@ def cost(
     profile: str, seconds: float, peak_mb: float, cores: int | None,
     parameters: dict | None = None, **_: str,
 ) -> str:  # fmt: skip
-    """What executing a chapter took, and with which parameters if not its own, in Markdown."""
-    given = ", ".join(f"`{name} = {value}`" for name, value in (parameters or {}).items())
-    return (
+    """What executing a chapter took, and what differs if parameters were given, in Markdown."""
+    took = (
         f"**Time and memory**, measured at profile `{profile}` on {on_cores([cores])}: "
         f"{seconds / 60:.1f} minutes, {peak_mb / 1024:.1f} GB at the peak."
-        f"{f' What you see was made with {given}; as it stands the chapter takes less.' * bool(given)}"
     )
+    if not parameters:
+        return took
+    if ELSEWHERE & parameters.keys():
+        return f"{took} The text tells of the run that the book ships; outputs are of this run."
+    given = ", ".join(f"`{name} = {value}`" for name, value in parameters.items())
+    return f"{took} What you see was made with {given}; as it stands the chapter takes less."
 
 
 def without_injected(notebook: NotebookNode) -> NotebookNode:
