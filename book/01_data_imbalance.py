@@ -109,7 +109,7 @@ if encoder:
 classes = list(recipe.classes)
 
 df, root = dataset.locate(recipe)
-df["part"] = splits.protocol(df, recipe.protocol, fold=recipe.fold)
+df["part"] = splits.protocol(df, recipe.protocol, fold=recipe.fold or 1)
 df["emotion"] = df["emotion"].replace(dict(recipe.merge))
 df = df[df["part"].notna()]
 by_part = df.groupby("part", observed=True)
@@ -824,7 +824,8 @@ Markdown(
 # talker, a dialogue, a session or a topic word that also occurs in training.
 
 # %%
-rows = dataset.assign(recipe, df.drop(columns="part")).dropna(subset=["speaker", "group"])
+first = dataset.in_folds(recipe)[0]  # of all folds
+rows = dataset.assign(first, df.drop(columns="part")).dropna(subset=["speaker", "group"])
 if len(rows) > max_utterances:  # whole groups, drawn at random
     size = rows["group"].value_counts().sample(frac=1, random_state=0).cumsum()
     rows = rows[rows["group"].isin(size.index[size <= max_utterances])]

@@ -235,28 +235,27 @@ def beside(name: str, *tasks: str, **changes) -> Recipe:
     return proposed.change(name=name, tasks=("emotion", *tasks), **changes)
 
 
-every = ("gender", "speaker", "asr")
-rows3 = [
-    alone,
-    beside("+ ASR", "asr"),
-    beside("+ gender", "gender"),
-    beside("+ speaker", "speaker"),
-    beside("all three", *every),
-]
-without = beside("all three, no co-attention", *every, co_attention="none")
-shuffled = beside("all three, shuffled talkers", *every, speaker_labels="shuffled", seed=seeds[0])
+every = proposed.model.tasks[1:]  # without ASR in the open tier, where all say the same
+ALL = "all three" if "asr" in every else "both"
+single = {"+ ASR": "asr", "+ gender": "gender", "+ speaker": "speaker"}
+single = {name: task for name, task in single.items() if task in every}
+rows3 = [alone, *(beside(*row) for row in single.items()), beside(ALL, *every)]
+without = beside(f"{ALL}, no co-attention", *every, co_attention="none")
+shuffled = beside(f"{ALL}, shuffled talkers", *every, speaker_labels="shuffled", seed=seeds[0])
 open_choices = {
     "combine: sum instead of concatenation": {"co_attention": "sum"},
     "α = 0.3": {"alpha": 0.3},
     "CTC per clip instead of per character": {"ctc": "clips"},
 }
+if "asr" not in every:
+    open_choices.popitem()
 if profile == "smoke":
     open_choices = dict(list(open_choices.items())[:1])
 varied = [beside(name, *every, seed=seeds[0], **change) for name, change in open_choices.items()]
 # How wide the head of the last one must be, the next cell counts; any width is one training.
 wide = alone.change(name="emotion alone, wider head", hidden=2 * alone.model.hidden, seed=seeds[0])
-slow = [*rows3[4].vary(seed=seeds), *without.vary(seed=seeds), shuffled, *varied]
-quick = [r for row in (*rows3[1::-1], *rows3[2:4]) for r in row.vary(seed=seeds)]
+slow = [*rows3[-1].vary(seed=seeds), *without.vary(seed=seeds), shuffled, *varied]
+quick = [r for row in (rows3[1], alone, *rows3[2:-1]) for r in row.vary(seed=seeds)]
 asked = [*slow, *quick, wide]  # the long ones first
 
 # %%
@@ -286,6 +285,9 @@ units = alone.model.hidden + round((n_parameters(proposed) - n_parameters(alone)
 wide = wide.change(hidden=units)
 runs = sweep([*slow, *quick, wide])
 first = {r.name: r.change(seed=seeds[0]) for r in (*rows3, without, shuffled)}
+
+
+WORDS = ("wer",) if "asr" in every else ()
 
 
 def difference(a: str, b: str, metric: str) -> intervals.Interval:
@@ -324,7 +326,7 @@ printed3 = pd.DataFrame(
         (36.84, None, None, 23.18, None, None),
         (41.42, 32.14, 92.34, 28.17, 25.56, 98.80),
     ],
-    index=[r.name for r in rows3],
+    index=["emotion alone", "+ ASR", "+ gender", "+ speaker", "all three"],
     columns=pd.MultiIndex.from_product(
         [["EmotiW2018", "MEIJU2025"], ["accuracy", "WER", "gender"]]
     ),
@@ -367,7 +369,7 @@ bold(pd.DataFrame(gains), "Difference to emotion alone; bold where zero is outsi
 
 # %%
 df, root = dataset.locate(proposed)
-role = splits.protocol(df, proposed.protocol, fold=proposed.fold, seed=proposed.seed)
+role = splits.protocol(df, proposed.protocol, fold=proposed.fold or 1, seed=proposed.seed)
 unlabeled = manifest.label_ids(df, proposed.classes, dict(proposed.merge)) < 0
 
 
@@ -378,7 +380,7 @@ def draw(table: pd.DataFrame, per_talker: int, talkers: int = 60) -> pd.DataFram
     return table.groupby("speaker", observed=True).head(per_talker).sort_index()
 
 
-some = {"smoke": 3, "demo": 12, "full": 25}[profile]
+some = {"smoke": 3, "full": 25}.get(profile, 12)
 reserve = df[(np.asarray(role) == "train") & unlabeled & df["speaker"].isin(trained_on)]
 if reserve.empty:
     print(
@@ -414,7 +416,7 @@ pd.DataFrame(
 # %%
 def identified(recipe: Recipe) -> intervals.Interval:
     """Share of unused utterances of training talkers that are given to the right one."""
-    names = records.read_json(experiment.run(recipe).path / "model.json")["speakers"]
+    names = records.read_json(experiment.run(dataset.in_folds(recipe)[0]).path / "model.json")["speakers"]
     model, rows = model_of(recipe), np.arange(len(seen))
     answers = told(model, recipe, reserved, rows, "speaker")["speaker"]
     right = np.array(
@@ -423,7 +425,7 @@ def identified(recipe: Recipe) -> intervals.Interval:
     return intervals.jackknife_ratio([(right, np.ones(len(right)))], seen["speaker"].to_numpy())
 
 
-named = ["+ speaker", "all three", "all three, no co-attention", "all three, shuffled talkers"]
+named = ["+ speaker", ALL, without.name, shuffled.name]
 identification = pd.Series(
     {name: identified(first[name]) for name in named}, name="identification of seen talkers"
 )
@@ -490,9 +492,9 @@ def speaker_layer(model: SER, x: np.ndarray) -> np.ndarray:
 
 
 vectors = {"pre-trained, not tuned": embedded(SER(alone.model, seed=seeds[0]).eval().to(DEVICE))}
-for name in ("emotion alone", "+ speaker", "all three", "all three, shuffled talkers"):
+for name in ("emotion alone", "+ speaker", ALL, shuffled.name):
     vectors[name] = embedded(model_of(first[name]))
-for name in ("+ speaker", "all three"):
+for name in ("+ speaker", ALL):
     vectors[f"{name}: speaker layer"] = speaker_layer(model_of(first[name]), vectors[name])
 centered = {name: (x[len(seen) :], x[: len(seen)].mean(0)) for name, x in vectors.items()}
 verified = pd.DataFrame(
@@ -507,19 +509,19 @@ verified
 shown = (
     "pre-trained, not tuned",
     "emotion alone",
-    "all three",
-    "all three: speaker layer",
+    ALL,
+    f"{ALL}: speaker layer",
 )
 sexed = new["gender"].nunique() > 0  # without known genders: all trials
 curves = {name: trials_of(*centered[name], sexed)[:2] for name in shown}
-scores, same = curves["all three: speaker layer"]
+scores, same = curves[f"{ALL}: speaker layer"]
 fig, axes = plt.subplots(1, 2, figsize=(12, 4.2))
 equal = (
     np.quantile(scores[~same], 1 - measures.eer(scores, same))
     if same.any() and not same.all()
     else None
 )
-taskplots.trials(scores, same, threshold=equal, ax=axes[0], title="all three: speaker layer")
+taskplots.trials(scores, same, threshold=equal, ax=axes[0], title=f"{ALL}: speaker layer")
 ax = taskplots.det(curves, ax=axes[1])
 
 # %% [markdown]
@@ -560,7 +562,7 @@ pd.DataFrame.from_dict(
             "parameters": f"{n_parameters(r):,}",
             "multiplications of the heads, per clip": f"{multiplications(r):,.0f}",
         }
-        for r in (alone, wide, first["all three"])
+        for r in (alone, wide, first[ALL])
     },
     orient="index",
 )
@@ -571,18 +573,18 @@ pd.DataFrame.from_dict(
 
 # %%
 pairs = {
-    "without MTL → proposed": ("emotion alone", "all three"),
-    "without MTL → without co-attention": ("emotion alone", "all three, no co-attention"),
-    "without co-attention → proposed": ("all three, no co-attention", "all three"),
-    "wider head → proposed": ("emotion alone, wider head", "all three"),
+    "without MTL → proposed": ("emotion alone", ALL),
+    "without MTL → without co-attention": ("emotion alone", without.name),
+    "without co-attention → proposed": (without.name, ALL),
+    "wider head → proposed": ("emotion alone, wider head", ALL),
     "without MTL → wider head": ("emotion alone", "emotion alone, wider head"),
-    "shuffled talkers → proposed": ("all three, shuffled talkers", "all three"),
+    "shuffled talkers → proposed": (shuffled.name, ALL),
 }
 steps = pd.DataFrame.from_dict(
     {
         title: {"seeds": len(runs.together(a, b).named(a))}
         | {m: difference(a, b, m) for m in ("wa", "ua", "macro_f1")}
-        | {"wer": difference(a, b, "wer") if "all three" in a else "–"}  # where both write words
+        | {"wer": difference(a, b, "wer") if ALL in a and "asr" in every else "–"}  # where both write words
         for title, (a, b) in pairs.items()
     },
     orient="index",
@@ -623,7 +625,11 @@ def listen(recipe: Recipe, rows: np.ndarray) -> dict:
         seen_by.append((emotion.float(), torch.stack(keys, 1).float(), weights))
 
     hook = model.fusion.register_forward_hook(keep)
-    frames = told(model, recipe, data, rows, "frame_weights")["frame_weights"]
+    frames = [np.zeros(0)] * len(rows)  # without ASR there are none to weigh
+    if "asr" in every:
+        frames = told(model, recipe, data, rows, "frame_weights")["frame_weights"]
+    else:
+        told(model, recipe, data, rows, "emotion")
     hook.remove()
     emotion, keys, weights = (torch.cat(x) for x in zip(*seen_by, strict=True))
     return {"emotion": emotion, "keys": keys, "weights": weights, "frames": frames, "model": model}
@@ -633,7 +639,7 @@ test = data.table.iloc[data.rows("test")]
 test = test if profile != "full" else draw(test, 40, 100)
 places = test.index.to_numpy()
 truth, talkers = test["label"].to_numpy(), test["speaker"].fillna(test["key"]).to_numpy()
-heard = [listen(r, places) for r in rows3[4].vary(seed=seeds)]
+heard = [listen(r, places) for r in rows3[-1].vary(seed=seeds)]
 weights = heard[0]["weights"].cpu().numpy()
 task_names = list(proposed.model.tasks[1:])
 
@@ -737,7 +743,7 @@ def placed(row: dict, wave: np.ndarray) -> list[tuple[str, float, float, bool]]:
     if planted:
         spoken = corpus_of_demo.spoken_words(row)
     else:
-        spoken = inference.align(model_of(first["all three"]), wave, row["text"]).assign(cue=False)
+        spoken = inference.align(model_of(first[ALL]), wave, row["text"]).assign(cue=False)
     return [(w.word.strip(",.").lower(), w.start, w.end, w.cue) for w in spoken.itertuples()]
 
 
@@ -754,7 +760,8 @@ words = [placed(r, data.store[places[i]]) for i, r in zip(looked, rows, strict=T
 stride = heard[0]["model"].encoder.stride / 16_000
 if not len(looked):
     print(
-        "No test utterance has a usable transcript: no word can be placed, and the figure is empty."
+        "No test utterance has a usable transcript, or nothing was to be written down: no word can "
+        "be placed, and the figure is empty."
     )
 
 # %% mystnb={"image": {"alt": "Three test utterances: the waveform in grey, the attention of each frame as a stepped line over it, a dashed line at the uniform weight, the words above, and cue words shaded"}, "figure": {"caption": "Attention over the frames of three test utterances, first seed. Shaded: the words that carry emotion (demo corpus). Dashed: uniform attention.", "name": "fig-04-frames"}}
@@ -923,7 +930,7 @@ if other:
 # %% tags=["recipes"]
 systems = {
     "emotion alone": alone.vary(seed=seeds),
-    "all three": rows3[4].vary(seed=seeds),
+    ALL: rows3[-1].vary(seed=seeds),
 }
 if profile != "smoke":
     systems["challenge baseline"] = [
@@ -959,9 +966,9 @@ crossed if answered else None
 # %% mystnb={"image": {"alt": "Three panels, accuracy, macro-F1 over seven classes and scikit-learn's macro-F1: differences that a mapping makes for one model beside the difference between the two models under equal and under mixed mappings, points with 95 percent intervals and a line at zero"}, "figure": {"caption": "What the mapping is worth for one and the same model, and what the gain of the proposed system becomes under equal and under mixed mappings. Stand-in for another corpus.", "name": "fig-04-mapping"}}
 steps_of_mapping = {
     **{f"{name}: keep → drop": ((name, "(b) keep"), (name, "(a) drop")) for name in systems},
-    "gain, both drop": (("emotion alone", "(a) drop"), ("all three", "(a) drop")),
-    "gain, both keep": (("emotion alone", "(b) keep"), ("all three", "(b) keep")),
-    "gain, keep against drop": (("emotion alone", "(b) keep"), ("all three", "(a) drop")),
+    "gain, both drop": (("emotion alone", "(a) drop"), (ALL, "(a) drop")),
+    "gain, both keep": (("emotion alone", "(b) keep"), (ALL, "(b) keep")),
+    "gain, keep against drop": (("emotion alone", "(b) keep"), (ALL, "(a) drop")),
 }
 if answered:
     shared = {"truth": other_truth, "groups": other_talkers}
@@ -998,7 +1005,7 @@ if answered:
 bold(
     pd.DataFrame.from_dict(
         {
-            name: {m: difference("all three", name, m) for m in ("wa", "ua", "macro_f1", "wer")}
+            name: {m: difference(ALL, name, m) for m in ("wa", "ua", "macro_f1", *WORDS)}
             for name in open_choices
         },
         orient="index",
@@ -1164,9 +1171,9 @@ from serlib.metrics import measures
 # %% tags=["solution", "hide-input"]
 alpha_three, alpha_one, left_at_03 = 1 / 6, 1 / 2, 0.1
 for tasks, alpha in (
-    (("emotion", *every), alpha_three),
+    (("emotion", "gender", "speaker", "asr"), alpha_three),
     (("emotion", "asr"), alpha_one),
-    (("emotion", *every), 0.3),
+    (("emotion", "gender", "speaker", "asr"), 0.3),
 ):
     share = replace(proposed.loss, alpha=alpha).task_weights(tasks)["emotion"]
     print(f"{len(tasks) - 1} task(s), α = {alpha:.3f}: emotion gets {share:.3f}")

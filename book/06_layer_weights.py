@@ -77,6 +77,7 @@ from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeClassifierCV, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn import functional
 
 from serbook.claims import pages
 from serbook.claims.verdicts import bold, verdict
@@ -89,7 +90,7 @@ from serlib.experiments.runs import Runs
 from serlib.experiments.sweep import sweep
 from serlib.metrics import intervals, measures
 from serlib.models import heads
-from serlib.models.encoders import checkpoints, wav2vec2
+from serlib.models.encoders import checkpoints, wav2vec2, whisper
 from serlib.models.encoders.load import load_encoder
 from serlib.training import loop
 
@@ -153,11 +154,16 @@ data = dataset.load(frozen)
 classes = list(dataset.taught(frozen).classes)
 encoder = load_encoder(frozen.model.encoder, freeze="all")
 wave = torch.from_numpy(encoder.prepare(data.store[0]))[None]
+given = wave
+if encoder.family == "whisper":  # the stock model takes the spectrogram of its whole context
+    given = functional.pad(wave, (0, encoder.window_samples - wave.shape[1]))
+    given = whisper.log_mel(given, encoder.filters, encoder.n_fft, encoder.hop)
 with torch.inference_mode():
     ours = encoder(wave, torch.tensor([wave.shape[1]]))
-    stock = encoder.model(wave, output_hidden_states=True)
+    stock = encoder.model(given, output_hidden_states=True)
 same = [
-    torch.allclose(a, b, atol=1e-3) for a, b in zip(stock.hidden_states, ours.layers, strict=True)
+    torch.allclose(a[:, : b.shape[1]], b, atol=1e-3)
+    for a, b in zip(stock.hidden_states, ours.layers, strict=True)
 ]
 print(
     f"transformers {version('transformers')}: {len(stock.hidden_states)} states of {encoder.n_layers} layers, pre-norm: {encoder.pre_norm}"
