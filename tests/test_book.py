@@ -308,7 +308,7 @@ def test_a_corpus_of_classes_alone(number, trees, own_home, tmp_path):
     assert "Empty DataFrame" not in shown and "nan [nan, nan]" not in shown
     said = {
         "05": ["no ratings of the three attributes", "known of the demo corpus only"],
-        "06": ["has no transcripts", "does not tell women from men"],
+        "06": ["No transcripts", "does not tell women from men"],
         "07": ["has no transcripts: the expert that reads is left out", "has no ratings of val"],
     }
     assert all(words in shown for words in said[number])
