@@ -614,6 +614,9 @@ def test_pair_refuses_other_parameters_and_failures(write_chapter, tmp_path):
                            out_root=tmp_path / "out")  # fmt: skip
     with pytest.raises(ChapterError, match="failed"):
         publish.pair(bad, source.parent)
+    bad.notebook.unlink()  # killed before it had written anything
+    with pytest.raises(ChapterError, match="failed"):
+        publish.pair(bad, source.parent)
     with pytest.raises(ChapterError, match="02_bad"):
         publish.build([run, bad], tmp_path / "site")
     assert not source.with_suffix(".ipynb").exists()

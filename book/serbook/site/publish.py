@@ -29,14 +29,16 @@ def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
         ChapterError: If the run failed, is of an older source, or had other parameters injected
             than `notebooks.SHIPPED` has.
     """
+    if not run.ok:  # whatever it left, or did not
+        raise ChapterError(f"the run of {run.chapter} is not that of its source: it failed")
     source = notebooks.find(run.chapter, folder)
     known = notebooks.declared(notebooks.read(source))
     changed = {k: v for k, v in run.parameters.items() if v != known.get(k)}
     notebook = nbformat.read(run.notebook, as_version=4)
     if changed == notebooks.SHIPPED.get(run.chapter):
         notebook = notebooks.without_injected(notebook)
-    if not run.ok or (differing := notebooks.compare(source, notebook)):
-        reason = "it failed" if not run.ok else "; ".join(differing[:3])
+    if differing := notebooks.compare(source, notebook):
+        reason = "; ".join(differing[:3])
         raise ChapterError(f"the run of {run.chapter} is not that of its source: {reason}")
     beside = source.with_suffix(".ipynb")
     records.atomic_write(beside, nbformat.writes(notebook) + "\n")
