@@ -15,15 +15,18 @@ An exercise of a chapter is a Markdown cell that begins with its grade in bold, 
 
 import hashlib
 import itertools
+import os
 import re
 import symtable
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 from nbformat import NotebookNode
 
+from serbook.lesson import plain
 from serbook.runner import notebooks
 from serlib import records
 
@@ -68,7 +71,9 @@ def make(chapters: Iterable[str], out: Path, *, solutions: bool = False,
             made[path.with_name(f"{source.stem}_solutions.ipynb")] = notebooks.read(source)
     for path in made:
         _refuse_to_lose(path)
+    pages = quote(Path(os.path.relpath(folder, out)).as_posix()) + "/"
     for path, notebook in made.items():
+        notebook = plain.written(notebook, pages)
         notebook.metadata["serlib"] = {"exercises": _digest(notebook)}
         nbformat.validate(notebook)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +105,6 @@ def without_solutions(source: Path) -> NotebookNode:
                 cell.metadata["tags"] = ["exercise"]
         if "check" in cell.metadata.get("tags", []):
             parts.add("check")
-            cell.metadata["jupyter"] = {"source_hidden": True}  # the tag folds it on the site only
     for title, parts in sections:
         needed = PARTS if title.startswith(("Check", "Find the bug")) else ["text"] if title else []
         missing = [PARTS[part] for part in needed if part not in parts]
