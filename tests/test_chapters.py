@@ -15,6 +15,7 @@ import nbformat
 import pytest
 
 import serlib
+from serbook.lesson import plain
 from serbook.runner import chapters, kernels, names, notebooks
 from serbook.runner.notebooks import ChapterError, UsageError
 from serbook.site import publish
@@ -463,7 +464,10 @@ def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
     run = chapters.execute(source, out_root=tmp_path / "out")
     beside = publish.pair(run, source.parent)
     assert beside == source.with_suffix(".ipynb")
-    assert notebooks.compare(source, beside) == []
+    assert notebooks.compare(source, plain.read(beside)) == []
+    first = beside.read_bytes()
+    assert "**Fig. 1.** A line." in first.decode() and "{term}" not in first.decode()
+    assert publish.pair(run, source.parent).read_bytes() == first
     took = notebooks.measured(source.parent)
     assert took == {"01_toy": {"profile": "demo", "seconds": run.seconds, "peak_mb": run.peak_mb,
                                "cores": joblib.cpu_count(), "began": run.began}}  # fmt: skip
@@ -471,11 +475,12 @@ def test_pair_is_written_and_compared(write_chapter, tmp_path, steady):
     for old, new, part in (("A figure", "Figures", "source"), ("rising", "falling", "metadata")):
         text = source.read_text()
         source.write_text(text.replace(old, new))
-        assert any(f"{part} differs" in line for line in notebooks.compare(source, beside))
+        differing = notebooks.compare(source, plain.read(beside))
+        assert any(f"{part} differs" in line for line in differing)
         source.write_text(text)
     with open(source, "a") as file:
         file.write("\n# %%\nmore = 1\n")
-    assert "cells" in notebooks.compare(source, beside)[0]
+    assert "cells" in notebooks.compare(source, plain.read(beside))[0]
     with pytest.raises(ChapterError, match="not that of its source"):
         publish.pair(run, source.parent)
 
@@ -490,7 +495,7 @@ def test_a_shipped_notebook_says_with_what_more_it_was_made(write_chapter, tmp_p
     assert cli.main(["run", str(source), "--shipped"]) == 0
     (run,) = publish.finished(folder=source.parent)
     beside = publish.pair(run, source.parent)
-    assert notebooks.compare(source, beside) == []
+    assert notebooks.compare(source, plain.read(beside)) == []
     cells = nbformat.read(beside, as_version=4).cells
     assert "demo 2.0 [0, 1, 2]" in cells[3].outputs[0].text
     said = cells[2].outputs[0].data["text/markdown"]

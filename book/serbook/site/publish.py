@@ -1,7 +1,8 @@
 """Publish executed chapters: notebooks beside their sources, and the HTML site.
 
 Sphinx never reads the book folder itself (each Python file in it would become a page) and never
-executes anything: the pages are the notebooks that the runner produced, copied to a build folder.
+executes anything: the pages are the notebooks that the runner produced, in a build folder, with the
+sources' own Markdown where `plain` had changed it.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 
+from serbook.lesson import plain
 from serbook.runner import chapters, notebooks
 from serbook.runner.chapters import ChapterRun
 from serbook.runner.notebooks import BOOK, ChapterError
@@ -21,7 +23,7 @@ from serlib import records
 
 
 def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
-    """Write a finished run's notebook beside the chapter's source.
+    """Write a finished run's notebook beside the chapter's source, in plain Markdown.
 
     It has the chapter's own parameters cell; if others were given, the notebook says so in words.
 
@@ -41,7 +43,7 @@ def pair(run: ChapterRun, folder: Path = BOOK) -> Path:
         reason = "; ".join(differing[:3])
         raise ChapterError(f"the run of {run.chapter} is not that of its source: {reason}")
     beside = source.with_suffix(".ipynb")
-    records.atomic_write(beside, nbformat.writes(notebook) + "\n")
+    records.atomic_write(beside, nbformat.writes(plain.written(notebook)) + "\n")
     return beside
 
 
@@ -109,8 +111,10 @@ def build(runs: Iterable[ChapterRun], out: Path, folder: Path = BOOK) -> Path:
         shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(folder / "_static", source / "_static")
     pages = [Path(__file__).with_name("conf.py"), *folder.glob("*.md"), *folder.glob("*.bib")]
-    for path in [*pages, *(run.notebook for run in runs)]:
+    for path in pages:
         shutil.copy(path, source)
+    for run in runs:
+        nbformat.write(plain.read(run.notebook), source / run.notebook.name)
     for name, text in course.pages(runs, repository()).items():
         (source / name).write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-n", "-W", "--keep-going", "-q"]
