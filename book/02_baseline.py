@@ -752,4 +752,4 @@ for name, features in {"as they are": x, "centered per talker": centered}.items(
 # - A probe on a random encoder is the control that shows what pre-training adds.
 # - Small unstated choices (class weights, a sum for a mean, {term}`padding` in the average) are experiments, not details. Some matter, some do not, and only a run tells which.
 #
-# Next: [03 {term}`CTC` multi-task learning](03_ctc_mtl) adds the first second task, speech recognition.
+# Next: [03 CTC multi-task learning](03_ctc_mtl) adds the first second task, speech recognition.

@@ -1298,4 +1298,4 @@ if planted:
 # - Setting the words is an experiment; splitting by what was heard is an observation.
 # - Wrong labels are the control for a task: if they do as well, the task does not work for its name.
 #
-# Next: [04 {term}`Co-attention` multi-task learning](04_co_attention) keeps these tasks, adds gender, and lets the emotion attend to what they know.
+# Next: [04 Co-attention multi-task learning](04_co_attention) keeps these tasks, adds gender, and lets the emotion attend to what they know.

@@ -29,7 +29,7 @@
 # ```
 #
 # **Before this chapter:** [02 Baseline](02_baseline) for {term}`WA`, {term}`UA`, {term}`macro-F1` and {term}`paired intervals <paired interval>`, and
-# [03 {term}`CTC` multi-task learning](03_ctc_mtl) for CTC and the word error rate.
+# [03 CTC multi-task learning](03_ctc_mtl) for {term}`CTC` and the word error rate.
 #
 # **The claim under test.** Wang et al. {cite}`wang2025` train WavLM-large on MSP-Podcast {cite}`lotfian2019` with four tasks
 # and test it on that corpus and on two others, EmotiW2018 and MEIJU2025. They print a macro-F1 of 35.49 % against 29.83 % for

@@ -114,8 +114,8 @@ cells.cost("05_losses")
 # | 1 | $\log p_{ij}$ | $p_{ij}$ | the printed loss is bounded, and flat where $p$ is small: hard pairs hardly pull |
 # | 2 | sum over $P(i)$ | sum over all $j \neq i$ | labels enter through $w_i$ alone: no pair is told from another |
 # | 3 | divided by $\lvert P(i) \rvert$ | not divided | follows from 2 |
-# | 4 | $w_c \propto (n/n_c)^a$, summing to 1 over the classes | $w_i$, not defined | the weight of rare classes is open |
-# | 5 | $z$ has length 1, $s$ is a cosine | $s_{ij}$, not defined | without length 1 the scale of $z$ sets the temperature |
+# | 4 | $w_c \propto (n/n_c)^a$, summing to 1 over the classes | $w_i$, "the category weight", without a formula | the weight of rare classes is open |
+# | 5 | $z$ has length 1, $s$ is a cosine | $s_{ij}$, "the dot product similarity" | without length 1 the scale of $z$ sets the temperature; below, $z$ has length 1 in both forms |
 #
 # This is the package's version of both. Utterances without a positive add nothing, but they stay in $N$, as in the released code.
 

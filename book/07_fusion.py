@@ -28,7 +28,7 @@
 # - measure what a text expert is worth when the transcript is recognized, or missing.
 # ```
 #
-# **Before this chapter:** [02 Baseline](02_baseline) for {term}`attentive statistics pooling` and {term}`paired intervals <paired interval>`, [03 {term}`CTC` multi-task learning](03_ctc_mtl) for the recognizer whose transcripts are used here. The {term}`Gaussian penalty` is a loss of chapter 05;
+# **Before this chapter:** [02 Baseline](02_baseline) for {term}`attentive statistics pooling` and {term}`paired intervals <paired interval>`, [03 CTC multi-task learning](03_ctc_mtl) for the recognizer whose transcripts are used here. The {term}`Gaussian penalty` is a loss of chapter 05;
 # this chapter uses it and looks at what it does to a score.
 #
 # **The claims under test.** Zgórzyński et al. {cite}`zgorzynski2025` took part in the Interspeech 2025 challenge {cite}`naini2025` and report:

@@ -27,7 +27,9 @@ PAPERS = {
     "busso2008": "IEMOCAP", "lotfian2019": "MSP-Podcast",
 }  # fmt: skip
 ROLE = r"\{(?:term|cite)\}`[^`]*`"
-CODE = re.compile(rf"({ROLE})|(`+)(?:.*?)\2|\$[^$]*\$|\]\([^)]*\)|<[^>]*>")
+NESTED = re.compile(r"\[[^\[\]]*\{[\w:]+\}`[^`]*`[^\[\]]*\]\([^)]*\)")
+LINK = r"(?<!!)\[[^\]]*\]\([^)]*\)"
+CODE = re.compile(rf"({ROLE})|(`+)(?:.*?)\2|\$[^$]*\$|{LINK}|<[^>]*>")
 
 
 def terms() -> list[str]:
@@ -89,6 +91,19 @@ def faults(source: str, term: str) -> list[str]:
 def test_terms_are_linked_where_they_first_stand(path):
     source = path.read_text()
     assert not [fault for term in terms() for fault in faults(source, term)]
+
+
+@pytest.mark.parametrize("path", [*CHAPTERS, *BOOK.glob("*.md")], ids=lambda path: path.stem)
+def test_no_link_has_a_role_in_its_text(path):
+    """It would be a link in a link: a browser ends the outer one where the inner one begins."""
+    assert not NESTED.findall(path.read_text())
+
+
+def test_what_counts_as_a_role_in_a_link():
+    for text in ("[03 {term}`CTC` b](03_b)", "[a\n# {cite}`x` b](y)", "[{ref}`b <c>`](d)"):
+        assert NESTED.search(text), text
+    for text in ("[02 a](02_a) for {term}`CTC` [b](c)", "[a] {term}`b` [c](d)", "[`{a}`](b)"):
+        assert not NESTED.search(text), text
 
 
 @each_chapter

@@ -112,11 +112,8 @@ def test_the_address_comes_from_one_place(monkeypatch):
     assert "SERLIB_REPOSITORY" in told and "[project.urls]" in told
 
 
-@pytest.mark.parametrize("address", ["", ADDRESS])
-def test_buttons_only_where_an_address_is_known(address, tmp_path, monkeypatch):
-    """A chapter's launchers lead to its notebook on a real branch; elsewhere the page says how."""
-    monkeypatch.setenv("SERLIB_REPOSITORY", address)
-    book = tmp_path / "book"
+def toy(book) -> None:
+    """A book of one chapter and one page, in a new folder."""
     book.mkdir()
     written(book, "01_toy", **TOOK)
     for name in ("online.md",):
@@ -129,6 +126,30 @@ def test_buttons_only_where_an_address_is_known(address, tmp_path, monkeypatch):
         (book / "_static" / name).write_text((BOOK / "_static" / name).read_text())
     (book / "_static" / "mathjax").mkdir()
     (book / "_static" / "mathjax" / "tex-svg-full.js").touch()
+
+
+def test_what_a_solution_or_its_check_prints_is_folded_with_its_code(tmp_path):
+    toy(tmp_path / "book")
+    path = tmp_path / "book" / "01_toy.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    for tags in (["hide-input"], ["solution", "hide-input"], ["solution"], ["check", "hide-input"]):
+        said = [nbformat.v4.new_output("stream", text=f"said by {' '.join(tags)}\n")]
+        cell = nbformat.v4.new_code_cell("1", outputs=said, metadata={"tags": tags})
+        notebook.cells.append(cell)
+    nbformat.write(notebook, path)
+    index = publish.build(publish.shipped(path.parent), tmp_path / "out", path.parent)
+    page = index.with_name("01_toy.html").read_text()
+    open_ = re.sub(r"<details class=\"admonition hide.*?</details>", "", page, flags=re.DOTALL)
+    assert page.count("said by") == 4 and re.findall("said by .*", open_) == ["said by hide-input"]
+    assert page.count("Show the solution in code") == 2 and page.count("Show the check") == 1
+
+
+@pytest.mark.parametrize("address", ["", ADDRESS])
+def test_buttons_only_where_an_address_is_known(address, tmp_path, monkeypatch):
+    """A chapter's launchers lead to its notebook on a real branch; elsewhere the page says how."""
+    monkeypatch.setenv("SERLIB_REPOSITORY", address)
+    book = tmp_path / "book"
+    toy(book)
     html = publish.build(publish.shipped(book), tmp_path / "out", book).parent
     chapter, page = (html / "01_toy.html").read_text(), (html / "online.html").read_text()
     links = re.findall(r'href="(https://(?:mybinder|colab)[^"]+)"', chapter)

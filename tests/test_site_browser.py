@@ -59,9 +59,22 @@ FACTS = r"""() => {
     players: document.querySelectorAll('audio').length,
     mute: [...document.querySelectorAll('audio')].filter(a => !within(a, 'figcaption')).length,
     folded: document.querySelectorAll('details.hide').length,
+    told: [...document.querySelectorAll(':is(.tag_solution, .tag_check) .cell_output')]
+      .filter(o => !o.closest('details:not([open])')).map(o => o.textContent),
+    cut: [...document.querySelectorAll('.cell_input pre')].filter(p => {
+      p.closest('details')?.setAttribute('open', '');
+      const columns = Math.max(...p.textContent.split('\n').map(line => line.length));
+      return columns <= 100 && p.scrollWidth > p.clientWidth;
+    }).map(p => p.textContent),
     widgets: document.querySelectorAll('[type*="jupyter.widget"], .jupyter-widgets').length,
   };
 }"""
+
+# Of each figure: its width, the width at which it was drawn, and whether its box is on the page.
+FIGURES = """() => [...document.querySelectorAll('article img')].map(i => [
+  i.getBoundingClientRect().width, i.naturalWidth,
+  i.parentElement.getBoundingClientRect().right <= innerWidth,
+])"""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +131,8 @@ def tour(chrome, base, html, axe):
         page.emulate_media(color_scheme="dark")
         page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         page.wait_for_timeout(400)  # the theme makes what scrolls focusable a while after resizing
-        night[path.name] = {"axe": page.evaluate(AXE, NIGHTLY), "width": width}
+        figures = page.evaluate(FIGURES)
+        night[path.name] = {"axe": page.evaluate(AXE, NIGHTLY), "width": width, "figures": figures}
         page.close()
     context.close()
     return day, night
@@ -166,6 +180,29 @@ def test_nor_by_night_on_a_phone(dark):
 
 def test_no_page_scrolls_sideways_on_a_phone(dark):
     assert not {name: facts["width"] for name, facts in dark.items() if facts["width"] > 390}
+
+
+def test_figures_keep_their_size_on_a_phone_and_scroll_in_their_own_box(dark):
+    for name in CHAPTERS:
+        figures = dark[f"{name}.html"]["figures"]
+        assert all(width >= 0.79 * drawn and inside for width, drawn, inside in figures), name
+    assert any(dark[f"{name}.html"]["figures"] for name in CHAPTERS)
+
+
+def test_figures_fit_the_paper(page):
+    page.set_viewport_size({"width": 673, "height": 900})  # that of A4 within its margins
+    page.emulate_media(media="print")
+    for name in CHAPTERS[:4]:
+        page.goto(f"{name}.html")
+        assert all(width <= 673 and inside for width, _, inside in page.evaluate(FIGURES)), name
+
+
+def test_code_of_the_books_line_length_fits_a_small_laptop(light):
+    assert not bad(light, "cut")
+
+
+def test_what_solutions_and_checks_say_is_folded(light):
+    assert not bad(light, "told")
 
 
 def test_equations_are_set(light):

@@ -6,6 +6,8 @@ before: nothing is executed here, nothing is fetched, and every warning is an er
 
 import os
 
+from docutils import nodes
+
 project = "Speech emotion recognition, rerun"
 author = "the authors of serlib"
 copyright = "2026, the authors of serlib"
@@ -78,6 +80,24 @@ def _plain_citations(app, page, template, context, doctree) -> None:
     context["body"] = body
 
 
+def _fold_answers(app, doctree) -> None:
+    """Fold what a solution or its check says with its code, whatever else the cell is tagged."""
+    for cell in doctree.findall(nodes.container):
+        for tag, name in {"solution": "solution in code", "check": "check"}.items():
+            if f"tag_{tag}" in cell["classes"]:
+                cell["hide_mode"] = "all"
+                cell["prompt_show"], cell["prompt_hide"] = f"Show the {name}", f"Hide the {name}"
+
+
+def _scroll_pictures(app, doctree) -> None:
+    """Let the theme's script make what holds a picture focusable where it scrolls."""
+    pictures = (p.parent for p in doctree.findall(nodes.image))
+    for box in {*doctree.findall(nodes.figure), *pictures}:
+        box["classes"].append("pst-scrollable-table-container")
+
+
 def setup(app) -> None:
     """Sphinx calls this for settings that are functions."""
+    app.connect("doctree-read", _fold_answers)
+    app.connect("doctree-read", _scroll_pictures)
     app.connect("html-page-context", _plain_citations)
