@@ -49,9 +49,8 @@ def swfc(
     P(i) are the others of i's class. "original" is Shi and Huang's (ACL 2023, MultiEMO), as in
     their released code. "printed" is the formula of Wang et al. (2025), who cite it: no logarithm
     and no positives, so labels enter through the weights alone. At γ = 0 it is the constant
-    -mean(w); for N well above γ it is least where all similarities are equal. Their text names the
-    "dot product similarity" and the "category weight"; here both are the original's. It is a
-    counter-example: do not train with it.
+    -mean(w); for N well above γ it is least where all similarities are equal. Section 2.4 names dot
+    product and category weight; here both are the original's. A counter-example, not to train with.
 
     Decided, as the released code does where it meets the case:
 
