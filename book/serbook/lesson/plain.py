@@ -154,12 +154,18 @@ class _Plain:
 
 
 @functools.cache
+def _references():
+    from pybtex.database import parse_file
+
+    return parse_file(BOOK / "references.bib").entries
+
+
+@functools.cache
 def citation(key: str) -> tuple[str, str, str]:
     """Authors and year of a reference, and where it is: its DOI, arXiv, or the list of all."""
-    from pybtex.database import parse_file
     from pybtex.richtext import Text
 
-    if not (entry := parse_file(BOOK / "references.bib").entries.get(key)):
+    if not (entry := _references().get(key)):
         raise ChapterError(f"{{cite}}`{key}`: references.bib has no entry of that name")
     names = [str(Text.from_latex(" ".join(p.last_names))) for p in entry.persons["author"]]
     few = len(names) <= 2 and "others" not in names
